@@ -1,0 +1,94 @@
+"""Every error this library raises on purpose.
+
+    MultiframeError
+    ├── FormatError (ValueError)              a path that cannot be read as a checkpoint
+    │   ├── UnknownFormatError                no known layout is recognised there
+    │   ├── DamagedError                      promised bytes are missing, or are not the promised ones
+    │   ├── IncompleteError                   a save that never finished
+    │   └── UnsafeError                       content that is refused rather than obeyed
+    ├── RefusedError (ValueError)             a tree that the target cannot hold as it is
+    │   ├── KeyRefusedError                   a name the layout cannot hold
+    │   ├── DtypeRefusedError                 a dtype the layout cannot hold, nor any exact wider one
+    │   └── ValueRefusedError                 a plain value or container the layout cannot hold
+    ├── MismatchError (ValueError)            a strict load whose keys, shapes or dtypes differ
+    ├── UnknownNameError (LookupError)        a format or backend nobody registered
+    ├── UnavailableError (ImportError)        a backend whose framework is absent or broken
+    └── TargetExistsError (FileExistsError)   a target that would be overwritten unasked
+
+A message names the file or key, what was found, what was expected, and the next step.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DamagedError",
+    "DtypeRefusedError",
+    "FormatError",
+    "IncompleteError",
+    "KeyRefusedError",
+    "MismatchError",
+    "MultiframeError",
+    "RefusedError",
+    "TargetExistsError",
+    "UnavailableError",
+    "UnknownFormatError",
+    "UnknownNameError",
+    "UnsafeError",
+    "ValueRefusedError",
+]
+
+
+class MultiframeError(Exception):
+    """The root of the tree above."""
+
+
+class FormatError(MultiframeError, ValueError):
+    """A path that cannot be read as a checkpoint."""
+
+
+class UnknownFormatError(FormatError):
+    """No known layout is recognised at the path."""
+
+
+class DamagedError(FormatError):
+    """Promised bytes are missing, or are not the promised ones."""
+
+
+class IncompleteError(FormatError):
+    """A save that never finished."""
+
+
+class UnsafeError(FormatError):
+    """Content that is refused rather than obeyed: unknown objects, paths or links that lead outside."""
+
+
+class RefusedError(MultiframeError, ValueError):
+    """A tree that the target cannot hold as it is; nothing was written."""
+
+
+class KeyRefusedError(RefusedError):
+    """A name the layout cannot hold."""
+
+
+class DtypeRefusedError(RefusedError):
+    """A dtype the layout cannot hold, nor any exact wider one."""
+
+
+class ValueRefusedError(RefusedError):
+    """A plain value or container the layout cannot hold."""
+
+
+class MismatchError(MultiframeError, ValueError):
+    """A strict load whose keys, shapes or dtypes differ; the target is untouched."""
+
+
+class UnknownNameError(MultiframeError, LookupError):
+    """A format or backend nobody registered."""
+
+
+class UnavailableError(MultiframeError, ImportError):
+    """A backend whose framework is absent or broken."""
+
+
+class TargetExistsError(MultiframeError, FileExistsError):
+    """A target that would be overwritten unasked."""

@@ -1,0 +1,101 @@
+"""Format: the contract of a layout on disk.
+
+A layout is one class in one file. ``testing.FormatContract`` is the suite that says whether it keeps the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from ..progress import OnProgress, Progress, silent
+from ..tensor import LazyTensor, shared_storages, tied_groups
+from ..tree import Tree
+
+__all__ = ["Describing", "Format", "HoldsMetadata", "Meter", "ReadOptions", "WritePlan", "duplicated_ties"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What a reader may let pass: objects left inert instead of refused, and saves that never finished."""
+
+    allow_inert: bool = False
+    allow_incomplete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WritePlan:
+    """What writing a tree to a layout will change, known before a byte is written.
+
+    ``widened``: key → name of the exact wider dtype stored instead, remembered so that the way back is exact.
+    ``duplicated``: groups of keys that name one tensor, written once each; the tie is remembered and read back.
+    ``lost_ties``: groups of keys that look into one storage at different places; each becomes a tensor of its own.
+    """
+
+    widened: Mapping[str, str] = field(default_factory=dict)
+    duplicated: tuple[tuple[str, ...], ...] = ()
+    lost_ties: tuple[tuple[str, ...], ...] = ()
+
+
+class Format(Protocol):
+    """A layout on disk. Formats know no framework and no live object: a tree goes in, a tree comes out."""
+
+    name: str
+    suffixes: tuple[str, ...]
+
+    def sniff(self, path: Path) -> bool:
+        """Says whether ``path`` holds this layout, by its content and never by its suffix alone; never raises."""
+
+    def read(self, path: Path, options: ReadOptions = ...) -> Tree:
+        """Gives the tree, reading headers only; raises a FormatError for what is damaged, unfinished or unsafe."""
+
+    def plan(self, tree: Tree) -> WritePlan:
+        """Says what :meth:`write` will change; raises a RefusedError for what the layout cannot hold."""
+
+    def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = ...) -> None:
+        """Writes the tree to a path that does not exist; ``storage.atomic`` makes it all-or-nothing."""
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """A format that can say more of a file than its tree holds."""
+
+    def describe(self, path: Path) -> dict[str, object]:
+        """Gives plain values such as the framework and the container's version."""
+
+
+@runtime_checkable
+class HoldsMetadata(Protocol):
+    """A format with a slot for the user's own str → str metadata."""
+
+    def read_metadata(self, path: Path) -> dict[str, str]:
+        """Gives the user's metadata, without what this library keeps there itself."""
+
+    def write_with_metadata(
+        self, tree: Tree, path: Path, metadata: Mapping[str, str], *, on_progress: OnProgress = ...
+    ) -> None:
+        """Writes like :meth:`Format.write`, with the user's metadata in its slot."""
+
+
+class Meter:
+    """Counts the bytes of a table of tensors as they move, and reports each."""
+
+    def __init__(self, table: Mapping[str, LazyTensor], on_progress: OnProgress = silent) -> None:
+        self._total = sum(tensor.nbytes for tensor in table.values())
+        self._done = 0
+        self._on_progress = on_progress
+
+    def moved(self, key: str, tensor: LazyTensor) -> None:
+        """Reports that the tensor's bytes have been written."""
+        self._done += tensor.nbytes
+        self._on_progress(Progress(key, self._done, self._total))
+
+
+def duplicated_ties(table: dict[str, LazyTensor]) -> WritePlan:
+    """Gives the plan of a layout that writes shared tensors once each and notes which are one and the same."""
+    tied = tied_groups(table)
+    whole = {frozenset(group) for group in tied}
+    lost = [group for group in shared_storages(table) if frozenset(group) not in whole]
+    return WritePlan(duplicated=tuple(map(tuple, tied)), lost_ties=tuple(map(tuple, lost)))

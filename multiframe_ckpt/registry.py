@@ -1,0 +1,76 @@
+"""Registry: names known at once, code loaded on first use, plugins found by entry point."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar, cast
+
+from .errors import UnknownNameError
+
+__all__ = ["Registry"]
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Objects by name. Built-in names map to ``module:attribute``; others come from an entry point group.
+
+    A built-in name cannot be taken by a plugin; a plugin that tries, or that fails to load, is a warning.
+    """
+
+    def __init__(self, noun: str, builtin: Mapping[str, str], group: str) -> None:
+        self._noun = noun
+        self._builtin = dict(builtin)
+        self._group = group
+        self._loaded: dict[str, T] = {}
+
+    @cached_property
+    def _plugins(self) -> dict[str, EntryPoint]:
+        found: dict[str, EntryPoint] = {}
+        for point in entry_points(group=self._group):
+            if point.name in self._builtin:
+                warnings.warn(
+                    f"{self._group}: plugin {point.value} asks for the built-in name {point.name!r} and is ignored; "
+                    "give it another name",
+                    stacklevel=3,
+                )
+            else:
+                found[point.name] = point
+        return found
+
+    def names(self) -> list[str]:
+        """Gives every known name: the built-in ones in their order, then the plugins' sorted."""
+        return [*self._builtin, *sorted(self._plugins)]
+
+    def get(self, name: str) -> T:
+        """Gives the object called ``name``, loading its code the first time; UnknownNameError lists what there is."""
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def _load(self, name: str) -> T:
+        if name in self._builtin:
+            module, _, attribute = self._builtin[name].partition(":")
+            return cast(T, getattr(import_module(module), attribute))
+        if name in self._plugins:
+            return cast(T, self._plugins[name].load())
+        close = get_close_matches(name, self.names(), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UnknownNameError(f"found {self._noun} {name!r}, expected one of {', '.join(self.names())}{hint}")
+
+    def available(self) -> list[T]:
+        """Gives every object that loads; a plugin that does not is warned about and left out."""
+        found: list[T] = []
+        for name in self.names():
+            try:
+                found.append(self.get(name))
+            except Exception as problem:
+                if name in self._builtin:
+                    raise
+                warnings.warn(f"{self._noun} plugin {name!r} does not load: {problem}", stacklevel=2)
+        return found

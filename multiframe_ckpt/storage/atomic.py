@@ -1,0 +1,173 @@
+"""staged(): every write is all-or-nothing.
+
+The commit protocol. A target ``model.pt`` (a file or a folder) is written as
+
+    .model.pt.<random>.multiframe-tmp/model.pt      in the target's own folder, so on its own file system
+
+whose files and folders are then flushed to the disk, renamed to ``model.pt`` in one step, and the target's folder is
+flushed. A process that dies earlier leaves the old target, or none, as it was; one that dies later leaves the new one.
+Replacing a folder swaps the two names in one step (Linux ``renameat2``); the old folder is deleted only after the new
+one is durable. Where the system cannot swap, the old folder steps aside first, and comes back if the rename fails.
+
+The owner holds a lock on its temporary folder. The next save to the same target removes those whose owner is dead, and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import TargetExistsError
+
+try:
+    import fcntl
+except ImportError:  # no such locks on Windows: temporaries of killed runs then stay until removed by hand
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["STAGE_SUFFIX", "flush_tree", "staged"]
+
+STAGE_SUFFIX = ".multiframe-tmp"
+_AT_FDCWD = -100  # fcntl.h
+_NOREPLACE, _EXCHANGE = 1, 2  # linux/fs.h: RENAME_NOREPLACE, RENAME_EXCHANGE
+_UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+@contextmanager
+def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Gives a fresh path to write to; on a clean exit it becomes ``target`` whole and durable, else nothing changes.
+
+    Raises TargetExistsError before anything is written where ``target`` exists and ``overwrite`` is False.
+    """
+    target = Path(os.path.abspath(target))
+    if not overwrite and os.path.lexists(target):
+        raise _exists(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
+    stage, lock = _open_stage(target)
+    try:
+        fresh = stage / target.name
+        yield fresh
+        flush_tree(fresh)
+        _commit(fresh, target, overwrite=overwrite)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        os.close(lock)
+
+
+def _exists(target: Path) -> TargetExistsError:
+    return TargetExistsError(
+        f"{target}: found something there already, expected a free path; choose another, or ask for overwrite"
+    )
+
+
+def _prefix(target: Path) -> str:
+    return f".{os.fsdecode(os.fsencode(target.name)[:100])}."  # a name may have 255 bytes in all
+
+
+def _open_stage(target: Path) -> tuple[Path, int]:
+    while True:
+        stage = Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=STAGE_SUFFIX, dir=target.parent))
+        lock = os.open(stage, os.O_RDONLY)
+        if _lock(lock) and stage.exists():
+            return stage, lock
+        os.close(lock)  # another process took it for a dead one between the two calls
+
+
+def _lock(descriptor: int) -> bool:
+    """Says whether the lock is ours now; where the file system knows no locks every caller is told yes."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _sweep(target: Path) -> None:
+    """Removes the temporaries that killed saves of this target left behind."""
+    if fcntl is None:
+        return
+    prefix = _prefix(target)
+    for name in os.listdir(target.parent):
+        if not (name.startswith(prefix) and name.endswith(STAGE_SUFFIX)):
+            continue
+        stage = target.parent / name
+        with suppress(OSError):
+            lock = os.open(stage, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its owner lives
+                shutil.rmtree(stage, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def flush_tree(path: Path) -> None:
+    """Flushes a file, or every file and folder of a folder, to the disk."""
+    if path.is_dir():
+        for entry in os.scandir(path):
+            flush_tree(Path(entry.path))
+    _flush(path)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _commit(fresh: Path, target: Path, *, overwrite: bool) -> None:
+    if not overwrite or not os.path.lexists(target):
+        _rename_new(fresh, target)
+    elif fresh.is_dir() or target.is_dir():
+        _swap(fresh, target)
+    else:
+        os.replace(fresh, target)
+    _flush(target.parent)
+
+
+def _rename_new(fresh: Path, target: Path) -> None:
+    try:
+        if _renameat2(fresh, target, _NOREPLACE):
+            return
+    except FileExistsError:
+        raise _exists(target) from None
+    if os.path.lexists(target):
+        raise _exists(target)
+    os.rename(fresh, target)
+
+
+def _swap(fresh: Path, target: Path) -> None:
+    if _renameat2(fresh, target, _EXCHANGE):
+        return
+    aside = fresh.with_name(f"old-{fresh.name}"[:200])
+    os.rename(target, aside)
+    try:
+        os.rename(fresh, target)
+    except BaseException:
+        os.rename(aside, target)
+        raise
+
+
+def _renameat2(source: Path, target: Path, flags: int) -> bool:
+    """Renames with flags; gives False where the system or the file system has no such call."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _UNSUPPORTED:
+        return False
+    raise OSError(code, os.strerror(code), str(source), None, str(target))

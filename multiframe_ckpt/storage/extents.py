@@ -1,0 +1,72 @@
+"""Read-only maps of files, and tensors that lie in them.
+
+A file is mapped when its headers are read and stays mapped as long as a tensor of it lives, so a checkpoint that is
+replaced meanwhile is still read whole from the file that was opened. One that is cut short in place cannot be defended
+against: the system ends a process that reads past a map's end.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Hashable
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from ..dtypes import DType
+from ..errors import DamagedError
+from ..tensor import Extent, LazyTensor
+
+__all__ = ["MappedFile"]
+
+
+class MappedFile:
+    """A file mapped read-only; gives bytes and tensors of it after checking that they lie inside it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            self.size = file.seek(0, 2)
+            # An empty file cannot be mapped.
+            self.buffer: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+
+    def require(self, offset: int, nbytes: int, what: str) -> None:
+        """Raises DamagedError unless the bytes lie inside the file."""
+        if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
+            raise DamagedError(
+                f"{self.path}: {what}: found {self.size} bytes in the file, expected {nbytes} at offset {offset}; "
+                "the file is cut short or damaged: fetch it again"
+            )
+
+    def bytes(self, offset: int, nbytes: int, what: str) -> bytes:
+        """Copies a small piece of the file, such as a header."""
+        self.require(offset, nbytes, what)
+        return self.buffer[offset : offset + nbytes]
+
+    def raw(self, offset: int, nbytes: int, what: str) -> np.ndarray:
+        """Gives a piece of the file as a read-only 1-D uint8 array over the map."""
+        self.require(offset, nbytes, what)
+        return np.frombuffer(self.buffer, np.uint8, nbytes, offset) if nbytes else np.empty(0, np.uint8)
+
+    def tensor(
+        self,
+        dtype: DType,
+        shape: tuple[int, ...],
+        offset: int,
+        *,
+        what: str,
+        alias: Hashable | None = None,
+        digest: str | None = None,
+    ) -> LazyTensor:
+        """Gives the tensor whose little-endian, C-ordered bytes begin at ``offset``."""
+        nbytes = prod(shape) * dtype.itemsize
+        if any(dim < 0 for dim in shape):
+            raise DamagedError(f"{self.path}: {what}: found shape {shape}, expected no negative dimension")
+        self.require(offset, nbytes, what)
+
+        def source() -> np.ndarray:
+            array = self.raw(offset, nbytes, what).view(dtype.numpy).reshape(shape)
+            return array if array.flags.aligned else array.copy()
+
+        return LazyTensor(dtype, shape, source, Extent(self.path, offset, nbytes), alias, digest=digest)

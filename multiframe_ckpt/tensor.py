@@ -1,0 +1,104 @@
+"""LazyTensor: a tensor whose shape and dtype are known now and whose bytes move only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from .dtypes import DType, dtype_of_numpy
+from .errors import DtypeRefusedError
+
+__all__ = ["Extent", "LazyTensor", "View", "shared_storages", "tied_groups"]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where a tensor's bytes lie whole in one file, little-endian and in C order."""
+
+    path: Path
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """How a tensor looks into a storage that others may look into: offset and stride in elements."""
+
+    storage: LazyTensor  # 1-D uint8: every byte of the storage
+    offset: int
+    stride: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LazyTensor:
+    """A tensor of known dtype and shape; :meth:`numpy` reads it.
+
+    ``alias`` names the storage: tensors with an equal alias share one. With an equal ``identity`` they are the very
+    same tensor under two names (a tied weight). ``digest`` is what the file says its bytes hash to, if it says so.
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+    source: Callable[[], np.ndarray] = field(repr=False)
+    extent: Extent | None = field(default=None, repr=False)
+    alias: Hashable | None = field(default=None, repr=False)
+    view: View | None = field(default=None, repr=False)
+    digest: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def of_array(cls, array: np.ndarray, *, name: str = "array", alias: Hashable | None = None) -> LazyTensor:
+        """Gives a tensor over a live array, without copying it; raises DtypeRefusedError for a dtype of no row."""
+        dtype = dtype_of_numpy(array.dtype)
+        if dtype is None:
+            raise DtypeRefusedError(
+                f"{name}: found NumPy dtype {array.dtype}, expected one of multiframe_ckpt.dtypes.DTYPES; "
+                "store it as plain values, or cast it first"
+            )
+        return cls(dtype, array.shape, lambda: array, alias=alias)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements, densely packed."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def identity(self) -> Hashable | None:
+        """Equal for tensors that are one tensor under several names; None where nothing is shared."""
+        if self.alias is None:
+            return None
+        where = (self.view.offset, self.view.stride) if self.view else None
+        return (self.alias, self.dtype.name, self.shape, where)
+
+    def numpy(self) -> np.ndarray:
+        """Reads the tensor now: C order, native byte order, read-only when it is mapped from a file."""
+        array = self.source()
+        if array.dtype != self.dtype.numpy or array.shape != self.shape:
+            array = array.astype(self.dtype.numpy, copy=False).reshape(self.shape)
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(self.shape)
+
+
+def tied_groups(tensors: dict[str, LazyTensor]) -> list[list[str]]:
+    """Gives the groups of two and more keys that name one and the same tensor, in the order of ``tensors``."""
+    groups: dict[Hashable, list[str]] = {}
+    for key, tensor in tensors.items():
+        if tensor.identity is not None:
+            groups.setdefault(tensor.identity, []).append(key)
+    return [keys for keys in groups.values() if len(keys) > 1]
+
+
+def shared_storages(tensors: dict[str, LazyTensor]) -> list[list[str]]:
+    """Gives the groups of two and more keys whose tensors look into one storage, whether or not at the same place."""
+    groups: dict[Hashable, list[str]] = {}
+    for key, tensor in tensors.items():
+        if tensor.alias is not None:
+            groups.setdefault(tensor.alias, []).append(key)
+    return [keys for keys in groups.values() if len(keys) > 1]
