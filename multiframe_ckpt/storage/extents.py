@@ -18,7 +18,19 @@ from ..dtypes import DType
 from ..errors import DamagedError
 from ..tensor import Extent, LazyTensor
 
-__all__ = ["MappedFile"]
+__all__ = ["MappedFile", "require_shape"]
+
+_MAX_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # NumPy's own limits
+
+
+def require_shape(shape: tuple[int, ...], dtype: DType, where: str) -> None:
+    """Raises DamagedError for a shape that no array has; NumPy counts an empty array's other dimensions too."""
+    if any(dim < 0 for dim in shape):
+        raise DamagedError(f"{where}: found shape {shape}, expected no negative dimension")
+    if len(shape) > _MAX_DIMENSIONS:
+        raise DamagedError(f"{where}: found {len(shape)} dimensions, expected at most {_MAX_DIMENSIONS}")
+    if prod(dim for dim in shape if dim) * dtype.itemsize >= 1 << 63:
+        raise DamagedError(f"{where}: found shape {shape}, expected one of fewer than 2**63 bytes")
 
 
 class MappedFile:
@@ -60,9 +72,8 @@ class MappedFile:
         digest: str | None = None,
     ) -> LazyTensor:
         """Gives the tensor whose little-endian, C-ordered bytes begin at ``offset``."""
+        require_shape(shape, dtype, f"{self.path}: {what}")
         nbytes = prod(shape) * dtype.itemsize
-        if any(dim < 0 for dim in shape):
-            raise DamagedError(f"{self.path}: {what}: found shape {shape}, expected no negative dimension")
         self.require(offset, nbytes, what)
 
         def source() -> np.ndarray:
