@@ -1,0 +1,91 @@
+# Everything a developer runs. `make` alone lists it; CONTRIBUTING.md says more.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PYTHON ?= python3
+PYTHON310 ?=
+SKIP_ONEFLOW ?=
+ONEFLOW ?=
+PYTEST_ARGS ?=
+BENCHMARK ?= convert
+
+TORCH := .envs/torch/bin/python
+ENVIRONMENTS := bare torch $(if $(filter-out 0,$(SKIP_ONEFLOW)),,oneflow)
+
+# Set, it makes a test that misses a published checkpoint fail rather than skip.
+export MULTIFRAME_PUBLISHED := $(CURDIR)/.envs/published
+export PYTHON310
+
+.PHONY: help
+help: ## this list
+	@echo "make TARGET, where TARGET is one of"
+	@awk -F ':|## ' '/^[a-z-]+:.*## / { printf "  %-19s %s\n", $$1, $$NF }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "PYTHON=…  the default Python (3.10 or newer)      PYTHON310=…     a Python 3.10, for OneFlow"
+	@echo "ONEFLOW=1 the demo goes on to real OneFlow        SKIP_ONEFLOW=1  test without OneFlow"
+	@echo "PYTEST_ARGS='-k name'  for make test-bare, test-torch, test-oneflow"
+
+.PHONY: demo
+demo: env-torch $(if $(filter-out 0,$(ONEFLOW)),env-oneflow) ## train, convert to OneFlow's layout, verify, read back (ONEFLOW=1, in real OneFlow too)
+	$(TORCH) examples/demo.py $(if $(filter-out 0,$(ONEFLOW)),--oneflow-python .envs/oneflow/bin/python)
+
+.PHONY: test test-bare test-torch test-oneflow
+test: notice environments $(ENVIRONMENTS:%=test-%) ## the tests in three environments: bare, new torch, real OneFlow
+	@$(SAY_SKIPPED)
+
+test-bare: ## the tests without any framework
+test-torch: ## the tests with new torch
+test-oneflow: ## the tests with real OneFlow and torch in one process
+test-bare test-torch test-oneflow: test-%: env-% published
+	@printf '\n=== tests in .envs/$* ===\n'
+	.envs/$*/bin/python -m pytest -q $(PYTEST_ARGS)
+
+.PHONY: check lint
+check: lint test-torch ## what must hold before a commit: format, lint, types, floors, tests
+
+lint: env-torch ## the checks that run no test
+	$(TORCH) -m ruff format --check .
+	$(TORCH) -m ruff check .
+	$(TORCH) -m mypy
+	$(TORCH) -m mypy environments
+	.envs/torch/bin/lint-imports
+
+.PHONY: format
+format: env-torch ## let ruff rewrite what it can
+	$(TORCH) -m ruff check --fix .
+	$(TORCH) -m ruff format .
+
+.PHONY: bench
+bench: env-torch ## a benchmark (BENCHMARK=convert): JSON and PNG out
+	$(TORCH) benchmarks/$(BENCHMARK).py
+
+.PHONY: environments env-bare env-torch env-oneflow published
+environments: ## set up what the tests need, without running them
+	@$(PYTHON) environments/build.py $(ENVIRONMENTS)
+	@.envs/bare/bin/python environments/published.py
+
+env-bare env-torch env-oneflow: env-%:
+	@$(PYTHON) environments/build.py $*
+
+published: env-bare
+	@.envs/bare/bin/python environments/published.py
+
+.PHONY: clean clean-environments
+clean: ## remove what runs left behind, keep the environments
+	rm -rf dist build outputs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.envs/*' -prune -exec rm -rf {} +
+
+clean-environments: ## remove .envs, which takes gigabytes and minutes to make again
+	rm -rf .envs
+
+SAY_SKIPPED := $(if $(filter-out 0,$(SKIP_ONEFLOW)),printf '\n%s\n' \
+	'************************************************************************' \
+	'  SKIP_ONEFLOW is set: nothing was tested against real OneFlow.' \
+	'************************************************************************' >&2,true)
+
+.PHONY: notice
+notice:
+	@$(SAY_SKIPPED)
