@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 #: Containers may nest this deep; deeper trees are refused before any walk over them could overflow the stack.
-MAX_DEPTH = 200
+MAX_DEPTH = 128
 
 Tree: TypeAlias = Any  # the union in the module docstring; mypy has no useful recursive form of it over dict keys
 Path: TypeAlias = tuple[Any, ...]

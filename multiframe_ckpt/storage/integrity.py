@@ -1,11 +1,14 @@
-"""Digests of tensor bytes: XXH3 with 128 bits, written ``xxh3:<32 hex digits>``.
+"""Digests of tensor bytes, written ``scheme:hex``.
 
-A digest tells damage, not malice: whoever can change the bytes can change the digest beside them.
+This library writes ``xxh3`` (XXH3, 128 bits) and also checks ``crc32`` (IEEE 802.3), which zip files carry. A digest tells
+damage, not malice: whoever can change the bytes can change the digest beside them.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
@@ -14,7 +17,7 @@ import xxhash
 from ..errors import DamagedError
 from ..tensor import LazyTensor
 
-__all__ = ["check_digest", "chunks_of", "digest_of", "write_bytes"]
+__all__ = ["checked", "chunks_of", "digest_of", "write_bytes"]
 
 #: Small enough to stay in cache between hashing and writing, large enough to keep system calls rare.
 CHUNK = 1 << 20
@@ -27,8 +30,13 @@ def chunks_of(array: np.ndarray) -> Iterator[memoryview]:
         yield flat[start : start + CHUNK]
 
 
-def digest_of(array: np.ndarray) -> str:
+def digest_of(array: np.ndarray, scheme: str = "xxh3") -> str:
     """Gives the digest of a C-ordered array's bytes."""
+    if scheme == "crc32":
+        crc = 0
+        for chunk in chunks_of(array):
+            crc = zlib.crc32(chunk, crc)
+        return f"crc32:{crc:08x}"
     state = xxhash.xxh3_128()
     for chunk in chunks_of(array):
         state.update(chunk)
@@ -44,10 +52,20 @@ def write_bytes(array: np.ndarray, file: BinaryIO) -> str:
     return f"xxh3:{state.hexdigest()}"
 
 
-def check_digest(key: str, tensor: LazyTensor, found: str) -> None:
-    """Raises DamagedError where the tensor's file promised another digest than ``found``."""
-    if tensor.digest is not None and tensor.digest != found:
-        raise DamagedError(
-            f"{key}: found bytes with digest {found}, expected {tensor.digest}; "
-            "the file was damaged after it was written: restore it from a copy"
-        )
+def checked(key: str, tensor: LazyTensor) -> LazyTensor:
+    """Gives the tensor so that reading it raises DamagedError where its bytes are not the ones its file promised."""
+    promised = tensor.digest
+    if promised is None:
+        return tensor
+
+    def source() -> np.ndarray:
+        array = tensor.numpy()
+        found = digest_of(array, promised.partition(":")[0])
+        if found != promised:
+            raise DamagedError(
+                f"{key}: found bytes with digest {found}, expected {promised}; "
+                "the file was damaged after it was written: restore it from a copy"
+            )
+        return array
+
+    return replace(tensor, source=source)

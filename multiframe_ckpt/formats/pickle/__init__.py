@@ -1,0 +1,4 @@
+"""Pickles read as data. ``machine`` runs the opcodes, ``known`` says which names are built, ``resolve`` makes the tree.
+
+The standard unpickler imports and calls whatever a file names; nothing here imports or calls anything by a file's word.
+"""

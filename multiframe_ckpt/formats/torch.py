@@ -1,0 +1,52 @@
+"""The ``torch`` layout: ``.pt .pth .bin .ckpt`` files. Zip archives are read and written, legacy streams are read.
+
+Neither torch nor the classes of a pickled model are needed. A whole pickled ``nn.Module`` is read as its state dict.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from ..errors import FormatError
+from ..progress import OnProgress, silent
+from ..tree import Tree
+from .base import ReadOptions, WritePlan
+from .torch_legacy import is_legacy, read_legacy
+from .torch_zip import Archive, plan_zip, write_zip
+
+__all__ = ["TorchFormat"]
+
+
+class TorchFormat:
+    """PyTorch's own files."""
+
+    name = "torch"
+    suffixes = (".pt", ".pth", ".bin", ".ckpt")
+
+    def sniff(self, path: Path) -> bool:
+        """Says whether the file is a zip archive with a ``data.pkl``, or a legacy stream."""
+        try:
+            with path.open("rb") as file:
+                head = file.read(16)
+            return is_legacy(head) or (head[:2] == b"PK" and Archive(path).root is not None)
+        except (OSError, FormatError):
+            return False
+
+    def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
+        """Gives the tree over a read-only map of the file."""
+        with path.open("rb") as file:
+            head = file.read(16)
+        return read_legacy(path, options) if is_legacy(head) else Archive(path).tree(options)
+
+    def plan(self, tree: Tree) -> WritePlan:
+        """Refuses what a pickle cannot hold; nothing else changes: ties and shared storages are kept."""
+        return plan_zip(tree)
+
+    def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
+        """Writes a zip archive that ``torch.load`` reads, also with ``weights_only=True`` and ``mmap=True``."""
+        write_zip(tree, path, on_progress=on_progress)
+
+    def describe(self, path: Path) -> dict[str, object]:
+        """Gives the framework and the container."""
+        return {"framework": "PyTorch", "container": "zip" if zipfile.is_zipfile(path) else "legacy stream"}

@@ -1,0 +1,216 @@
+"""How torch pickles tensors: storages by reference, and views of them by offset, size and stride.
+
+Source: torch 2.13 ``torch/_utils.py`` (``_rebuild_*``), ``torch/_tensor.py`` (``__reduce_ex__``), ``torch/storage.py``.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from ..dtypes import DTYPES, DType, dtype_named
+from ..errors import DamagedError, UnsafeError
+from ..tensor import Extent, LazyTensor, View
+from .pickle.known import PLAIN
+from .pickle.machine import Builders, Global, Made
+
+__all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "TorchStorage", "dense_stride"]
+
+_UINT8 = next(row for row in DTYPES if row.name == "uint8")
+_BY_STORAGE = {row.torch_storage: row for row in DTYPES if row.torch_storage}
+_BY_TORCH = {row.torch: row for row in DTYPES if row.torch}
+
+#: An expanded tensor (stride 0) may be this many times larger than its storage, or a GiB, before it counts as a trap.
+_EXPANSION = 64
+
+
+def dense_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Gives the strides in elements of a C-ordered tensor."""
+    stride, step = [], 1
+    for dim in reversed(shape):
+        stride.append(step)
+        step *= max(dim, 1)
+    return tuple(reversed(stride))
+
+
+class TorchStorage:
+    """A storage the pickle refers to; its bytes are bound when the reader knows where they lie."""
+
+    def __init__(self, kind: Any, key: str, count: int) -> None:
+        name = kind.name if isinstance(kind, Global) else str(kind)
+        self.untyped = name == "UntypedStorage"
+        row = _UINT8 if self.untyped else _BY_STORAGE.get(name)
+        if row is None:
+            raise UnsafeError(f"found storage type {kind}, expected one of {', '.join(filter(None, _BY_STORAGE))}")
+        self.dtype: DType = row
+        self.key = key
+        self.nbytes = count * row.itemsize
+        self.raw: LazyTensor | None = None
+        self.swapped = False  # the file is big-endian
+        self.digest: str | None = None
+        self.alias = object()
+
+    def set_state(self, state: Any) -> None:
+        """Takes what BUILD gives it: nothing torch writes."""
+
+    def resolve(self) -> LazyTensor:
+        """Gives a storage that stands in the tree by itself as a 1-D tensor."""
+        count = self.nbytes // self.dtype.itemsize
+        return TorchTensor(self, 0, (count,), (1,), self.dtype).resolve()
+
+    def bound(self) -> LazyTensor:
+        """Gives the storage's bytes; DamagedError where the file does not hold it."""
+        if self.raw is None:
+            raise DamagedError(f"found no data for storage {self.key!r}, expected it in the file; the file is cut short")
+        return self.raw
+
+
+class TorchTensor:
+    """A tensor of the pickle: a view into a storage."""
+
+    def __init__(
+        self,
+        storage: Any,
+        offset: int,
+        shape: tuple[int, ...],
+        stride: tuple[int, ...],
+        dtype: DType,
+        flags: dict[str, bool] | None = None,
+    ) -> None:
+        if not isinstance(storage, TorchStorage):
+            raise TypeError(f"a tensor over a {type(storage).__name__}")
+        self._storage, self._offset = storage, offset
+        self._shape, self._stride = tuple(shape), tuple(stride)
+        self._dtype, self._flags = dtype, flags or {}
+        self._tensor: LazyTensor | None = None
+
+    def set_state(self, state: Any) -> None:
+        """Takes attributes set on the tensor: not carried."""
+
+    def resolve(self) -> LazyTensor:
+        """Gives the tensor; DamagedError where it reaches out of its storage."""
+        if self._tensor is None:
+            self._check()
+            dense = self._stride == dense_stride(self._shape) or prod(self._shape) <= 1
+            self._tensor = self._dense() if dense and not self._storage.swapped and not self._flags else self._strided()
+        return self._tensor
+
+    def _check(self) -> None:
+        shape, stride = self._shape, self._stride
+        if len(shape) != len(stride) or any(dim < 0 for dim in (*shape, *stride, self._offset)):
+            raise DamagedError(f"found a tensor of shape {shape} and stride {stride}, expected as many of each, none < 0")
+        reach = self._offset + sum((dim - 1) * step for dim, step in zip(shape, stride, strict=True)) + 1
+        room = self._storage.nbytes // self._dtype.itemsize
+        if prod(shape) and reach > room:
+            raise DamagedError(
+                f"found a tensor that reaches element {reach} of storage {self._storage.key!r}, expected at most {room}"
+            )
+        if prod(shape) * self._dtype.itemsize > max(_EXPANSION * self._storage.nbytes, 1 << 30):
+            raise UnsafeError(
+                f"found a tensor of shape {shape} expanded from {self._storage.nbytes} bytes, expected at most "
+                f"{_EXPANSION} times its storage; reading it would fill the memory"
+            )
+
+    def _dense(self) -> LazyTensor:
+        storage, dtype, shape = self._storage.bound(), self._dtype, self._shape
+        start = self._offset * dtype.itemsize if prod(shape) else 0
+        nbytes = prod(shape) * dtype.itemsize
+
+        def source() -> np.ndarray:
+            array = storage.numpy()[start : start + nbytes].view(dtype.numpy).reshape(shape)
+            return array if array.flags.aligned else array.copy()
+
+        extent = storage.extent and Extent(storage.extent.path, storage.extent.offset + start, nbytes)
+        return self._lazy(source, extent, self._storage.digest if nbytes == self._storage.nbytes else None)
+
+    def _strided(self) -> LazyTensor:
+        storage, dtype = self._storage.bound(), self._dtype
+
+        def source() -> np.ndarray:
+            whole = storage.numpy()[: storage.size // dtype.itemsize * dtype.itemsize].view(dtype.numpy)
+            strides = [step * dtype.itemsize for step in self._stride]
+            array = np.ascontiguousarray(as_strided(whole[self._offset :], self._shape, strides)) if prod(
+                self._shape
+            ) else np.empty(self._shape, dtype.numpy)
+            array = array.byteswap() if self._storage.swapped else array
+            array = np.conjugate(array) if self._flags.get("conj") else array
+            return np.negative(array) if self._flags.get("neg") else array
+
+        return self._lazy(source, None, None)
+
+    def _lazy(self, source: Any, extent: Extent | None, digest: str | None) -> LazyTensor:
+        storage = self._storage
+        if storage.swapped or self._flags:  # its storage cannot be written as it is: tied only to its equals
+            flags = tuple(sorted(self._flags))
+            alias = (storage.alias, self._offset, self._stride, flags)
+            return LazyTensor(self._dtype, self._shape, source, extent, alias)
+        view = View(storage.bound(), self._offset, self._stride)
+        return LazyTensor(self._dtype, self._shape, source, extent, storage.alias, view, digest)
+
+
+def _flags(metadata: Any) -> dict[str, bool]:
+    return {name: True for name in ("conj", "neg") if isinstance(metadata, dict) and metadata.get(name)}
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
+    """Answers ``_rebuild_tensor`` and ``_rebuild_tensor_v2`` (…, requires_grad, backward_hooks, metadata)."""
+    return TorchTensor(storage, offset, shape, stride, storage.dtype, _flags(rest[2] if len(rest) > 2 else None))
+
+
+def _tensor_v3(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
+    """Answers ``_rebuild_tensor_v3`` (…, requires_grad, backward_hooks, dtype, metadata)."""
+    dtype = _BY_TORCH.get(rest[2].name) if isinstance(rest[2], Global) else None
+    if dtype is None:
+        raise UnsafeError(f"found a tensor of dtype {rest[2]}, expected one of {', '.join(filter(None, _BY_TORCH))}")
+    return TorchTensor(storage, offset, shape, stride, dtype, _flags(rest[3] if len(rest) > 3 else None))
+
+
+def _parameter(data: Any, *_: Any) -> Any:
+    """Answers ``Parameter`` and ``_rebuild_parameter``: whether it requires a gradient is not carried."""
+    return data
+
+
+_PLAIN_TYPES = {("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch.nn.parameter", "Buffer")}
+
+
+def _from_type(function: Any, kind: Any, args: Any, state: Any) -> Any:
+    """Answers ``torch._tensor._rebuild_from_type_v2``: a tensor with a Python type and attributes of its own."""
+    build = TORCH_BUILDERS.get((function.module, function.name))
+    if build is None or (kind.module, kind.name) not in _PLAIN_TYPES:
+        return Made(kind, (Made(function, args), state))
+    return build(*args)
+
+
+def _device(kind: str, index: int | None = None) -> str:
+    return kind if index is None else f"{kind}:{index}"
+
+
+def _size(shape: Any = ()) -> tuple[Any, ...]:
+    return tuple(shape)
+
+
+TORCH_BUILDERS: Builders = {
+    **PLAIN,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
+    ("torch.nn.parameter", "Parameter"): _parameter,
+    ("torch", "Size"): _size,
+    ("torch", "device"): _device,
+    ("torch.serialization", "_get_layout"): str,
+}
+
+#: Names that stand for a plain value wherever they occur.
+TORCH_NAMES: dict[tuple[str, str], str] = {
+    ("torch", name): f"torch.{name}"
+    for name in (*(row.torch for row in DTYPES if row.torch and dtype_named(row.name)), "complex32", "strided", "sparse_coo")
+} | {
+    ("torch", name): f"torch.{name}"
+    for name in ("contiguous_format", "channels_last", "channels_last_3d", "preserve_format", "per_tensor_affine")
+}
