@@ -22,7 +22,7 @@ export PYTHON310
 .PHONY: help
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
-	@awk -F ':|## ' '/^[a-z-]+:.*## / { printf "  %-19s %s\n", $$1, $$NF }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  %-19s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "PYTHON=…  the default Python (3.10 or newer)      PYTHON310=…     a Python 3.10, for OneFlow"
 	@echo "ONEFLOW=1 the demo goes on to real OneFlow        SKIP_ONEFLOW=1  test without OneFlow"
@@ -81,7 +81,7 @@ clean: ## remove what runs left behind, keep the environments
 clean-environments: ## remove .envs, which takes gigabytes and minutes to make again
 	rm -rf .envs
 
-SAY_SKIPPED := $(if $(filter-out 0,$(SKIP_ONEFLOW)),printf '\n%s\n' \
+SAY_SKIPPED := $(if $(filter-out 0,$(SKIP_ONEFLOW)),printf '%s\n' \
 	'************************************************************************' \
 	'  SKIP_ONEFLOW is set: nothing was tested against real OneFlow.' \
 	'************************************************************************' >&2,true)
