@@ -1,0 +1,236 @@
+"""The document: what a flat layout keeps in its metadata slot so that a whole tree comes back.
+
+    {"format_version": 1,
+     "tree": skeleton,                  absent: the tree is a flat dict of the tensors below, in their order
+     "tensors": [{"name": …,            the tensor's key in the tree (its dict key, where the tree is flat)
+                  "member": …,          what the layout calls it, where that is not its name
+                  "dtype": …,           its dtype, where the layout holds its bits as another
+                  "tied_to": …,         the name of the earlier tensor that it is
+                  "digest": "xxh3:…"},  of its little-endian bytes
+                 …],
+     "seal": "xxh3:…"}                  of the text before the seal, and of every member's name, dtype and shape
+
+The seal tells damage anywhere in the headers when they are read; the digests tell it in the tensors when they are
+verified.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import xxhash
+
+from ..dtypes import DType, dtype_named
+from ..errors import DamagedError, FormatError, KeyRefusedError, ValueRefusedError
+from ..tensor import LazyTensor, tied_groups
+from ..tree import TensorRef, Tree, map_leaves, partition
+from .skeleton import decode, dump_json, encode, is_utf8, load_json
+
+__all__ = [
+    "METADATA_KEY",
+    "PENDING",
+    "Document",
+    "Note",
+    "assemble",
+    "check_metadata",
+    "document_of",
+    "member_names",
+    "read_document",
+    "rebuild",
+]
+
+FORMAT_VERSION = 1
+#: What layouts call the place where the document lies.
+METADATA_KEY = "multiframe_ckpt"
+#: Stands in for a digest that is known only once the bytes have been written; as long as a real one.
+PENDING = "xxh3:" + "0" * 32
+_DIGEST = re.compile(r"xxh3:[0-9a-f]{32}")
+_SEAL = ',"seal":"'
+_TAIL = len(_SEAL) + len(PENDING) + len('"}')
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What the document says of one tensor."""
+
+    name: str
+    member: str
+    dtype: str | None = None
+    tied_to: str | None = None
+    digest: str = PENDING
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The skeleton of a tree (None: a flat dict) and a note for each tensor, in order."""
+
+    skeleton: Tree | None
+    notes: tuple[Note, ...]
+
+    def text(self, members: Mapping[str, tuple[DType, tuple[int, ...]]], digests: Mapping[str, str]) -> str:
+        """Gives the sealed JSON text; ``digests`` by member, PENDING where one is missing."""
+        body: dict[str, Any] = {"format_version": FORMAT_VERSION}
+        if self.skeleton is not None:
+            body["tree"] = encode(self.skeleton)
+        body["tensors"] = [_note_json(note, digests.get(note.member, note.digest)) for note in self.notes]
+        text = dump_json(body)[:-1]
+        return f'{text}{_SEAL}{_seal(text, members)}"}}'
+
+
+def _note_json(note: Note, digest: str) -> dict[str, Any]:
+    entry = {"name": encode(note.name)}
+    if note.member != note.name:
+        entry["member"] = note.member
+    if note.dtype:
+        entry["dtype"] = note.dtype
+    if note.tied_to is not None:
+        entry["tied_to"] = encode(note.tied_to)
+    return entry | {"digest": digest}
+
+
+def _seal(text: str, members: Mapping[str, tuple[DType, tuple[int, ...]]]) -> str:
+    outline = dump_json(sorted((name, dtype.name, list(shape)) for name, (dtype, shape) in members.items()))
+    return f"xxh3:{xxhash.xxh3_128_hexdigest((text + outline).encode('utf-8', 'surrogatepass'))}"
+
+
+def document_of(
+    tree: Tree, *, fits: Callable[[str], bool], stored_as: Callable[[DType], DType]
+) -> tuple[Document, dict[str, LazyTensor]]:
+    """Gives the document of a tree and its tensors by member name, in order.
+
+    A name that does not fit the layout gets a neutral member name; ``stored_as`` gives the dtype whose bits it holds.
+    """
+    skeleton, table = partition(tree)
+    if type(tree) is dict and all(type(key) is str and type(leaf) is LazyTensor for key, leaf in tree.items()):
+        skeleton, table = None, dict(tree)
+    members = member_names(table, fits)
+    first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
+    notes = [
+        Note(
+            name,
+            members[name],
+            dtype=None if stored_as(tensor.dtype) == tensor.dtype else tensor.dtype.name,
+            tied_to=first.get(name),
+        )
+        for name, tensor in table.items()
+    ]
+    return Document(skeleton, tuple(notes)), {members[name]: tensor for name, tensor in table.items()}
+
+
+def member_names(names: Iterable[str], fits: Callable[[str], bool]) -> dict[str, str]:
+    """Gives each name's member name: itself where it fits the layout, else a free ``tensor_<position>``."""
+    members = {name: name if fits(name) else "" for name in names}
+    taken = {prefix for member in members.values() for prefix in accumulate(member.split("/"), "{}/{}".format)}
+    for position, (name, member) in enumerate(members.items()):
+        if not fits(name):
+            member = f"tensor_{position}"
+            while member in taken:
+                member += "_"
+            taken.add(member)
+        members[name] = member
+    return members
+
+
+def read_document(text: str | bytes, where: str) -> Document:
+    """Reads what :meth:`Document.text` gave; the seal is checked by :func:`assemble`."""
+    body = load_json(text, where)
+    version = body.get("format_version") if isinstance(body, dict) else None
+    if version != FORMAT_VERSION or type(version) is not int:
+        raise FormatError(
+            f"{where}: found format version {version!r}, expected {FORMAT_VERSION}; "
+            "the file is damaged, or newer than this library: upgrade it"
+        )
+    if not {"format_version", "tensors", "seal"} <= body.keys() <= {"format_version", "tree", "tensors", "seal"}:
+        raise _malformed(f"{where}: found entries {sorted(body)}")
+    skeleton = decode(body["tree"], where) if "tree" in body else None
+    if not isinstance(body["tensors"], list):
+        raise _malformed(f"{where}: found no list of tensors")
+    return Document(skeleton, tuple(_read_note(entry, where) for entry in body["tensors"]))
+
+
+def _read_note(entry: Any, where: str) -> Note:
+    if not isinstance(entry, dict) or not entry.keys() <= {"name", "member", "dtype", "tied_to", "digest"}:
+        raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
+    values = {key: decode(value, where) for key, value in entry.items()}
+    if not {"name", "digest"} <= values.keys() or not all(isinstance(value, str) for value in values.values()):
+        raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
+    if not _DIGEST.fullmatch(values["digest"]):
+        raise _malformed(f"{where}: found the digest {values['digest'][:80]!r}")
+    return Note(**({"member": values["name"]} | values))
+
+
+def _malformed(found: str) -> DamagedError:
+    return DamagedError(f"{found}, expected what this version writes; the file was damaged: restore it from a copy")
+
+
+def assemble(text: str | bytes, members: Mapping[str, LazyTensor], where: str) -> Tree:
+    """Gives the tree that a document describes over its file's members; DamagedError where the two disagree."""
+    document = read_document(text, where)
+    _check_seal(text if isinstance(text, str) else text.decode("utf-8"), members, where)
+    if sorted(note.member for note in document.notes) != sorted(members):
+        raise _malformed(f"{where}: found other members than the document lists")
+    table = {note.name: _restored(note, members[note.member], where) for note in document.notes}
+    if len(table) != len(document.notes):
+        raise _malformed(f"{where}: found a tensor name twice")
+    _tie(document.notes, table, where)
+    return table if document.skeleton is None else rebuild(document.skeleton, table, where)
+
+
+def _check_seal(text: str, members: Mapping[str, LazyTensor], where: str) -> None:
+    outline = {name: (tensor.dtype, tensor.shape) for name, tensor in members.items()}
+    body, tail = text[:-_TAIL], text[-_TAIL:]
+    if tail != f'{_SEAL}{_seal(body, outline)}"}}':
+        raise DamagedError(
+            f"{where}: found a seal of other headers, expected that of these; the file was damaged, or another tool "
+            "changed its tensors and kept the notes about them: restore it from a copy, or save it again without the "
+            f"{METADATA_KEY!r} metadata"
+        )
+
+
+def _restored(note: Note, stored: LazyTensor, where: str) -> LazyTensor:
+    if note.dtype is None:
+        return replace(stored, digest=note.digest)
+    dtype = dtype_named(note.dtype)
+    if dtype is None or dtype.itemsize != stored.dtype.itemsize:
+        raise _malformed(f"{where}: {note.name!r}: found dtype {note.dtype!r} stored as {stored.dtype.name}")
+    return replace(stored, dtype=dtype, digest=note.digest, source=lambda: stored.numpy().view(dtype.numpy))
+
+
+def _tie(notes: Iterable[Note], table: dict[str, LazyTensor], where: str) -> None:
+    """Gives tied tensors one alias; which tensors may be tied is checked, since their bytes were written twice."""
+    for note in notes:
+        if note.tied_to is None:
+            continue
+        first, tensor = table.get(note.tied_to), table[note.name]
+        if first is None or (first.dtype, first.shape, first.digest) != (tensor.dtype, tensor.shape, tensor.digest):
+            raise _malformed(f"{where}: found {note.name!r} tied to {note.tied_to!r}, which is no tensor of its kind")
+        alias = object() if first.alias is None else first.alias
+        table[note.tied_to] = replace(first, alias=alias)
+        table[note.name] = replace(tensor, alias=alias)
+
+
+def check_metadata(metadata: Mapping[Any, Any]) -> None:
+    """Raises a RefusedError for user metadata that is not UTF-8 text, or whose key this library keeps for itself."""
+    for key, value in metadata.items():
+        if key == METADATA_KEY:
+            raise KeyRefusedError(f"metadata: found key {key!r}, expected another: it is this library's; rename it")
+        if not (isinstance(key, str) and isinstance(value, str) and is_utf8(key) and is_utf8(value)):
+            raise ValueRefusedError(
+                f"metadata: found {key!r}: {value!r}, expected UTF-8 text for both; write it as text"
+            )
+
+
+def rebuild(skeleton: Tree, table: Mapping[str, LazyTensor], where: str) -> Tree:
+    """Puts the tensors of ``table`` into a skeleton that names each of them exactly once; else DamagedError."""
+    left = dict(table)
+    try:
+        tree = map_leaves(skeleton, lambda _, leaf: left.pop(leaf.key) if isinstance(leaf, TensorRef) else leaf)
+    except KeyError as missing:
+        raise _malformed(f"{where}: found a skeleton that names {missing} without a tensor of that name") from None
+    if left:
+        raise _malformed(f"{where}: found {sorted(left)[0]!r}, which the skeleton does not name")
+    return tree

@@ -1,0 +1,243 @@
+"""Everything a tree holds besides tensors, as JSON and back, exactly.
+
+None, booleans, text, finite floats and ints that a double holds stand as plain JSON, lists as arrays, dicts whose keys
+are text as objects. Whatever JSON cannot say is an object with one key that begins with ``$``:
+
+    {"$int": "0x…"}                 an int past ±2**53, in hexadecimal, which has no digit limit
+    {"$float": "-Infinity"}         a float that is not finite: Infinity, -Infinity, NaN, or nan:0x<its 64 bits>
+    {"$complex": [re, im]}          two floats, each as above
+    {"$str": "…"}                   text with lone surrogates: base64 of its UTF-8 form (surrogatepass)
+    {"$bytes": "…"}                 base64
+    {"$tuple": [item, …]}
+    {"$dict": [[key, item], …]}     a dict with a key that is not text, or that begins with ``$``
+    {"$tensor": key}                a tensor, found by its key in the table beside the skeleton
+
+Reading is strict: an unknown or malformed ``$`` object is DamagedError, never a guess.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import DamagedError, ValueRefusedError
+from ..tree import MAX_DEPTH, TensorRef, Tree
+
+__all__ = ["decode", "dump_json", "encode", "float_text", "is_utf8", "load_json", "read_float_text"]
+
+Json = Any  # None | bool | int | float | str | list | dict, which mypy cannot say without cost to every caller
+
+_EXACT_INT = 1 << 53  # the range of RFC 7493 (I-JSON): what every JSON reader takes in exactly
+_HEX = re.compile(r"-?0x[0-9a-f]+")
+_NAN_BITS = 0x7FF8_0000_0000_0000  # the NaN that float("nan") gives
+
+
+def dump_json(value: Json) -> str:
+    """Gives compact ASCII JSON; the same value always gives the same text."""
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+def load_json(text: str | bytes, where: str) -> Json:
+    """Reads JSON strictly: DamagedError for bad syntax, keys that come twice, NaN literals and endless nesting."""
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
+    except (ValueError, RecursionError) as problem:
+        raise DamagedError(
+            f"{where}: found text that is not strict JSON ({problem}), expected JSON as RFC 8259 has it; "
+            "the file is damaged: fetch it again"
+        ) from None
+
+
+def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice in one object")
+    return found
+
+
+def _no_constants(name: str) -> Json:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def float_text(value: float) -> str:
+    """Gives the text of a float that is not finite; the bits of a NaN other than the usual one are kept."""
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    bits = struct.unpack("<Q", struct.pack("<d", value))[0]
+    return "NaN" if bits == _NAN_BITS else f"nan:0x{bits:016x}"
+
+
+def read_float_text(text: str) -> float:
+    """Undoes :func:`float_text`; ValueError for any other text."""
+    if text in ("Infinity", "-Infinity"):
+        return float(text)
+    bits = _NAN_BITS if text == "NaN" else int(text.removeprefix("nan:"), 16)
+    value: float = struct.unpack("<d", struct.pack("<Q", bits))[0]
+    if not math.isnan(value) or float_text(value) != text:
+        raise ValueError(text)
+    return value
+
+
+def encode(node: Tree, *, depth: int = 0) -> Json:
+    """Gives the JSON value of a skeleton; ValueRefusedError for what is no part of one."""
+    if depth > MAX_DEPTH:
+        raise ValueRefusedError(f"found containers deeper than {MAX_DEPTH}, expected fewer; flatten the checkpoint")
+    kind = type(node)
+    if kind is list:
+        return [encode(item, depth=depth + 1) for item in node]
+    if kind is tuple:
+        return {"$tuple": [encode(item, depth=depth + 1) for item in node]}
+    if kind is dict:
+        return _encode_dict(node, depth + 1)
+    if kind not in _ENCODERS:
+        raise ValueRefusedError(
+            f"found an object of type {kind.__module__}.{kind.__qualname__}, expected plain values, lists, tuples, "
+            "dicts and tensors; turn it into one of them first"
+        )
+    return _ENCODERS[kind](node)
+
+
+def _encode_dict(node: dict[Any, Tree], depth: int) -> Json:
+    items = [(encode(key, depth=depth), encode(item, depth=depth)) for key, item in node.items()]
+    if all(type(key) is str and not key.startswith("$") for key, _ in items):
+        return dict(items)
+    return {"$dict": [[key, item] for key, item in items]}
+
+
+def _encode_int(value: int) -> Json:
+    return value if -_EXACT_INT <= value <= _EXACT_INT else {"$int": hex(value)}
+
+
+def _encode_float(value: float) -> Json:
+    return value if math.isfinite(value) else {"$float": float_text(value)}
+
+
+def _encode_complex(value: complex) -> Json:
+    return {"$complex": [_encode_float(value.real), _encode_float(value.imag)]}
+
+
+def is_utf8(value: str) -> bool:
+    """Says whether text has a UTF-8 form: whether it holds no lone surrogate, which most JSON readers refuse."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _encode_str(value: str) -> Json:
+    if is_utf8(value):
+        return value
+    return {"$str": base64.b64encode(value.encode("utf-8", "surrogatepass")).decode("ascii")}
+
+
+_ENCODERS: dict[type, Callable[[Any], Json]] = {
+    type(None): lambda value: value,
+    bool: lambda value: value,
+    int: _encode_int,
+    float: _encode_float,
+    complex: _encode_complex,
+    str: _encode_str,
+    bytes: lambda value: {"$bytes": base64.b64encode(value).decode("ascii")},
+    TensorRef: lambda ref: {"$tensor": _encode_str(ref.key)},
+}
+
+
+def decode(value: Json, where: str, *, depth: int = 0) -> Tree:
+    """Undoes :func:`encode`; DamagedError, naming ``where``, for anything that ``encode`` does not give."""
+    if depth > MAX_DEPTH:
+        raise DamagedError(f"{where}: found containers deeper than {MAX_DEPTH}, expected fewer; the file is damaged")
+    if isinstance(value, list):
+        return [decode(item, where, depth=depth + 1) for item in value]
+    if isinstance(value, dict):
+        return _decode_object(value, where, depth + 1)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _malformed(value, where)
+    return value
+
+
+def _decode_object(value: dict[str, Json], where: str, depth: int) -> Tree:
+    if not any(key.startswith("$") for key in value):
+        return {key: decode(item, where, depth=depth) for key, item in value.items()}
+    tag, *others = value
+    if others or tag not in _DECODERS:
+        raise _malformed(value, where)
+    try:
+        return _DECODERS[tag](value[tag], where, depth)
+    except (ValueError, TypeError, struct.error) as problem:
+        if isinstance(problem, DamagedError):
+            raise
+        raise _malformed(value, where) from None
+
+
+def _malformed(value: Json, where: str) -> DamagedError:
+    return DamagedError(
+        f"{where}: found {str(value)[:80]!r} in the skeleton, expected a value this version writes; "
+        "the file is damaged, or newer than this library: upgrade it"
+    )
+
+
+def _decode_list(value: Json, where: str, depth: int) -> list[Tree]:
+    if not isinstance(value, list):
+        raise TypeError
+    return [decode(item, where, depth=depth) for item in value]
+
+
+def _decode_dict(value: Json, where: str, depth: int) -> dict[Any, Tree]:
+    pairs = [_decode_list(pair, where, depth) for pair in _require(value, list)]
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
+
+
+def _decode_int(value: Json, where: str, depth: int) -> int:
+    if not _HEX.fullmatch(value):
+        raise ValueError
+    return int(value, 16)
+
+
+def _decode_float(value: Json, where: str, depth: int) -> float:
+    return read_float_text(_require(value, str))
+
+
+def _decode_complex(value: Json, where: str, depth: int) -> complex:
+    real, imaginary = (decode(part, where) for part in _require(value, list))
+    return complex(_require(real, float), _require(imaginary, float))
+
+
+def _decode_bytes(value: Json, where: str, depth: int) -> bytes:
+    return base64.b64decode(_require(value, str), validate=True)
+
+
+def _decode_str(value: Json, where: str, depth: int) -> str:
+    return _decode_bytes(value, where, depth).decode("utf-8", "surrogatepass")
+
+
+def _decode_tensor(value: Json, where: str, depth: int) -> TensorRef:
+    return TensorRef(_require(decode(value, where), str))
+
+
+def _require(value: Json, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError
+    return value
+
+
+_DECODERS: dict[str, Callable[[Json, str, int], Tree]] = {
+    "$int": _decode_int,
+    "$float": _decode_float,
+    "$complex": _decode_complex,
+    "$str": _decode_str,
+    "$bytes": _decode_bytes,
+    "$tuple": lambda value, where, depth: tuple(_decode_list(value, where, depth)),
+    "$dict": _decode_dict,
+    "$tensor": _decode_tensor,
+}
