@@ -1,0 +1,201 @@
+"""safetensors: a length, a JSON header, and the tensors' bytes; read and written without the safetensors library.
+
+The layout is that of safetensors 0.8 (README "Format", ``safetensors/src/tensor.rs``). Everything the header says is
+checked against the file before any byte of a tensor is used. What a flat header cannot say stands as a document (see
+``document.py``) in the metadata entry ``multiframe_ckpt``. docs/formats/safetensors.md has the bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from ..dtypes import DTYPES, DType
+from ..errors import DamagedError, DtypeRefusedError, FormatError, ValueRefusedError
+from ..progress import OnProgress, silent
+from ..storage.extents import MappedFile, require_shape
+from ..storage.integrity import write_bytes
+from ..tensor import LazyTensor
+from ..tree import Tree, partition
+from .base import Meter, ReadOptions, WritePlan, duplicated_ties
+from .document import METADATA_KEY, Document, assemble, check_metadata, document_of
+from .skeleton import dump_json, is_utf8, load_json
+
+__all__ = ["SafetensorsFormat"]
+
+HEADER_CAP = 100_000_000  # tensor.rs: MAX_HEADER_SIZE
+_METADATA = "__metadata__"
+_PREFIX = 8  # the header's length, little-endian
+_BY_TAG = {row.safetensors: row for row in DTYPES if row.safetensors}
+
+
+class SafetensorsFormat:
+    """The layout of ``.safetensors`` files."""
+
+    name = "safetensors"
+    suffixes = (".safetensors",)
+
+    def sniff(self, path: Path) -> bool:
+        """Says whether a JSON object begins where the file's first eight bytes promise a header."""
+        try:
+            with path.open("rb") as file:
+                start = file.read(_PREFIX + 1)
+        except OSError:
+            return False
+        return len(start) == _PREFIX + 1 and start[_PREFIX:] == b"{" and _length(start) <= HEADER_CAP
+
+    def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
+        """Gives the tree; a file of another writer is a flat dict of its tensors, in the header's order."""
+        file = MappedFile(path)
+        header, data = _read_header(file)
+        metadata = header.pop(_METADATA, {})
+        members = _read_members(file, header, data)
+        document = metadata.get(METADATA_KEY)
+        return members if document is None else assemble(document, members, f"{path}: {METADATA_KEY}")
+
+    def plan(self, tree: Tree) -> WritePlan:
+        """Says which ties are written twice; refuses complex128 and headers past the layout's cap."""
+        _layout(tree, {})
+        return duplicated_ties(partition(tree)[1])
+
+    def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
+        """Writes the tree to a fresh path."""
+        self.write_with_metadata(tree, path, {}, on_progress=on_progress)
+
+    def read_metadata(self, path: Path) -> dict[str, str]:
+        """Gives the entries of ``__metadata__`` but this library's own."""
+        metadata: dict[str, str] = _read_header(MappedFile(path))[0].get(_METADATA, {})
+        return {key: value for key, value in metadata.items() if key != METADATA_KEY}
+
+    def write_with_metadata(
+        self, tree: Tree, path: Path, metadata: Mapping[str, str], *, on_progress: OnProgress = silent
+    ) -> None:
+        """Writes the tree with entries in ``__metadata__``, such as the ``format: pt`` some readers ask for."""
+        layout = _layout(tree, metadata)
+        meter = Meter(layout.tensors, on_progress)
+        digests: dict[str, str] = {}
+        with path.open("xb") as file:
+            file.write(layout.header(digests))
+            for member in layout.by_offset:
+                digests[member] = write_bytes(layout.tensors[member].numpy(), file)
+                meter.moved(member, layout.tensors[member])
+            file.seek(0)
+            file.write(layout.header(digests))  # as long as before: only the digests are now known
+
+
+def _length(start: bytes) -> int:
+    length: int = struct.unpack_from("<Q", start)[0]
+    return length
+
+
+def _damaged(path: Path, found: str) -> DamagedError:
+    return DamagedError(f"{path}: {found}; the file is damaged: fetch it again")
+
+
+def _read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
+    """Gives the checked JSON header and the offset at which the tensors' bytes begin."""
+    length = _length(file.bytes(0, _PREFIX, "header length"))
+    if length > HEADER_CAP:
+        raise _damaged(file.path, f"found a header of {length} bytes, expected at most {HEADER_CAP}")
+    text = file.bytes(_PREFIX, length, "header")
+    if not text.startswith(b"{"):
+        raise _damaged(file.path, f"found a header that begins with {text[:1]!r}, expected '{{'")
+    header = load_json(text, f"{file.path}: header")
+    metadata = header.get(_METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _damaged(file.path, f"found {_METADATA} that is not all text, expected str to str")
+    return header, _PREFIX + length
+
+
+def _read_members(file: MappedFile, header: Mapping[str, Any], data: int) -> dict[str, LazyTensor]:
+    """Gives the tensors in the header's order; DamagedError unless their bytes fill the rest of the file without holes."""
+    entries = {name: _read_entry(f"{file.path}: {name!r}", entry) for name, entry in header.items()}
+    end = 0
+    for name, (_, _, start, stop) in sorted(entries.items(), key=lambda item: item[1][2:]):
+        if start != end:
+            raise _damaged(
+                file.path, f"{name!r}: found bytes from {start} on, expected from {end}: no holes, no overlap"
+            )
+        end = stop
+    if data + end != file.size:
+        raise _damaged(file.path, f"found {file.size - data} bytes of tensors, expected {end}")
+    return {
+        name: file.tensor(dtype, shape, data + start, what=name) for name, (dtype, shape, start, _) in entries.items()
+    }
+
+
+def _read_entry(where: str, entry: Any) -> tuple[DType, tuple[int, ...], int, int]:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise DamagedError(f"{where}: found {str(entry)[:80]}, expected dtype, shape and data_offsets")
+    shape, offsets = _sizes(where, entry["shape"]), _sizes(where, entry["data_offsets"])
+    dtype = _BY_TAG.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
+    if dtype is None:
+        raise FormatError(
+            f"{where}: found dtype {entry['dtype']!r}, expected one of {', '.join(_BY_TAG)}; "
+            "convert it with the program that wrote it"
+        )
+    require_shape(shape, dtype, where)
+    if len(offsets) != 2 or offsets[1] - offsets[0] != prod(shape) * dtype.itemsize:
+        raise DamagedError(f"{where}: found data_offsets {offsets}, expected {dtype.name} {shape} to fill them")
+    return dtype, shape, offsets[0], offsets[1]
+
+
+def _sizes(where: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(size) is int and 0 <= size < 1 << 63 for size in value):
+        raise DamagedError(f"{where}: found {str(value)[:80]}, expected a list of sizes")
+    return tuple(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where each tensor of a file to be written will lie."""
+
+    document: Document
+    tensors: Mapping[str, LazyTensor]  # by member name, in the tree's order, which the header keeps
+    by_offset: tuple[str, ...]
+    metadata: Mapping[str, str]
+
+    def header(self, digests: Mapping[str, str]) -> bytes:
+        """Gives the file's bytes before the tensors'; the same length whatever the digests are."""
+        members = {member: (tensor.dtype, tensor.shape) for member, tensor in self.tensors.items()}
+        document = {METADATA_KEY: self.document.text(members, digests)}
+        offsets, end = {}, 0
+        for member in self.by_offset:
+            start, end = end, end + self.tensors[member].nbytes
+            offsets[member] = [start, end]
+        header = {
+            member: {"dtype": tensor.dtype.safetensors, "shape": list(tensor.shape), "data_offsets": offsets[member]}
+            for member, tensor in self.tensors.items()
+        }
+        text = dump_json({_METADATA: {**self.metadata, **document}} | header).encode("ascii")
+        text += b" " * (-len(text) % 8)
+        return struct.pack("<Q", len(text)) + text
+
+
+def _layout(tree: Tree, metadata: Mapping[str, str]) -> _Layout:
+    """Says where everything will lie; widest elements first, so that each tensor is aligned to its own."""
+    check_metadata(metadata)
+    document, tensors = document_of(tree, fits=_fits, stored_as=lambda dtype: dtype)
+    for member, tensor in tensors.items():
+        if tensor.dtype.safetensors is None:
+            raise DtypeRefusedError(
+                f"{member}: found dtype {tensor.dtype.name}, expected one that safetensors has a tag for; "
+                "cast it, or write another layout, such as --to hdf5 or --to npz"
+            )
+    by_offset = sorted(tensors, key=lambda member: -tensors[member].dtype.itemsize)
+    layout = _Layout(document, tensors, tuple(by_offset), metadata)
+    size = len(layout.header({})) - _PREFIX
+    if size > HEADER_CAP:
+        raise ValueRefusedError(
+            f"found plain values and names of {size} bytes, expected a header of at most {HEADER_CAP}; "
+            "save fewer plain values, or write another layout, such as --to hdf5"
+        )
+    return layout
+
+
+def _fits(name: str) -> bool:
+    return name != _METADATA and is_utf8(name)
