@@ -15,12 +15,15 @@
     ├── UnavailableError (ImportError)        a backend whose framework is absent or broken
     └── TargetExistsError (FileExistsError)   a target that would be overwritten unasked
 
+    CheckpointWarning (UserWarning)           something odd that does not stop the work
+
 A message names the file or key, what was found, what was expected, and the next step.
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "CheckpointWarning",
     "DamagedError",
     "DtypeRefusedError",
     "FormatError",
@@ -79,7 +82,11 @@ class ValueRefusedError(RefusedError):
 
 
 class MismatchError(MultiframeError, ValueError):
-    """A strict load whose keys, shapes or dtypes differ; the target is untouched."""
+    """A strict load whose keys, shapes or dtypes differ; the target is untouched. ``report`` is the LoadReport."""
+
+    def __init__(self, message: str, report: object = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class UnknownNameError(MultiframeError, LookupError):
@@ -92,3 +99,7 @@ class UnavailableError(MultiframeError, ImportError):
 
 class TargetExistsError(MultiframeError, FileExistsError):
     """A target that would be overwritten unasked."""
+
+
+class CheckpointWarning(UserWarning):
+    """Something odd in a checkpoint that does not stop the work."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
@@ -63,14 +63,12 @@ class Registry(Generic[T]):
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise UnknownNameError(f"found {self._noun} {name!r}, expected one of {', '.join(self.names())}{hint}")
 
-    def available(self) -> list[T]:
-        """Gives every object that loads; a plugin that does not is warned about and left out."""
-        found: list[T] = []
+    def available(self) -> Iterator[T]:
+        """Gives every object that loads, one after another; a plugin that does not is warned about and left out."""
         for name in self.names():
             try:
-                found.append(self.get(name))
+                yield self.get(name)
             except Exception as problem:
                 if name in self._builtin:
                     raise
                 warnings.warn(f"{self._noun} plugin {name!r} does not load: {problem}", stacklevel=2)
-        return found

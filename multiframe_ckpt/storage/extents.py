@@ -3,11 +3,15 @@
 A file is mapped when its headers are read and stays mapped as long as a tensor of it lives, so a checkpoint that is
 replaced meanwhile is still read whole from the file that was opened. One that is cut short in place cannot be defended
 against: the system ends a process that reads past a map's end.
+
+A folder of many files is not held open: a file of it is mapped when its tensor is read, after a check that it is the one
+whose size was seen.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Hashable
 from math import prod
 from pathlib import Path
@@ -81,3 +85,25 @@ class MappedFile:
             return array if array.flags.aligned else array.copy()
 
         return LazyTensor(dtype, shape, source, Extent(self.path, offset, nbytes), alias, digest=digest)
+
+
+def whole_file(path: Path, dtype: DType, shape: tuple[int, ...], *, alias: Hashable, digest: str | None) -> LazyTensor:
+    """Gives the tensor whose bytes are a whole file; the file is mapped when the tensor is read.
+
+    Raises DamagedError now where the size is not the shape's, and on reading where the file was replaced meanwhile.
+    """
+    seen = os.stat(path)
+    nbytes = prod(shape) * dtype.itemsize
+    if any(dim < 0 for dim in shape) or seen.st_size != nbytes:
+        raise DamagedError(
+            f"{path}: found {seen.st_size} bytes, expected {nbytes} for {dtype.name} {shape}; "
+            "the file is cut short or damaged: fetch it again"
+        )
+
+    def source() -> np.ndarray:
+        now = os.stat(path)
+        if (now.st_ino, now.st_size, now.st_mtime_ns) != (seen.st_ino, seen.st_size, seen.st_mtime_ns):
+            raise DamagedError(f"{path}: found the file replaced since it was opened, expected the same; open it again")
+        return MappedFile(path).raw(0, nbytes, "values").view(dtype.numpy).reshape(shape)
+
+    return LazyTensor(dtype, shape, source, Extent(path, 0, nbytes), alias, digest=digest)

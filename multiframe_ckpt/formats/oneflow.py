@@ -1,0 +1,235 @@
+"""The ``oneflow`` layout: a folder a variable, as OneFlow ≤ 0.5 writes it and every OneFlow since 0.3 reads it.
+
+    ckpt/<key>/meta      protobuf text: shape, dtype, and our comment line
+    ckpt/<key>/out       raw values
+    ckpt/snapshot_done   empty, written last: without it the save never finished
+
+A checkpoint that nests is one such snapshot per container of tensors, ``ckpt/model_state_dict/<key>/…``, under a
+``pickled_data`` whose tensors point into them: ``flow.load(ckpt)`` gives the whole nested object (0.6 to 1.0), and
+``flow.load(ckpt/model_state_dict)`` one part of it (0.3 and later). docs/formats/oneflow.md has the bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import CheckpointWarning, DamagedError, FormatError, IncompleteError, KeyRefusedError
+from ..progress import OnProgress, silent
+from ..tensor import LazyTensor, tied_groups
+from ..tree import Path as TreePath
+from ..tree import Tree, join_key, leaves, tensors_of
+from .base import Meter, ReadOptions, WritePlan, duplicated_ties
+from .oneflow_meta import Note
+from .oneflow_objects import OneFlowPickle, read_pickle
+from .oneflow_variable import read_variable, stored_dtype, write_variable
+
+__all__ = ["MARKER", "PICKLE", "OneFlowFormat", "widened"]
+
+MARKER = "snapshot_done"
+PICKLE = "pickled_data"
+_GRAPH = "model.mlir"
+_BARE = "tensor"  # the folder of a checkpoint that is one tensor and nothing else
+
+
+class OneFlowFormat:
+    """OneFlow's per-variable directory."""
+
+    name = "oneflow"
+    suffixes: tuple[str, ...] = ()
+
+    def sniff(self, path: Path) -> bool:
+        """Says whether the path is a folder of variables, finished or not."""
+        try:
+            if (path / PICKLE).is_file():
+                return (path / MARKER).exists()
+            return path.is_dir() and ((path / MARKER).exists() or any(_is_variable(entry) for entry in path.iterdir()))
+        except OSError:
+            return False
+
+    def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
+        """Gives the tree; flat checkpoints in the order they were written where the note says it, else sorted by name.
+
+        Raises IncompleteError without ``snapshot_done``, unless the options allow it.
+        """
+        if not (path / MARKER).exists() and not options.allow_incomplete:
+            raise _incomplete(path)
+        if (path / PICKLE).is_file():
+            pickle = path / PICKLE
+            return read_pickle(pickle.read_bytes(), pickle, path, allow_inert=options.allow_inert)
+        return _read_snapshot(path, allow_incomplete=options.allow_incomplete)
+
+    def plan(self, tree: Tree) -> WritePlan:
+        """Refuses names and dtypes that the folder or ``flow.load`` cannot hold; says what is widened and doubled."""
+        table = tensors_of(tree)
+        folders = _folders(tree)
+        _refuse_names(folders)
+        if not _is_flat(tree):
+            OneFlowPickle(lambda path, _: folders[path]).dump(tree)
+        return replace(duplicated_ties(table), widened=widened(table))
+
+    def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
+        """Writes the folder, the marker of each snapshot last."""
+        self.plan(tree)
+        folders = _folders(tree)
+        table = tensors_of(tree)
+        meter = Meter(table, on_progress)
+        tied = {key: group[0] for group in tied_groups(table) for key in group}
+        path.mkdir()
+        snapshots = _snapshots(folders)
+        for (tree_path, folder), (key, tensor) in zip(folders.items(), table.items(), strict=True):
+            siblings = snapshots[os.path.dirname(folder)]
+            note = Note(siblings.index(folder), len(siblings), tied=tied.get(key))
+            write_variable(_fresh_folder(path, folder, tree_path), tensor, note, key)
+            meter.moved(key, tensor)
+        if not _is_flat(tree):
+            (path / PICKLE).write_bytes(OneFlowPickle(lambda tree_path, _: folders[tree_path]).dump(tree))
+        for snapshot in sorted({*snapshots, ""}, reverse=True):
+            _check_names(path / snapshot, snapshots.get(snapshot, []))
+            (path / snapshot / MARKER).touch()
+
+    def describe(self, path: Path) -> dict[str, object]:
+        """Gives the framework and whether the checkpoint nests."""
+        return {"framework": "OneFlow", "container": "nested folders" if (path / PICKLE).is_file() else "folder"}
+
+
+def widened(table: dict[str, LazyTensor]) -> dict[str, str]:
+    """Gives key → stored dtype for the tensors that OneFlow needs wider; raises DtypeRefusedError where none is."""
+    stored = {key: stored_dtype(key, tensor.dtype).name for key, tensor in table.items()}
+    return {key: name for key, name in stored.items() if name != table[key].dtype.name}
+
+
+def _is_variable(folder: Path) -> bool:
+    return (folder / "out").is_file() or (folder / "meta").is_file()
+
+
+def _is_flat(tree: Tree) -> bool:
+    return isinstance(tree, dict) and all(isinstance(k, str) and isinstance(v, LazyTensor) for k, v in tree.items())
+
+
+def _incomplete(path: Path) -> IncompleteError:
+    if (path / _GRAPH).exists():
+        return IncompleteError(
+            f"{path}: found a Graph export ({_GRAPH}), expected a saved state dict; its variables can be looked at with "
+            "allow_incomplete=True, or --allow-incomplete, under names such as 'model.l1.weight'"
+        )
+    return IncompleteError(
+        f"{path}: found no {MARKER}, expected the marker that a save writes last: this one never finished. "
+        "Use an earlier checkpoint, or look anyway: allow_incomplete=True, or --allow-incomplete"
+    )
+
+
+# Reading
+
+
+def _read_snapshot(path: Path, *, allow_incomplete: bool) -> dict[str, LazyTensor]:
+    found: list[tuple[Note | None, str, LazyTensor]] = []
+    for name in sorted(os.listdir(path)):
+        if name == MARKER:
+            continue
+        if not (path / name / "out").is_file():
+            warnings.warn(
+                f"{path / name}: found no variable (a folder with 'out' and 'meta'); skipped, as OneFlow does",
+                CheckpointWarning,
+                stacklevel=4,
+            )
+            continue
+        tensor, note = read_variable(path / name, path)
+        found.append((note, name, tensor))
+    if not allow_incomplete:
+        _check_count(path, found)
+    if all(note is not None for note, _, _ in found):
+        found.sort(key=lambda item: item[0].index if item[0] else 0)
+    ties: dict[str, object] = {}
+    return {
+        name: replace(tensor, alias=ties.setdefault(note.tied, object())) if note and note.tied else tensor
+        for note, name, tensor in found
+    }
+
+
+def _check_count(path: Path, found: list[tuple[Note | None, str, LazyTensor]]) -> None:
+    for note, name, _ in found:
+        if note is not None and note.count > len(found):
+            raise DamagedError(
+                f"{path}: found {len(found)} variables, expected {note.count} as {name}/meta says; restore the others, or "
+                "look anyway: allow_incomplete=True, or --allow-incomplete"
+            )
+
+
+# Writing
+
+
+def _folders(tree: Tree) -> dict[TreePath, str]:
+    """Gives each tensor's folder, relative to the checkpoint."""
+    paths = [path for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
+    return {path: "/".join(str(part) for part in path) or _BARE for path in paths}
+
+
+def _snapshots(folders: dict[TreePath, str]) -> dict[str, list[str]]:
+    """Gives the variables of each snapshot by the snapshot's folder, '' for the top."""
+    snapshots: dict[str, list[str]] = {}
+    for folder in folders.values():
+        snapshots.setdefault(os.path.dirname(folder), []).append(folder)
+    return snapshots
+
+
+def _refuse_names(folders: dict[TreePath, str]) -> None:
+    owners: dict[str, TreePath] = {}
+    for path, folder in folders.items():
+        for part in path:
+            problem = _problem(str(part))
+            if problem:
+                raise _refusal(join_key(path), f"the name {str(part)[:80]!r}, {problem}")
+        if folder in owners:
+            raise _refusal(join_key(path), f"keys that both become the folder {folder!r}")
+        owners[folder] = path
+
+
+def _problem(name: str) -> str | None:
+    try:
+        raw = os.fsencode(name)
+    except UnicodeEncodeError:
+        return "which has a lone surrogate"
+    problems = {
+        "which cannot be a folder": name in ("", ".", "..") or "/" in name or "\0" in name,
+        "which is a file of the layout itself": name in (MARKER, PICKLE),
+        f"which is {len(raw)} bytes long, more than a folder's name can be (255)": len(raw) > 255,
+        "which reads back as another": os.fsdecode(raw) != name,
+    }
+    return next((text for text, is_so in problems.items() if is_so), None)
+
+
+def _refusal(key: str, found: str) -> KeyRefusedError:
+    return KeyRefusedError(
+        f"{key}: found {found}, expected names that OneFlow's folders can hold; "
+        "use --to oneflow-pickle, which holds any key, or --rename OLD=NEW"
+    )
+
+
+def _fresh_folder(root: Path, folder: str, path: TreePath) -> Path:
+    target = root / folder
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir()
+    except FileExistsError:
+        raise _refusal(join_key(path), f"the name {path[-1]!r}, which this disk takes for another's") from None
+    return target
+
+
+def _check_names(snapshot: Path, folders: Iterable[str]) -> None:
+    """Refuses names that the disk changed, as one that normalises Unicode does."""
+    there = set(os.listdir(snapshot)) if snapshot.is_dir() else set()
+    for folder in folders:
+        if os.path.basename(folder) not in there:
+            raise _refusal(folder, "a name that this disk changes")
+
+
+def check_is_checkpoint(path: Path) -> None:
+    """Raises FormatError where a folder holds anything that is not of this layout: it must not be replaced."""
+    for _, _, names in os.walk(path):
+        foreign = [name for name in names if name not in ("meta", "out", MARKER, PICKLE, _GRAPH)]
+        if foreign:
+            raise FormatError(f"{path}: found the file {foreign[0]!r}, expected nothing but a OneFlow checkpoint")

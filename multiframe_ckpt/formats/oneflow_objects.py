@@ -1,0 +1,150 @@
+"""What OneFlow's pickles name: tensors by the folder that holds them, sizes and dtypes.
+
+Source: OneFlow 0.9 ``check_point_v2.py`` (``tensor_getstate``, ``tensor_setstate``), 1.0 the same file; measured on 0.8 and 0.9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..dtypes import DTYPES, dtype_named, narrow
+from ..errors import DamagedError, FormatError, UnsafeError
+from ..tensor import LazyTensor
+from ..tree import Path as TreePath
+from ..tree import Tree
+from .oneflow_variable import read_variable
+from .pickle.known import PLAIN, ArrayPart
+from .pickle.machine import Builders, PickleMachine
+from .pickle.resolve import Resolver, module_state_dict
+from .pickle.writer import PickleWriter
+
+__all__ = ["OneFlowPickle", "read_pickle"]
+
+_BFLOAT16 = dtype_named("bfloat16")
+_TENSORS = (
+    ("oneflow", "Tensor"),
+    ("oneflow.nn", "Parameter"),
+    ("oneflow._oneflow_internal", "Tensor"),  # 0.6 and 0.7
+    ("oneflow._oneflow_internal.nn", "Parameter"),
+)
+
+
+class _Dtype:
+    """An ``oneflow.dtype`` in the making: its state is its number in ``data_type.proto``."""
+
+    def __init__(self, *_: Any) -> None:
+        self.number: Any = None
+
+    def set_state(self, state: Any) -> None:
+        self.number = state
+
+    def row(self) -> Any:
+        return next((row for row in DTYPES if row.oneflow_number == self.number), None)
+
+    def resolve(self) -> str:
+        row = self.row()
+        return f"oneflow.{row.name}" if row else f"oneflow.dtype({self.number})"
+
+
+class _Tensor:
+    """A tensor in the making: its state is ``{"path": folder}``, or in 1.0 files ``{"data": array, "dtype": …}``."""
+
+    def __init__(self, load: Callable[[Any], LazyTensor]) -> None:
+        self._load = load
+        self._state: dict[str, Any] = {}
+        self._tensor: LazyTensor | None = None
+
+    def set_state(self, state: Any) -> None:
+        self._state = state
+
+    def resolve(self) -> LazyTensor:
+        if self._tensor is None:
+            array = self._state.get("data")
+            if isinstance(array, ArrayPart):
+                self._tensor = _inline(array, self._state.get("dtype"))
+            else:
+                self._tensor = self._load(self._state.get("path"))
+        return self._tensor
+
+
+def _inline(part: ArrayPart, dtype: Any) -> LazyTensor:
+    array = part.array()
+    if isinstance(dtype, _Dtype) and dtype.row() is _BFLOAT16 and _BFLOAT16 is not None:
+        array = narrow(array.astype("float32"), _BFLOAT16)  # 1.0 keeps bfloat16 as float32
+    return LazyTensor.of_array(array, alias=object())
+
+
+def _builders(load: Callable[[Any], LazyTensor]) -> Builders:
+    return {
+        **PLAIN,
+        **{name: lambda *_: _Tensor(load) for name in _TENSORS},
+        ("oneflow", "Size"): lambda shape=(): tuple(shape),
+        ("oneflow._oneflow_internal", "dtype"): _Dtype,
+    }
+
+
+def read_pickle(data: Any, path: Path, root: Path | None, *, allow_inert: bool) -> Tree:
+    """Gives the object of a ``pickled_data`` file in the folder ``root``, or of a 1.0 single file (root None)."""
+
+    def load(folder: Any) -> LazyTensor:
+        return _load(folder, path, root)
+
+    machine = PickleMachine(data, where=str(path), builders=_builders(load))
+    raw = machine.run()
+    if not isinstance(raw, dict) or raw.get("protocol_version") != 1 or "data" not in raw:
+        version = raw.get("protocol_version") if isinstance(raw, dict) else None
+        raise FormatError(
+            f"{path}: found a pickle with protocol_version {version!r}, expected OneFlow's 1 with its data; "
+            "if another program wrote it, name its format"
+        )
+    # A pickled module needs its classes to be of use in OneFlow; its weights are read only when asked to look inside.
+    collapse = module_state_dict if allow_inert else lambda made: made
+    return Resolver(str(path), machine.end, allow_inert=allow_inert, collapse=collapse).tree(raw["data"])
+
+
+def _load(folder: Any, path: Path, root: Path | None) -> LazyTensor:
+    if root is None or not isinstance(folder, str) or not folder:
+        raise DamagedError(f"{path}: found a tensor that points to {folder!r}, expected a folder beside the pickle")
+    inside = root / folder
+    if not inside.resolve().is_relative_to(root.resolve()):
+        raise UnsafeError(
+            f"{path}: found a tensor that points to {folder!r}, out of the checkpoint, expected a folder inside it; "
+            "this file is forged: do not load it with OneFlow"
+        )
+    if not (inside / "out").is_file():
+        raise DamagedError(f"{inside}: found no file 'out', expected one: {path.name} points there; restore it")
+    return read_variable(inside, root)[0]
+
+
+class OneFlowPickle(PickleWriter):
+    """Writes ``{"protocol_version": 1, "data": tree}`` with tensors as references to folders.
+
+    ``folder_of`` gives each tensor's folder. One tensor under several keys is one object of the pickle: memoized.
+    """
+
+    def __init__(self, folder_of: Callable[[TreePath, LazyTensor], str]) -> None:
+        super().__init__()
+        self._folder_of = folder_of
+        self._memo: dict[Any, int] = {}
+
+    def dump(self, tree: Tree) -> bytes:
+        """Gives the bytes of ``pickled_data``."""
+        return super().dump({"protocol_version": 1, "data": tree})
+
+    def tensor(self, tensor: LazyTensor, path: TreePath) -> None:
+        """Writes the reference: the opcodes that OneFlow's own pickler gives."""
+        folder = self._folder_of(path[1:], tensor)
+        known = tensor.identity in self._memo if tensor.identity is not None else False
+        if known:
+            self.emit(b"j", self._memo[tensor.identity].to_bytes(4, "little"))
+            return
+        self.name("oneflow", "Tensor")
+        self.emit(b")\x81}")
+        self._str("path")
+        self._str(folder)
+        self.emit(b"sb")
+        if tensor.identity is not None:
+            self._memo[tensor.identity] = len(self._memo)
+            self.emit(b"r", self._memo[tensor.identity].to_bytes(4, "little"))
