@@ -39,6 +39,7 @@ __all__ = [
     "check_metadata",
     "document_of",
     "member_names",
+    "own_entry",
     "read_document",
     "rebuild",
 ]
@@ -50,6 +51,7 @@ METADATA_KEY = "multiframe_ckpt"
 PENDING = "xxh3:" + "0" * 32
 _DIGEST = re.compile(r"xxh3:[0-9a-f]{32}")
 _SEAL = ',"seal":"'
+_SEALED = re.compile(_SEAL + r'xxh3:[0-9a-f]{32}"}\Z')
 _TAIL = len(_SEAL) + len(PENDING) + len('"}')
 
 
@@ -66,15 +68,16 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The skeleton of a tree (None: a flat dict) and a note for each tensor, in order."""
+    """A note for each tensor, in order, and the skeleton of their tree unless that is a flat dict of them."""
 
-    skeleton: Tree | None
     notes: tuple[Note, ...]
+    flat: bool
+    skeleton: Tree = None  # None may also be the tree
 
     def text(self, members: Mapping[str, tuple[DType, tuple[int, ...]]], digests: Mapping[str, str]) -> str:
         """Gives the sealed JSON text; ``digests`` by member, PENDING where one is missing."""
         body: dict[str, Any] = {"format_version": FORMAT_VERSION}
-        if self.skeleton is not None:
+        if not self.flat:
             body["tree"] = encode(self.skeleton)
         body["tensors"] = [_note_json(note, digests.get(note.member, note.digest)) for note in self.notes]
         text = dump_json(body)[:-1]
@@ -104,9 +107,8 @@ def document_of(
 
     A name that does not fit the layout gets a neutral member name; ``stored_as`` gives the dtype whose bits it holds.
     """
-    skeleton, table = partition(tree)
-    if type(tree) is dict and all(type(key) is str and type(leaf) is LazyTensor for key, leaf in tree.items()):
-        skeleton, table = None, dict(tree)
+    flat = type(tree) is dict and all(type(key) is str and type(leaf) is LazyTensor for key, leaf in tree.items())
+    skeleton, table = (None, dict(tree)) if flat else partition(tree)
     members = member_names(table, fits)
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
     notes = [
@@ -118,7 +120,7 @@ def document_of(
         )
         for name, tensor in table.items()
     ]
-    return Document(skeleton, tuple(notes)), {members[name]: tensor for name, tensor in table.items()}
+    return Document(tuple(notes), flat, skeleton), {members[name]: tensor for name, tensor in table.items()}
 
 
 def member_names(names: Iterable[str], fits: Callable[[str], bool]) -> dict[str, str]:
@@ -146,10 +148,10 @@ def read_document(text: str | bytes, where: str) -> Document:
         )
     if not {"format_version", "tensors", "seal"} <= body.keys() <= {"format_version", "tree", "tensors", "seal"}:
         raise _malformed(f"{where}: found entries {sorted(body)}")
-    skeleton = decode(body["tree"], where) if "tree" in body else None
     if not isinstance(body["tensors"], list):
         raise _malformed(f"{where}: found no list of tensors")
-    return Document(skeleton, tuple(_read_note(entry, where) for entry in body["tensors"]))
+    notes = tuple(_read_note(entry, where) for entry in body["tensors"])
+    return Document(notes, flat="tree" not in body, skeleton=decode(body.get("tree"), where))
 
 
 def _read_note(entry: Any, where: str) -> Note:
@@ -177,7 +179,7 @@ def assemble(text: str | bytes, members: Mapping[str, LazyTensor], where: str) -
     if len(table) != len(document.notes):
         raise _malformed(f"{where}: found a tensor name twice")
     _tie(document.notes, table, where)
-    return table if document.skeleton is None else rebuild(document.skeleton, table, where)
+    return table if document.flat else rebuild(document.skeleton, table, where)
 
 
 def _check_seal(text: str, members: Mapping[str, LazyTensor], where: str) -> None:
@@ -211,6 +213,13 @@ def _tie(notes: Iterable[Note], table: dict[str, LazyTensor], where: str) -> Non
         alias = object() if first.alias is None else first.alias
         table[note.tied_to] = replace(first, alias=alias)
         table[note.name] = replace(tensor, alias=alias)
+
+
+def own_entry(metadata: Mapping[str, str], where: str) -> str | None:
+    """Gives the document among a file's metadata, or None; DamagedError where one stands under another key."""
+    if METADATA_KEY not in metadata and any(_SEALED.search(value) for value in metadata.values()):
+        raise _malformed(f"{where}: found {METADATA_KEY}'s own metadata under another key")
+    return metadata.get(METADATA_KEY)
 
 
 def check_metadata(metadata: Mapping[Any, Any]) -> None:

@@ -22,7 +22,7 @@ from ..storage.integrity import write_bytes
 from ..tensor import LazyTensor
 from ..tree import Tree, partition
 from .base import Meter, ReadOptions, WritePlan, duplicated_ties
-from .document import METADATA_KEY, Document, assemble, check_metadata, document_of
+from .document import METADATA_KEY, Document, assemble, check_metadata, document_of, own_entry
 from .skeleton import dump_json, is_utf8, load_json
 
 __all__ = ["SafetensorsFormat"]
@@ -44,7 +44,7 @@ class SafetensorsFormat:
         try:
             with path.open("rb") as file:
                 start = file.read(_PREFIX + 1)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a path with a NUL in it
             return False
         return len(start) == _PREFIX + 1 and start[_PREFIX:] == b"{" and _length(start) <= HEADER_CAP
 
@@ -54,7 +54,7 @@ class SafetensorsFormat:
         header, data = _read_header(file)
         metadata = header.pop(_METADATA, {})
         members = _read_members(file, header, data)
-        document = metadata.get(METADATA_KEY)
+        document = own_entry(metadata, str(path))
         return members if document is None else assemble(document, members, f"{path}: {METADATA_KEY}")
 
     def plan(self, tree: Tree) -> WritePlan:
@@ -112,13 +112,13 @@ def _read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
 
 
 def _read_members(file: MappedFile, header: Mapping[str, Any], data: int) -> dict[str, LazyTensor]:
-    """Gives the tensors in the header's order; DamagedError unless their bytes fill the rest of the file without holes."""
+    """Gives the tensors in the header's order; DamagedError unless their bytes fill the file's rest without holes."""
     entries = {name: _read_entry(f"{file.path}: {name!r}", entry) for name, entry in header.items()}
     end = 0
     for name, (_, _, start, stop) in sorted(entries.items(), key=lambda item: item[1][2:]):
         if start != end:
             raise _damaged(
-                file.path, f"{name!r}: found bytes from {start} on, expected from {end}: no holes, no overlap"
+                file.path, f"{name!r}: found bytes from {start} on, expected from {end}, with no hole or overlap"
             )
         end = stop
     if data + end != file.size:
