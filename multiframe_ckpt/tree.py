@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from .errors import ValueRefusedError
+from .errors import KeyRefusedError, ValueRefusedError
 from .tensor import LazyTensor
 
 __all__ = [
@@ -27,10 +27,12 @@ __all__ = [
     "join_key",
     "leaves",
     "map_leaves",
+    "moved",
     "partition",
     "plain_inert",
     "split_key",
     "tensors_of",
+    "without",
 ]
 
 #: Containers may nest this deep; deeper trees are refused before any walk over them could overflow the stack.
@@ -185,3 +187,72 @@ def plain_inert(tree: Tree) -> tuple[Tree, list[str]]:
         return node
 
     return flatten(tree, ()), found
+
+
+def without(tree: Tree, keys: set[str]) -> Tree:
+    """Gives the tree without the tensors called ``keys``, and without the dicts that become empty so.
+
+    A list or tuple keeps its length: None stands in the place.
+    """
+    skeleton, table = partition(tree)
+    gone = object()
+
+    def prune(node: Tree) -> Tree:
+        if isinstance(node, TensorRef):
+            return gone if node.key in keys else table[node.key]
+        if isinstance(node, dict):
+            kept = {name: child for name, child in ((n, prune(c)) for n, c in node.items()) if child is not gone}
+            return kept if kept or not node else gone
+        if isinstance(node, list | tuple):
+            nodes = [None if child is gone else child for child in map(prune, node)]
+            return nodes if isinstance(node, list) else tuple(nodes)
+        return node
+
+    pruned = prune(skeleton)
+    return {} if pruned is gone else pruned
+
+
+def moved(tree: Tree, renames: Mapping[str, str]) -> Tree:
+    """Gives the tree with tensors under other keys; one that keeps its dict keeps its place in it.
+
+    Raises KeyRefusedError where a new key is taken by a plain value, or an old one is an item of a list.
+    """
+    skeleton, table = partition(tree)
+    far: list[tuple[tuple[str, ...], LazyTensor]] = []
+
+    def rebuild(node: Tree, path: tuple[str, ...]) -> Tree:
+        if isinstance(node, TensorRef):
+            if node.key in renames:
+                raise KeyRefusedError(f"rename {node.key!r}: found an item of a list, expected a key of a dict")
+            return table[node.key]
+        if isinstance(node, list | tuple):
+            nodes = [rebuild(child, (*path, str(i))) for i, child in enumerate(node)]
+            return nodes if isinstance(node, list) else tuple(nodes)
+        if not isinstance(node, dict):
+            return node
+        kept: dict[Any, Tree] = {}
+        for name, child in node.items():
+            new = renames.get(child.key) if isinstance(child, TensorRef) else None
+            parts = split_key(new) if new is not None else ()
+            if new is None:
+                kept[name] = rebuild(child, (*path, str(name)))
+            elif parts[:-1] == path:
+                kept[parts[-1]] = table[child.key]
+            else:
+                far.append((parts, table[child.key]))
+        return kept
+
+    result = rebuild(skeleton, ())
+    for parts, tensor in far:
+        _insert(result, parts, tensor)
+    if len(tensors_of(result)) != len(table):
+        raise KeyRefusedError("rename: found a new name that a plain value of the checkpoint has, expected a free one")
+    return result
+
+
+def _insert(tree: Tree, parts: tuple[str, ...], tensor: LazyTensor) -> None:
+    for part in parts[:-1]:
+        tree = tree.setdefault(part, {}) if isinstance(tree, dict) else None
+    if not isinstance(tree, dict) or parts[-1] in tree:
+        raise KeyRefusedError(f"rename to {'/'.join(parts)!r}: found something there already, expected a free key")
+    tree[parts[-1]] = tensor

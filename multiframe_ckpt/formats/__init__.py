@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from ..errors import UnknownFormatError
+from ..errors import FormatError, UnknownFormatError
 from ..registry import Registry
 from .base import Format
 
-__all__ = ["FORMATS", "format_at", "format_for", "format_named"]
+__all__ = ["FORMATS", "format_at", "format_for", "format_named", "refuse_foreign"]
 
 #: In the order in which an unknown path is tried.
 FORMATS: Registry[type[Format]] = Registry(
@@ -42,17 +43,37 @@ def format_at(path: Path) -> Format:
     raise UnknownFormatError(f"{path}: found {_looks_like(path)}, expected one of {', '.join(FORMATS.names())}")
 
 
-def format_for(path: Path, *, fallback: str | None = None) -> Format:
-    """Gives the format that a path to be written asks for by its suffix, else ``fallback``."""
+#: The format of a path without suffix: a folder is the layout whose paths have none.
+_WITHOUT_SUFFIX = "oneflow"
+
+
+def format_for(path: Path) -> Format:
+    """Gives the format that a path to be written asks for by its suffix; without one, OneFlow's directory."""
+    if not path.suffix:
+        return format_named(_WITHOUT_SUFFIX)
     for kind in FORMATS.available():
         if path.suffix.lower() in kind.suffixes:
             return kind()
-    if fallback is not None:
-        return format_named(fallback)
     raise UnknownFormatError(
         f"{path}: found the suffix {path.suffix!r}, expected one that names a format, or the format itself: "
         f"one of {', '.join(FORMATS.names())} (format=…, or --to)"
     )
+
+
+#: The files that the layouts of folders consist of.
+_OWN_FILES = {"meta", "out", "snapshot_done", "pickled_data", "model.mlir"}
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raises FormatError for a folder that holds anything but a checkpoint: replacing it would lose that."""
+    format_at(folder)
+    for inside, _, names in os.walk(folder):
+        foreign = sorted(set(names) - _OWN_FILES)
+        if foreign:
+            raise FormatError(
+                f"{folder}: found {Path(inside) / foreign[0]}, expected nothing but a checkpoint in a folder to be "
+                "replaced; move it away, or choose another target"
+            )
 
 
 def _looks_like(path: Path) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import CheckpointWarning, DamagedError, FormatError, IncompleteError, KeyRefusedError
+from ..errors import CheckpointWarning, DamagedError, IncompleteError, KeyRefusedError
 from ..progress import OnProgress, silent
 from ..tensor import LazyTensor, tied_groups
 from ..tree import Path as TreePath
@@ -225,11 +225,3 @@ def _check_names(snapshot: Path, folders: Iterable[str]) -> None:
     for folder in folders:
         if os.path.basename(folder) not in there:
             raise _refusal(folder, "a name that this disk changes")
-
-
-def check_is_checkpoint(path: Path) -> None:
-    """Raises FormatError where a folder holds anything that is not of this layout: it must not be replaced."""
-    for _, _, names in os.walk(path):
-        foreign = [name for name in names if name not in ("meta", "out", MARKER, PICKLE, _GRAPH)]
-        if foreign:
-            raise FormatError(f"{path}: found the file {foreign[0]!r}, expected nothing but a OneFlow checkpoint")

@@ -16,7 +16,7 @@ import numpy as np
 from ..dtypes import DType, dtype_named, narrow, widen
 from ..errors import DamagedError, DtypeRefusedError, UnsafeError
 from ..storage.extents import whole_file
-from ..storage.integrity import write_bytes
+from ..storage.integrity import digest_of, write_bytes
 from ..tensor import LazyTensor
 from .oneflow_meta import META_LIMIT, Note, VariableMeta, parse_meta, render_meta
 
@@ -59,8 +59,7 @@ def _narrowed(out: Path, tensor: LazyTensor, dtype: DType) -> LazyTensor:
         except ValueError as problem:
             raise DamagedError(f"{out}: found {problem}; the values were changed after they were written") from None
 
-    # The digest is of the stored bytes; it says nothing of the narrow ones.
-    return replace(tensor, dtype=dtype, source=source, extent=None, digest=None)
+    return replace(tensor, dtype=dtype, source=source, extent=None)
 
 
 def stored_dtype(key: str, dtype: DType) -> DType:
@@ -81,11 +80,16 @@ _UNREADABLE = {"uint64", "complex64", "complex128"}
 
 
 def write_variable(folder: Path, tensor: LazyTensor, note: Note, key: str) -> None:
-    """Writes ``out`` and ``meta`` into a fresh folder that exists already."""
+    """Writes ``out`` and ``meta`` into a fresh folder that exists already.
+
+    The note's digest is of the tensor's own bytes, also where wider ones are stored.
+    """
     stored = stored_dtype(key, tensor.dtype)
     array = tensor.numpy()
+    wider = stored is not tensor.dtype
     with (folder / "out").open("xb") as file:
-        digest = write_bytes(array if stored is tensor.dtype else widen(array, stored), file)
-    own = tensor.dtype.name if stored is not tensor.dtype else None
-    note = replace(note, digest=digest, dtype=own)
+        digest = write_bytes(widen(array, stored) if wider else array, file)
+    note = replace(
+        note, digest=digest_of(array) if wider else digest, dtype=tensor.dtype.name if wider else None
+    )
     (folder / "meta").write_bytes(render_meta(VariableMeta(tensor.shape, stored, note)))

@@ -1,0 +1,201 @@
+"""Checkpoint: what was saved, as a tree, with where it came from. Opening one reads headers only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .backend import Backend, LoadReport, backend_named, backend_of, default_backend
+from .errors import TargetExistsError, ValueRefusedError
+from .formats import format_at, format_for, format_named, refuse_foreign
+from .formats.base import Describing, Format, HoldsMetadata, ReadOptions, WritePlan
+from .progress import OnProgress, silent
+from .storage.atomic import staged
+from .storage.integrity import checked
+from .tensor import LazyTensor
+from .tree import Tree, map_leaves, plain_inert, tensors_of
+
+__all__ = ["WEIGHT_KEYS", "Checkpoint", "load", "open", "save", "weights_path"]
+
+#: Where training checkpoints keep the weights, the usual name first. Lightning says state_dict.
+WEIGHT_KEYS = ("model_state_dict", "state_dict", "model_state", "model", "net", "network", "weights")
+_BACKEND_OF_FRAMEWORK = {"PyTorch": "torch", "OneFlow": "oneflow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A tree of tensors and plain values, and ``meta``: plain facts such as its format, path and framework.
+
+    ``meta["metadata"]`` is the user's own str → str metadata, in formats that have a slot for it.
+    """
+
+    tree: Tree
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, obj: object, *, backend: str | None = None) -> Checkpoint:
+        """Gives the checkpoint of live objects: a state dict, a module, tensors, or any nested mix with plain values.
+
+        The framework is recognised by the objects, or named by ``backend``. Tensors are not copied: they are read when
+        the checkpoint is saved or sent on, as they are then.
+        """
+        owner = backend_named(backend) if backend else backend_of(obj)
+        return cls(owner.to_tree(obj), {"backend": owner.name})
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        allow_inert: bool = False,
+        allow_incomplete: bool = False,
+    ) -> Checkpoint:
+        """Gives the checkpoint at ``path``, reading headers only; no framework is needed and nothing of it is run.
+
+        The format is recognised by content, or named. Raises FileNotFoundError, or a FormatError for what is unknown,
+        damaged, incomplete or unsafe. ``allow_inert`` keeps objects of unknown types as Inert nodes instead of refusing
+        them; ``allow_incomplete`` reads what is there of a save that never finished.
+        """
+        path = Path(path)
+        layout = format_named(format) if format else format_at(path)
+        tree = layout.read(path, ReadOptions(allow_inert=allow_inert, allow_incomplete=allow_incomplete))
+        meta: dict[str, Any] = {"format": layout.name, "path": str(path)}
+        if isinstance(layout, Describing):
+            meta |= layout.describe(path)
+        if isinstance(layout, HoldsMetadata):
+            meta["metadata"] = layout.read_metadata(path)
+        return cls(tree, meta)
+
+    def tensors(self) -> dict[str, LazyTensor]:
+        """Gives every tensor by its key (``l1.weight``, ``model_state_dict/l1.weight``), in order, unread."""
+        return tensors_of(self.tree)
+
+    def weights(self) -> Tree:
+        """Gives the state dict: the part of a training checkpoint that holds the weights, or the whole tree."""
+        where = weights_path(self.tree)
+        return self.tree[where] if where is not None else self.tree
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        overwrite: bool = False,
+        on_progress: OnProgress = silent,
+    ) -> WritePlan:
+        """Writes the checkpoint all-or-nothing and durably; gives what the format had to change.
+
+        The format is named, or the one the suffix asks for, or for a path without suffix ``oneflow``. Values that the
+        source's digests do not match are a DamagedError, and what the format cannot hold is a RefusedError; in both
+        cases, as after any failure, what was at ``path`` is still there. An existing path is a TargetExistsError
+        unless ``overwrite``; a folder that holds anything but a checkpoint is never replaced.
+        """
+        path = Path(path)
+        layout = format_named(format) if format else format_for(path)
+        tree, plan = self.prepared(layout)
+        self.require_free(path, overwrite=overwrite)
+        with staged(path, overwrite=overwrite) as fresh:
+            if isinstance(layout, HoldsMetadata):
+                metadata = self.meta.get("metadata") or {}
+                layout.write_with_metadata(tree, fresh, metadata, on_progress=on_progress)
+            else:
+                layout.write(tree, fresh, on_progress=on_progress)
+        return plan
+
+    def prepared(self, layout: Format) -> tuple[Tree, WritePlan]:
+        """Gives the tree as ``layout`` will get it and the layout's plan; raises what writing would refuse."""
+        tree, _ = plain_inert(self.tree)
+        plan = layout.plan(tree)
+        keys = {id(tensor): key for key, tensor in tensors_of(tree).items()}
+
+        def guard(_: Any, leaf: Tree) -> Tree:
+            return checked(keys[id(leaf)], leaf) if isinstance(leaf, LazyTensor) else leaf
+
+        return map_leaves(tree, guard), plan
+
+    @staticmethod
+    def require_free(path: Path, *, overwrite: bool) -> None:
+        """Raises TargetExistsError, or a FormatError for a folder that is no checkpoint, before any work is done."""
+        if not os.path.lexists(path):
+            return
+        if not overwrite:
+            raise TargetExistsError(
+                f"{path}: found something there already, expected a free path; choose another, or ask to overwrite it "
+                "(overwrite=True, or --overwrite)"
+            )
+        if path.is_dir():
+            refuse_foreign(path)
+
+    def to(self, backend: str | None = None, *, device: str | None = None) -> Any:
+        """Gives the checkpoint as live objects of a framework, read now, every dtype unchanged.
+
+        Without ``backend``: the one that MULTIFRAME_CKPT_BACKEND names, else the file's own framework where the program
+        has imported it, else NumPy arrays. Raises UnavailableError where the framework is not here.
+        """
+        return self._backend(backend).from_tree(self.tree, device=device)
+
+    def _backend(self, name: str | None) -> Backend:
+        own = _BACKEND_OF_FRAMEWORK.get(str(self.meta.get("framework")))
+        if name is None and own in sys.modules and not os.environ.get("MULTIFRAME_CKPT_BACKEND"):
+            name = own
+        return backend_named(name) if name else default_backend()
+
+    def load_into(self, target: object, *, strict: bool = True) -> LoadReport:
+        """Loads into a live module (its weights), optimizer, scheduler or nested mix, in place.
+
+        Gives the keys that were loaded, missing, unexpected and mismatched, with close matches. With ``strict`` any
+        difference is a MismatchError and nothing is touched. A dtype is never changed: cast first.
+        """
+        backend = backend_of(target)
+        is_module = hasattr(target, "state_dict") and hasattr(target, "parameters")
+        return backend.load_into(target, self.weights() if is_module else self.tree, strict=strict)
+
+
+def weights_path(tree: Tree) -> str | None:
+    """Gives the key under which a training checkpoint keeps its state dict, or None where the tree is one itself.
+
+    Raises ValueRefusedError for a tree that holds no tensor.
+    """
+    if not tensors_of(tree):
+        raise ValueRefusedError("found no tensor in the checkpoint, expected weights; see it with: multiframe-ckpt inspect")
+    if not isinstance(tree, Mapping) or any(isinstance(leaf, LazyTensor) for leaf in tree.values()):
+        return None
+    return next((key for key in WEIGHT_KEYS if isinstance(tree.get(key), Mapping) and tensors_of(tree[key])), None)
+
+
+def save(
+    obj: object,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    backend: str | None = None,
+    overwrite: bool = False,
+    on_progress: OnProgress = silent,
+) -> WritePlan:
+    """Writes live objects as a checkpoint: :meth:`Checkpoint.of`, then :meth:`Checkpoint.save`."""
+    checkpoint = Checkpoint.of(obj, backend=backend)
+    return checkpoint.save(path, format=format, overwrite=overwrite, on_progress=on_progress)
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    backend: str | None = None,
+    device: str | None = None,
+    allow_inert: bool = False,
+    allow_incomplete: bool = False,
+) -> Any:
+    """Gives a checkpoint as live objects: :meth:`Checkpoint.open`, then :meth:`Checkpoint.to`."""
+    checkpoint = Checkpoint.open(
+        path, format=format, allow_inert=allow_inert, allow_incomplete=allow_incomplete
+    )
+    return checkpoint.to(backend, device=device)
+
+
+open = Checkpoint.open

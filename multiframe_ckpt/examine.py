@@ -1,0 +1,193 @@
+"""Looking at checkpoints: what one holds, whether its bytes are whole, and where two differ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .checkpoint import Checkpoint
+from .errors import FormatError
+from .storage.integrity import checked
+from .tensor import LazyTensor, tied_groups
+from .tree import join_key, leaves
+
+__all__ = ["Change", "DiffReport", "Summary", "TensorRow", "VerifyReport", "diff", "summarize", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRow:
+    """One tensor of a summary; ``tied_to`` is the first key of the same tensor."""
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    tied_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a checkpoint holds. ``parameters`` and ``nbytes`` count tied tensors once."""
+
+    path: str
+    format: str
+    framework: str | None
+    tensors: tuple[TensorRow, ...]
+    parameters: int
+    nbytes: int
+    dtypes: Mapping[str, int]  # name → number of tensors
+    values: Mapping[str, Any]  # plain values by key
+    meta: Mapping[str, Any]
+
+
+def summarize(checkpoint: Checkpoint) -> Summary:
+    """Gives what the checkpoint holds, from its headers."""
+    table = checkpoint.tensors()
+    first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
+    rows = tuple(TensorRow(key, t.dtype.name, t.shape, t.nbytes, first.get(key)) for key, t in table.items())
+    distinct = [table[row.key] for row in rows if row.tied_to is None]
+    names = [row.dtype for row in rows]
+    meta = dict(checkpoint.meta)
+    return Summary(
+        path=str(meta.pop("path", "")),
+        format=str(meta.pop("format", "")),
+        framework=meta.pop("framework", None),
+        tensors=rows,
+        parameters=sum(tensor.size for tensor in distinct),
+        nbytes=sum(tensor.nbytes for tensor in distinct),
+        dtypes={name: names.count(name) for name in dict.fromkeys(names)},
+        values={join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)},
+        meta=meta,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """Whether a checkpoint's bytes are whole: ``checked`` tensors have a digest that matches, ``unchecked`` have none."""
+
+    path: str
+    format: str | None
+    tensors: int
+    checked: int
+    unchecked: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether no problem was found."""
+        return not self.problems
+
+
+def verify(path: str | os.PathLike[str], *, allow_inert: bool = False) -> VerifyReport:
+    """Reads every byte and compares it with what the file promises; raises FileNotFoundError, UnknownFormatError."""
+    try:
+        checkpoint = Checkpoint.open(path, allow_inert=allow_inert)
+    except FormatError as problem:
+        return VerifyReport(str(path), None, 0, 0, (), (str(problem),))
+    table = checkpoint.tensors()
+    problems: list[str] = []
+    for key, tensor in table.items():
+        try:
+            checked(key, tensor).numpy()
+        except FormatError as problem:
+            problems.append(str(problem))
+    unchecked = tuple(key for key, tensor in table.items() if tensor.digest is None and tensor.nbytes)
+    return VerifyReport(
+        str(path),
+        str(checkpoint.meta["format"]),
+        len(table),
+        len(table) - len(unchecked) - len(problems),
+        unchecked,
+        tuple(problems),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One key that differs: ``found`` in A against ``expected`` in B; ``largest`` is the largest absolute difference."""
+
+    key: str
+    found: str
+    expected: str
+    largest: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiffReport:
+    """Where two checkpoints differ: keys only in B (added), only in A (removed), and in both but unlike (changed)."""
+
+    a: str
+    b: str
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[Change, ...]
+    same: int
+    largest: float  # over every tensor compared, equal within the tolerances or not
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.added or self.removed or self.changed)
+
+
+def diff(a: Checkpoint, b: Checkpoint, *, rtol: float = 0.0, atol: float = 0.0) -> DiffReport:
+    """Compares two checkpoints of any formats and frameworks, key by key.
+
+    With both tolerances 0 tensors are compared bit for bit, NaN payloads and signs of zero included; otherwise values
+    differ where ``|a - b| > atol + rtol * |b|``, and NaN equals NaN. A dtype or shape that differs is a change.
+    """
+    left, right = _entries(a), _entries(b)
+    changed: list[Change] = []
+    largest = 0.0
+    for key in left:
+        if key in right:
+            change, distance = _compare(key, left[key], right[key], rtol, atol)
+            largest = max(largest, distance)
+            changed += [change] if change else []
+    both = sum(key in right for key in left)
+    return DiffReport(
+        a=str(a.meta.get("path", "a")),
+        b=str(b.meta.get("path", "b")),
+        added=tuple(key for key in right if key not in left),
+        removed=tuple(key for key in left if key not in right),
+        changed=tuple(changed),
+        same=both - len(changed),
+        largest=largest,
+    )
+
+
+def _entries(checkpoint: Checkpoint) -> dict[str, Any]:
+    values = {join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)}
+    return {**checkpoint.tensors(), **values}
+
+
+def _compare(key: str, a: Any, b: Any, rtol: float, atol: float) -> tuple[Change | None, float]:
+    if not (isinstance(a, LazyTensor) and isinstance(b, LazyTensor)):
+        same = type(a) is type(b) and (a == b or (a != a and b != b))
+        return (None if same else Change(key, _say(a), _say(b))), 0.0
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return Change(key, _say(a), _say(b)), 0.0
+    x, y = a.numpy(), b.numpy()
+    if x.tobytes() == y.tobytes():
+        return None, 0.0
+    wide = np.complex128 if a.dtype.kind == "complex" else np.float64
+    p, q = x.astype(wide), y.astype(wide)
+    with np.errstate(invalid="ignore"):
+        gap = np.where((p == q) | (np.isnan(p) & np.isnan(q)), 0.0, np.abs(p - q))
+        within = (rtol or atol) and bool(np.all(gap <= atol + rtol * np.abs(q)))
+    largest = float("inf") if np.isnan(gap).any() else float(gap.max())
+    count = int(np.count_nonzero(gap)) or int(np.count_nonzero(_bits(x) != _bits(y)))
+    change = Change(key, _say(a), f"{count} of {a.size} values differ", largest)
+    return (None if within else change), largest
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1).view(f"V{array.dtype.itemsize}")
+
+
+def _say(value: Any) -> str:
+    return f"{value.dtype.name} {value.shape}" if isinstance(value, LazyTensor) else repr(value)[:80]
