@@ -106,7 +106,8 @@ def widen(array: np.ndarray, wider: DType) -> np.ndarray:
     if shift is None:
         return array.astype(wider.numpy)
     small, big, bits = shift
-    return (np.ascontiguousarray(array).view(small).astype(big) << bits).view(wider.numpy)
+    widened = np.ascontiguousarray(array).view(small).astype(big) << bits  # of one dimension where array has none
+    return widened.view(wider.numpy).reshape(array.shape)
 
 
 def narrow(array: np.ndarray, dtype: DType) -> np.ndarray:
@@ -117,7 +118,7 @@ def narrow(array: np.ndarray, dtype: DType) -> np.ndarray:
         narrowed = array.astype(dtype.numpy)
     else:
         small, big, bits = shift
-        narrowed = (np.ascontiguousarray(array).view(big) >> bits).astype(small).view(dtype.numpy)
+        narrowed = (np.ascontiguousarray(array).view(big) >> bits).astype(small).view(dtype.numpy).reshape(array.shape)
     if wider_row is None or widen(narrowed, wider_row).tobytes() != np.ascontiguousarray(array).tobytes():
         raise ValueError(f"values of {array.dtype} that {dtype.name} cannot hold exactly")
     return narrowed
