@@ -1,0 +1,101 @@
+"""The OneFlow adapter (0.8 and 0.9): tensors, modules, optimizers, schedulers and nested mixes.
+
+Three traps of OneFlow shape it. ``numpy()`` of a CPU tensor is a live view, and operations run asynchronously, so bytes
+are read when they are asked for and never kept. bfloat16 comes out of ``numpy()`` as float32. And tensors have no
+storage to name: two that lie at the same place with the same strides are taken for one, other overlaps are not kept.
+OneFlow is imported when the backend is made: its placeholder wheel raises RuntimeError on Python 3.11 and newer.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from multiframe_ckpt.backend import TensorBackend, array_tensor
+from multiframe_ckpt.dtypes import DTYPES, DType, narrow, widen
+from multiframe_ckpt.errors import DtypeRefusedError, UnavailableError, ValueRefusedError
+from multiframe_ckpt.tensor import LazyTensor
+
+__all__ = ["OneflowBackend"]
+
+#: The dtypes 0.9 computes with; its enum has more names, which cannot be used.
+_USABLE = {"bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64", "bfloat16"}
+
+
+class OneflowBackend(TensorBackend):
+    """Tensors share memory with NumPy on the CPU, bfloat16 apart; those of other devices pass through the host."""
+
+    name = "oneflow"
+
+    def __init__(self) -> None:
+        try:
+            self._flow = flow = import_module("oneflow")
+        except Exception as problem:  # a placeholder or a wheel without its libraries raises RuntimeError, OSError, …
+            raise UnavailableError(_why_not(problem)) from problem
+        pairs = [(row, getattr(flow, row.name, None)) for row in DTYPES if row.name in _USABLE]
+        self._rows = {dtype: row for row, dtype in pairs if dtype is not None}
+        self._dtypes = {row.name: dtype for dtype, row in self._rows.items()}
+
+    def is_tensor(self, obj: object) -> bool:
+        """Says whether ``obj`` is an oneflow.Tensor or a Parameter."""
+        return isinstance(obj, self._flow.Tensor)
+
+    def is_module(self, obj: object) -> bool:
+        """Says whether ``obj`` is an oneflow.nn.Module."""
+        return isinstance(obj, self._flow.nn.Module)
+
+    def lazy(self, tensor: Any, key: str) -> LazyTensor:
+        """Gives a lazy tensor over the live one, with an alias that tied parameters share."""
+        if tensor.is_global:
+            raise ValueRefusedError(f"{key}: found a global tensor, expected a local one; take it with .to_local()")
+        row = self._rows.get(tensor.dtype)
+        if row is None:
+            raise DtypeRefusedError(
+                f"{key}: found {tensor.dtype}, expected one of {', '.join(self._dtypes)}; cast it first"
+            )
+        if row.name != "bfloat16" and not tensor.is_cuda:
+            seen = array_tensor(tensor.numpy(), key)
+            return LazyTensor(row, seen.shape, lambda: np.asarray(tensor.numpy()), alias=seen.alias)
+        return LazyTensor(row, tuple(tensor.shape), lambda: self._array(tensor, row), alias=("oneflow", id(tensor)))
+
+    def live(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
+        """Gives a tensor over the array's own memory, or over a copy where that is read-only or bfloat16."""
+        if tensor.dtype.name not in self._dtypes:
+            wider = tensor.dtype.oneflow_wider
+            raise DtypeRefusedError(
+                f"{key}: found {tensor.dtype.name}, expected one of OneFlow {self._flow.__version__}: "
+                f"{', '.join(self._dtypes)}; cast it first with --dtype{f' {wider}, which is exact' if wider else ''}"
+            )
+        return self._over(np.require(tensor.numpy(), requirements=["C", "A", "W"]), tensor).to(device or "cpu")
+
+    def copy_into(self, target: Any, tensor: LazyTensor) -> None:
+        """Copies into the tensor, whatever its strides, device and requires_grad."""
+        with self._flow.no_grad():
+            target.copy_(self._over(np.require(tensor.numpy(), requirements=["C", "A", "W"]), tensor).to(target.device))
+
+    def parameters_of(self, optimizer: Any) -> list[Any]:
+        """Gives the parameters of an optimizer: moments of another dtype would fail at its next step."""
+        if not isinstance(optimizer, self._flow.optim.Optimizer):
+            return []
+        return [parameter for group in optimizer.param_groups for parameter in group.parameters]
+
+    def _array(self, tensor: Any, row: DType) -> np.ndarray:
+        array = np.asarray(tensor.numpy())
+        return narrow(array, row) if row.name == "bfloat16" else array
+
+    def _over(self, array: np.ndarray, tensor: LazyTensor) -> Any:
+        if tensor.dtype.name != "bfloat16":
+            return self._flow.from_numpy(array)
+        # The cast inside flow.tensor is the only way in: it is exact, but for NaN payloads, which it does not keep.
+        return self._flow.tensor(widen(array, self._rows[self._flow.float32]), dtype=self._flow.bfloat16)
+
+
+def _why_not(problem: Exception) -> str:
+    first_line = (str(problem).splitlines() or [""])[0]
+    fix = "pip install 'multiframe-ckpt[oneflow]'"
+    if sys.version_info >= (3, 11):
+        fix += " under Python 3.10: OneFlow 0.8 and 0.9 have no wheels for newer ones"
+    return f"oneflow: found {type(problem).__name__}: {first_line}, expected a working OneFlow; {fix}"

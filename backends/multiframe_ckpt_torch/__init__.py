@@ -1,0 +1,176 @@
+"""The PyTorch adapter (2.0 and newer): tensors, modules, optimizers, schedulers, scalers and nested mixes.
+
+NumPy lacks some of torch's dtypes and refuses some of its tensors, so bits cross under an integer dtype of the same
+size, and conjugated or negated views are resolved first. torch is imported when the backend is made.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from multiframe_ckpt.backend import TensorBackend
+from multiframe_ckpt.dtypes import DTYPES
+from multiframe_ckpt.errors import DtypeRefusedError, ValueRefusedError
+from multiframe_ckpt.tensor import LazyTensor, View
+from multiframe_ckpt.tree import Tree
+
+__all__ = ["TorchBackend"]
+
+#: Dtypes that torch and NumPy both know, in every torch since 2.0; the bits of all others travel as integers.
+_SHARED = {"bool", "uint8", "int8", "int16", "int32", "int64"} | {
+    "float16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+}
+_CARRIER = {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}
+
+
+class TorchBackend(TensorBackend):
+    """Tensors share memory with NumPy where they lie on the CPU; those of other devices pass through the host."""
+
+    name = "torch"
+
+    def __init__(self) -> None:
+        self._torch = torch = import_module("torch")
+        pairs = [(row, getattr(torch, row.torch, None)) for row in DTYPES if row.torch is not None]
+        self._rows = {dtype: row for row, dtype in pairs if dtype is not None}
+        self._dtypes = {row.name: dtype for dtype, row in self._rows.items()}
+
+    def is_tensor(self, obj: object) -> bool:
+        """Says whether ``obj`` is a torch.Tensor, a Parameter or another subclass."""
+        return isinstance(obj, self._torch.Tensor)
+
+    def is_module(self, obj: object) -> bool:
+        """Says whether ``obj`` is a torch.nn.Module."""
+        return isinstance(obj, self._torch.nn.Module)
+
+    def lazy(self, tensor: Any, key: str) -> LazyTensor:
+        """Gives a lazy tensor over the live one; those that look into one storage share an alias and say where."""
+        self._require_dense(tensor, key)
+        row = self._rows.get(tensor.dtype)
+        if row is None:
+            raise DtypeRefusedError(
+                f"{key}: found {tensor.dtype}, expected one of {', '.join(self._dtypes)}; cast it first with .to(dtype)"
+            )
+        shape = tuple(tensor.shape)
+        storage = tensor.untyped_storage()
+        if tensor.is_conj() or tensor.is_neg() or not storage.nbytes():
+            return LazyTensor(row, shape, lambda: self._array(tensor))
+        alias = ("torch", str(tensor.device), storage.data_ptr())
+        whole = LazyTensor(
+            self._rows[self._torch.uint8], (storage.nbytes(),), lambda: self._bytes_of(storage), alias=alias
+        )
+        view = View(whole, tensor.storage_offset(), tuple(tensor.stride()))
+        return LazyTensor(row, shape, lambda: self._array(tensor), alias=alias, view=view)
+
+    def live(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
+        """Gives a tensor over the array's own memory, or over a copy where that is read-only, as mapped files are."""
+        dtype = self._dtype(tensor, key)
+        array = np.require(tensor.numpy(), requirements=["C", "A", "W"])
+        return self._over(array, tensor, dtype).to(device or "cpu")
+
+    def copy_into(self, target: Any, tensor: LazyTensor) -> None:
+        """Copies into the tensor, whatever its strides, device and requires_grad."""
+        with self._torch.no_grad(), warnings.catch_warnings():
+            # torch warns that it cannot keep a mapped array read-only; this one is only read.
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            target.copy_(self._over(tensor.numpy(), tensor, target.dtype))
+
+    def strided(self, storage: Any, tensor: LazyTensor) -> Any:
+        """Gives the view into the storage; torch raises RuntimeError for one that leaves it."""
+        if tensor.view is None:
+            return None
+        usable = storage.numel() - storage.numel() % tensor.dtype.itemsize
+        typed = storage[:usable].view(self._dtypes[tensor.dtype.name])
+        return typed.as_strided(tensor.shape, tensor.view.stride, tensor.view.offset)
+
+    def parameters_of(self, optimizer: Any) -> list[Any]:
+        """Gives the parameters of an optimizer that loads as torch's own do, which cast moments to their dtype."""
+        own = self._torch.optim.Optimizer
+        if not isinstance(optimizer, own) or type(optimizer).load_state_dict is not own.load_state_dict:
+            return []
+        return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def adapts(self, module: Any, found: Mapping[str, Tree]) -> bool:
+        """Asks a copy of the module without memory whether its hooks and overrides take these keys, as torch would.
+
+        So a checkpoint of the old ``weight_norm``, or one without ``num_batches_tracked``, loads as it does in torch.
+        """
+        own = self.to_tree(module)
+        renamed = [leaf for key, leaf in found.items() if isinstance(leaf, LazyTensor) and key not in own]
+        vacant = {leaf.dtype for key, leaf in own.items() if isinstance(leaf, LazyTensor) and key not in found}
+        if any(_differ(own[key], found[key]) for key in own.keys() & found.keys()):
+            return False
+        return all(leaf.dtype in vacant for leaf in renamed) and self._shadow_takes(module, found)
+
+    def _shadow_takes(self, module: Any, found: Mapping[str, Tree]) -> bool:
+        memo = {id(tensor): self._shadow(tensor) for tensor in (*module.parameters(), *module.buffers())}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns that copying to a tensor without memory does nothing
+                copy.deepcopy(module, memo).load_state_dict(
+                    {key: self._empty(leaf) if isinstance(leaf, LazyTensor) else leaf for key, leaf in found.items()}
+                )
+        except Exception:  # a module's own code may raise anything; whatever it is, it means no
+            return False
+        return True
+
+    def _shadow(self, tensor: Any) -> Any:
+        shadow = self._torch.empty_like(tensor, device="meta")
+        is_parameter = isinstance(tensor, self._torch.nn.Parameter)
+        return self._torch.nn.Parameter(shadow, requires_grad=tensor.requires_grad) if is_parameter else shadow
+
+    def _empty(self, tensor: LazyTensor) -> Any:
+        return self._torch.empty(tensor.shape, dtype=self._dtypes[tensor.dtype.name], device="meta")
+
+    def _require_dense(self, tensor: Any, key: str) -> None:
+        torch = self._torch
+        for is_so, kind, fix in (
+            (torch.nn.parameter.is_lazy(tensor), "an uninitialized tensor", "run the module once first"),
+            (tensor.is_nested, "a nested tensor", "save its parts, from .unbind()"),
+            (tensor.layout is not torch.strided, f"a {tensor.layout} tensor", "make it dense with .to_dense()"),
+            (tensor.is_quantized, "a quantized tensor", "save .int_repr() with its scale and zero point"),
+            (tensor.is_meta, "a tensor on the meta device", "give it memory first, as with module.to_empty(device=…)"),
+            (hasattr(tensor, "__tensor_flatten__"), f"a {type(tensor).__name__}", "save the plain tensors it wraps"),
+        ):
+            if is_so:
+                raise ValueRefusedError(f"{key}: found {kind}, expected a dense one with memory; {fix}")
+
+    def _dtype(self, tensor: LazyTensor, key: str) -> Any:
+        if tensor.dtype.name not in self._dtypes:
+            raise DtypeRefusedError(
+                f"{key}: found {tensor.dtype.name}, expected one of torch {self._torch.__version__}: "
+                f"{', '.join(self._dtypes)}; cast it first with --dtype, or use a newer torch"
+            )
+        return self._dtypes[tensor.dtype.name]
+
+    def _array(self, tensor: Any) -> np.ndarray:
+        row = self._rows[tensor.dtype]
+        host = tensor.detach().resolve_conj().resolve_neg().cpu()
+        if row.name in _SHARED:
+            return np.asarray(host.numpy())
+        carrier = getattr(self._torch, _CARRIER[row.itemsize])
+        return np.asarray(host.view(carrier).numpy().view(row.numpy))
+
+    def _bytes_of(self, storage: Any) -> np.ndarray:
+        whole = self._torch.empty(0, dtype=self._torch.uint8, device=storage.device).set_(storage)
+        return np.asarray(whole.cpu().numpy())
+
+    def _over(self, array: np.ndarray, tensor: LazyTensor, dtype: Any) -> Any:
+        if tensor.dtype.name in _SHARED:
+            return self._torch.from_numpy(array)
+        return self._torch.from_numpy(array.view(_CARRIER[tensor.dtype.itemsize])).view(dtype)
+
+
+def _differ(own: Tree, found: Tree) -> bool:
+    if not isinstance(own, LazyTensor):
+        return False
+    return not isinstance(found, LazyTensor) or (own.dtype, own.shape) != (found.dtype, found.shape)
