@@ -38,7 +38,9 @@ __all__ = [
     "assemble",
     "check_metadata",
     "document_of",
+    "looks_like_document",
     "member_names",
+    "named_tensors",
     "own_entry",
     "read_document",
     "rebuild",
@@ -51,6 +53,7 @@ METADATA_KEY = "multiframe_ckpt"
 PENDING = "xxh3:" + "0" * 32
 _DIGEST = re.compile(r"xxh3:[0-9a-f]{32}")
 _SEAL = ',"seal":"'
+_START = b'{"format_version":'
 _SEALED = re.compile(_SEAL + r'xxh3:[0-9a-f]{32}"}\Z')
 _TAIL = len(_SEAL) + len(PENDING) + len('"}')
 
@@ -100,6 +103,15 @@ def _seal(text: str, members: Mapping[str, tuple[DType, tuple[int, ...]]]) -> st
     return f"xxh3:{xxhash.xxh3_128_hexdigest((text + outline).encode('utf-8', 'surrogatepass'))}"
 
 
+def _is_flat(tree: Tree) -> bool:
+    return type(tree) is dict and all(type(key) is str and type(leaf) is LazyTensor for key, leaf in tree.items())
+
+
+def named_tensors(tree: Tree) -> dict[str, LazyTensor]:
+    """Gives the tensors by the names a document has for them: a flat dict's own keys, else the tree's."""
+    return dict(tree) if _is_flat(tree) else partition(tree)[1]
+
+
 def document_of(
     tree: Tree, *, fits: Callable[[str], bool], stored_as: Callable[[DType], DType]
 ) -> tuple[Document, dict[str, LazyTensor]]:
@@ -107,7 +119,7 @@ def document_of(
 
     A name that does not fit the layout gets a neutral member name; ``stored_as`` gives the dtype whose bits it holds.
     """
-    flat = type(tree) is dict and all(type(key) is str and type(leaf) is LazyTensor for key, leaf in tree.items())
+    flat = _is_flat(tree)
     skeleton, table = (None, dict(tree)) if flat else partition(tree)
     members = member_names(table, fits)
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
@@ -213,6 +225,11 @@ def _tie(notes: Iterable[Note], table: dict[str, LazyTensor], where: str) -> Non
         alias = object() if first.alias is None else first.alias
         table[note.tied_to] = replace(first, alias=alias)
         table[note.name] = replace(tensor, alias=alias)
+
+
+def looks_like_document(text: bytes) -> bool:
+    """Says whether bytes begin or end as a document does: damage at one end leaves the other."""
+    return text.startswith(_START) or _SEALED.search(text[-_TAIL:].decode("latin-1")) is not None
 
 
 def own_entry(metadata: Mapping[str, str], where: str) -> str | None:

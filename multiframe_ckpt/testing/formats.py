@@ -154,7 +154,7 @@ class FormatContract:
         blob = self._file_bytes(tmp_path)
         expected = _damage_tree() if self.notices_every_flip else None
         for position in range(len(blob)):
-            for mask in (0x01, 0x80, 0xFF):
+            for mask in (1 << position % 8, 0xFF):
                 flipped = bytearray(blob)
                 flipped[position] ^= mask
                 self._read_damaged(
