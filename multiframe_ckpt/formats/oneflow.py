@@ -47,7 +47,7 @@ class OneFlowFormat:
             if (path / PICKLE).is_file():
                 return (path / MARKER).exists()
             return path.is_dir() and ((path / MARKER).exists() or any(_is_variable(entry) for entry in path.iterdir()))
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a path no system can have
             return False
 
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:

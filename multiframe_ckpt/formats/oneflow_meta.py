@@ -27,7 +27,7 @@ __all__ = ["META_LIMIT", "Note", "VariableMeta", "parse_meta", "render_meta"]
 #: A meta file is under a hundred bytes; one above this is no meta file.
 META_LIMIT = 1 << 20
 
-_TOKEN = re.compile(r"(?:\s|#[^\n]*)*(?:([A-Za-z_]\w*)|([-]?\s*(?:0[xX][0-9a-fA-F]+|\d+)\b)|([{}<>\[\]:,;])|$)")
+_TOKEN = re.compile(r"(?:\s|#[^\n]*)*(?:([A-Za-z_]\w*)|(-?(?:0[xX][0-9a-fA-F]+|\d+)\b)|([{}<>\[\]:,;])|$)", re.ASCII)
 _COMMENT = re.compile(r"^# multiframe_ckpt (\{.*\})\r?$", re.MULTILINE)
 _INT64 = range(-(2**63), 2**63)
 _BY_NAME = {row.oneflow: row for row in DTYPES if row.oneflow}
@@ -174,9 +174,8 @@ class _Parser:
         return numbers
 
     def _number(self, token: str) -> int:
-        digits = re.sub(r"\s", "", token)
         try:
-            number = int(digits, 8 if re.fullmatch(r"-?0\d+", digits) else 0)
+            number = int(token, 8 if re.fullmatch(r"-?0\d+", token) else 0)
         except ValueError:
             raise self._damaged(f"{token!r} where a number stands") from None
         if number not in _INT64:

@@ -1,6 +1,6 @@
 """What OneFlow's pickles name: tensors by the folder that holds them, sizes and dtypes.
 
-Source: OneFlow 0.9 ``check_point_v2.py`` (``tensor_getstate``, ``tensor_setstate``), 1.0 the same file; measured on 0.8 and 0.9.
+Source: OneFlow 0.9 ``check_point_v2.py`` (``tensor_getstate``, ``tensor_setstate``), and 1.0; measured on 0.8 and 0.9.
 """
 
 from __future__ import annotations

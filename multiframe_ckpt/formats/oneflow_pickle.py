@@ -42,7 +42,7 @@ class OneFlowPickleFormat:
             with path.open("rb") as file:
                 head = file.read(_HEAD)
             return head[:1] == b"\x80" and _SINGLE_FILE_KEY in head
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a path no system can have
             return False
 
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
@@ -67,7 +67,7 @@ class OneFlowPickleFormat:
         numbers = _Numbers()
         pickled = OneFlowPickle(numbers.folder).dump(tree)
         keys = {id(tensor): key for key, tensor in table.items()}
-        meter = Meter({folder: tensor for folder, tensor in numbers.tensors.items()}, on_progress)
+        meter = Meter(numbers.tensors, on_progress)
         path.mkdir()
         for index, (folder, tensor) in enumerate(numbers.tensors.items()):
             (path / folder).mkdir()

@@ -89,7 +89,5 @@ def write_variable(folder: Path, tensor: LazyTensor, note: Note, key: str) -> No
     wider = stored is not tensor.dtype
     with (folder / "out").open("xb") as file:
         digest = write_bytes(widen(array, stored) if wider else array, file)
-    note = replace(
-        note, digest=digest_of(array) if wider else digest, dtype=tensor.dtype.name if wider else None
-    )
+    note = replace(note, digest=digest_of(array) if wider else digest, dtype=tensor.dtype.name if wider else None)
     (folder / "meta").write_bytes(render_meta(VariableMeta(tensor.shape, stored, note)))

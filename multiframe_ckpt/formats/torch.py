@@ -8,7 +8,6 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from ..errors import FormatError
 from ..progress import OnProgress, silent
 from ..tree import Tree
 from .base import ReadOptions, WritePlan
@@ -30,7 +29,7 @@ class TorchFormat:
             with path.open("rb") as file:
                 head = file.read(16)
             return is_legacy(head) or (head[:2] == b"PK" and Archive(path).root is not None)
-        except (OSError, FormatError):
+        except (OSError, ValueError):  # a FormatError, or a path no system can have
             return False
 
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:

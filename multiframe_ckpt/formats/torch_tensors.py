@@ -64,7 +64,9 @@ class TorchStorage:
     def bound(self) -> LazyTensor:
         """Gives the storage's bytes; DamagedError where the file does not hold it."""
         if self.raw is None:
-            raise DamagedError(f"found no data for storage {self.key!r}, expected it in the file; the file is cut short")
+            raise DamagedError(
+                f"found no data for storage {self.key!r}, expected it in the file; the file is cut short"
+            )
         return self.raw
 
 
@@ -101,7 +103,9 @@ class TorchTensor:
     def _check(self) -> None:
         shape, stride = self._shape, self._stride
         if len(shape) != len(stride) or any(dim < 0 for dim in (*shape, *stride, self._offset)):
-            raise DamagedError(f"found a tensor of shape {shape} and stride {stride}, expected as many of each, none < 0")
+            raise DamagedError(
+                f"found a tensor of shape {shape} and stride {stride}, expected as many of each, none < 0"
+            )
         reach = self._offset + sum((dim - 1) * step for dim, step in zip(shape, stride, strict=True)) + 1
         room = self._storage.nbytes // self._dtype.itemsize
         if prod(shape) and reach > room:
@@ -132,9 +136,11 @@ class TorchTensor:
         def source() -> np.ndarray:
             whole = storage.numpy()[: storage.size // dtype.itemsize * dtype.itemsize].view(dtype.numpy)
             strides = [step * dtype.itemsize for step in self._stride]
-            array = np.ascontiguousarray(as_strided(whole[self._offset :], self._shape, strides)) if prod(
-                self._shape
-            ) else np.empty(self._shape, dtype.numpy)
+            array = (
+                np.ascontiguousarray(as_strided(whole[self._offset :], self._shape, strides))
+                if prod(self._shape)
+                else np.empty(self._shape, dtype.numpy)
+            )
             array = array.byteswap() if self._storage.swapped else array
             array = np.conjugate(array) if self._flags.get("conj") else array
             return np.negative(array) if self._flags.get("neg") else array
@@ -209,7 +215,12 @@ TORCH_BUILDERS: Builders = {
 #: Names that stand for a plain value wherever they occur.
 TORCH_NAMES: dict[tuple[str, str], str] = {
     ("torch", name): f"torch.{name}"
-    for name in (*(row.torch for row in DTYPES if row.torch and dtype_named(row.name)), "complex32", "strided", "sparse_coo")
+    for name in (
+        *(row.torch for row in DTYPES if row.torch and dtype_named(row.name)),
+        "complex32",
+        "strided",
+        "sparse_coo",
+    )
 } | {
     ("torch", name): f"torch.{name}"
     for name in ("contiguous_format", "channels_last", "channels_last_3d", "preserve_format", "per_tensor_affine")

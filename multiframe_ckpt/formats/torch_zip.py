@@ -6,7 +6,6 @@ docs/formats/torch.md describes the bytes. Source: torch 2.13 ``torch/serializat
 
 from __future__ import annotations
 
-import struct
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,10 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..dtypes import DTYPES
-from ..errors import DamagedError, FormatError, UnsafeError
+from ..errors import DamagedError, FormatError
 from ..progress import OnProgress, silent
-from ..storage.extents import MappedFile
-from ..storage.integrity import chunks_of
+from ..storage.archive import MappedArchive, new_member
+from ..storage.integrity import chunks_of, digest_of
 from ..tensor import LazyTensor, shared_storages
 from ..tree import Path as TreePath
 from ..tree import Tree, tensors_of
@@ -31,10 +30,6 @@ __all__ = ["Archive", "plan_zip", "write_zip"]
 
 _UINT8 = next(row for row in DTYPES if row.name == "uint8")
 _ROOT = "archive"
-_ALIGNMENT = 64  # torch aligns records so that they can be mapped
-_PADDING_ID = 0x4246  # "FB", the extra field torch pads with
-_LOCAL_HEADER = 30
-_MAX_DEFLATE_RATIO = 1032  # what deflate can reach: more is a forged size
 
 
 class Archive:
@@ -42,35 +37,20 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = MappedFile(path)
-        try:
-            self._zip = zipfile.ZipFile(self._file.buffer)  # type: ignore[arg-type]  # a map reads and seeks
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error) as problem:
-            raise DamagedError(
-                f"{path}: found a zip file without a readable directory ({problem}), expected a whole one; "
-                "the file is cut short: fetch it again"
-            ) from problem
-        self._records = {info.filename: info for info in self._zip.infolist()}
-        if len(self._records) != len(self._zip.infolist()):
-            raise UnsafeError(f"{path}: found two records of one name, expected distinct ones; this file is forged")
-        self.root = next((name[: -len("/data.pkl")] for name in self._records if name.endswith("/data.pkl")), None)
-
-    def record(self, name: str) -> bytes | None:
-        """Gives a small record's bytes, or None where there is none."""
-        info = self._records.get(f"{self.root}/{name}")
-        return None if info is None else self._lazy_record(info).numpy().tobytes()
+        self._zip = MappedArchive(path)
+        self.root = next((name[: -len("/data.pkl")] for name in self._zip.members if name.endswith("/data.pkl")), None)
 
     def tree(self, options: ReadOptions) -> Tree:
         """Gives the tree, without moving a tensor byte."""
-        if self.record("constants.pkl") is not None:
+        if f"{self.root}/constants.pkl" in self._zip.members:
             raise FormatError(
                 f"{self._path}: found a TorchScript archive, expected a checkpoint; "
                 "with torch: torch.save(torch.jit.load(path).state_dict(), new_path)"
             )
-        pickled = self.record("data.pkl")
+        pickled = self._small("data.pkl")
         if pickled is None:
             raise DamagedError(f"{self._path}: found no data.pkl in the archive, expected one; fetch the file again")
-        order = (self.record("byteorder") or b"little").decode("ascii", "replace")
+        order = (self._small("byteorder") or b"little").decode("ascii", "replace")
         if order not in ("little", "big"):
             raise DamagedError(f"{self._path}: found byte order {order!r}, expected little or big")
         storages: dict[str, TorchStorage] = {}
@@ -89,49 +69,50 @@ class Archive:
         )
         return resolver.tree(machine.run())
 
+    def _small(self, name: str) -> bytes | None:
+        """Gives a record that holds no tensor, after checking its CRC, or None where there is none."""
+        member = f"{self.root}/{name}"
+        if member not in self._zip.members:
+            return None
+        array = self._bytes(member).numpy()
+        promised = self._digest(member)
+        if promised is not None and digest_of(array, "crc32") != promised:
+            raise DamagedError(
+                f"{self._path}: record {member}: found bytes with {digest_of(array, 'crc32')}, expected {promised}; "
+                "the file is damaged: fetch it again"
+            )
+        return array.tobytes()
+
+    def _digest(self, member: str) -> str | None:
+        # torch can be told not to compute checksums; it then leaves this field zero.
+        crc = self._zip.members[member].CRC
+        return f"crc32:{crc:08x}" if crc else None
+
     def _storage(self, storages: dict[str, TorchStorage], identifier: Any, order: str) -> TorchStorage:
         _, kind, key, _, count = identifier
         if key in storages:
             return storages[key]
         storage = storages[key] = TorchStorage(kind, key, count)
-        info = self._records.get(f"{self.root}/data/{key}")
-        if info is None:
-            raise DamagedError(f"{self._path}: found no record data/{key}, expected one: the pickle refers to it")
-        if info.file_size != storage.nbytes:
+        member = f"{self.root}/data/{key}"
+        if member not in self._zip.members:
+            raise DamagedError(f"{self._path}: found no record {member}, expected one: the pickle refers to it")
+        found = self._zip.members[member].file_size
+        if found != storage.nbytes:
             raise DamagedError(
-                f"{self._path}: record data/{key}: found {info.file_size} bytes, expected {storage.nbytes}; "
+                f"{self._path}: record {member}: found {found} bytes, expected {storage.nbytes}; "
                 "the file is damaged: fetch it again"
             )
-        storage.raw = self._lazy_record(info)
+        storage.raw = self._bytes(member)
         storage.swapped = order == "big"
-        # torch can be told not to compute checksums; it then leaves this field zero.
-        storage.digest = f"crc32:{info.CRC:08x}" if info.CRC else None
+        storage.digest = self._digest(member)
         return storage
 
-    def _lazy_record(self, info: zipfile.ZipInfo) -> LazyTensor:
-        if info.flag_bits & 1:
-            raise UnsafeError(f"{self._path}: {info.filename}: found an encrypted record, expected a plain one")
-        if info.compress_type != zipfile.ZIP_STORED:
-            return self._deflated(info)
-        what = f"record {info.filename}"
-        header = self._file.bytes(info.header_offset, _LOCAL_HEADER, what)
-        signature, name_size, extra_size = struct.unpack("<4s22xHH", header)
-        if signature != b"PK\x03\x04" or info.compress_size != info.file_size:
-            raise DamagedError(f"{self._path}: {what}: found no such record where the directory says; fetch it again")
-        offset = info.header_offset + _LOCAL_HEADER + name_size + extra_size
-        return self._file.tensor(_UINT8, (info.file_size,), offset, what=what)
-
-    def _deflated(self, info: zipfile.ZipInfo) -> LazyTensor:
-        if info.file_size > _MAX_DEFLATE_RATIO * info.compress_size + 1024:
-            raise UnsafeError(f"{self._path}: {info.filename}: found an impossible compressed size; this file is forged")
-
-        def source() -> np.ndarray:
-            try:
-                return np.frombuffer(self._zip.read(info), np.uint8)
-            except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError) as problem:
-                raise DamagedError(f"{self._path}: {info.filename}: {problem}; fetch the file again") from problem
-
-        return LazyTensor(_UINT8, (info.file_size,), source)
+    def _bytes(self, member: str) -> LazyTensor:
+        nbytes = self._zip.members[member].file_size
+        offset = self._zip.stored_at(member)
+        if offset is None:
+            return LazyTensor(_UINT8, (nbytes,), lambda: self._zip.inflated(member))
+        return self._zip.file.tensor(_UINT8, (nbytes,), offset, what=f"record {member}")
 
 
 class _TorchPickle(PickleWriter):
@@ -155,12 +136,13 @@ class _TorchPickle(PickleWriter):
         number = self._record(tensor, whole)
         typed = tensor.dtype.torch_storage
         self.name("torch._utils", "_rebuild_tensor_v2" if typed else "_rebuild_tensor_v3")
-        self.tuple(lambda: self._arguments(tensor, whole, number, offset, stride))
+        self.group(lambda: self._arguments(tensor, whole, number, offset, stride))
         self.emit(b"R")
 
     def _record(self, tensor: LazyTensor, whole: LazyTensor) -> int:
         # Two dtypes over one storage are two records: a record is of one storage type.
-        owner = (tensor.alias, tensor.dtype.name) if whole is not tensor else tensor.identity or object()
+        alone = object() if tensor.identity is None else tensor.identity
+        owner = alone if whole is tensor else (tensor.alias, tensor.dtype.name)
         if owner not in self._numbers:
             self._numbers[owner] = len(self.records)
             self.records.append((whole, tensor))
@@ -169,11 +151,11 @@ class _TorchPickle(PickleWriter):
     def _arguments(
         self, tensor: LazyTensor, whole: LazyTensor, number: int, offset: int, stride: tuple[int, ...]
     ) -> None:
-        self.tuple(lambda: self._persistent_id(tensor, whole, number))
+        self.group(lambda: self._persistent_id(tensor, whole, number))
         self.emit(b"Q")
         self._int(offset)
-        self.tuple(lambda: self._children(tensor.shape, ()))
-        self.tuple(lambda: self._children(stride, ()))
+        self.group(lambda: self._children(tensor.shape, ()))
+        self.group(lambda: self._children(stride, ()))
         self._bool(False)
         self.name("collections", "OrderedDict")
         self.emit(b")R")
@@ -203,7 +185,8 @@ def write_zip(tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> No
     table = tensors_of(tree)
     pickle = _TorchPickle(_partly_shared(table))
     data = pickle.dump(tree)
-    meter = Meter({str(i): whole for i, (whole, _) in enumerate(pickle.records)}, on_progress)
+    keys = {id(tensor): key for key, tensor in table.items()}
+    meter = Meter({str(number): whole for number, (whole, _) in enumerate(pickle.records)}, on_progress)
     with path.open("xb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, raw in (("data.pkl", data), (".format_version", b"1"), (".storage_alignment", b"64")):
             _write_record(archive, file, name, np.frombuffer(raw, np.uint8))
@@ -212,7 +195,7 @@ def write_zip(tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> No
             count = whole.nbytes // tensor.dtype.itemsize  # a storage of bytes may end within an element
             array = whole.numpy() if whole is tensor else whole.numpy()[: count * tensor.dtype.itemsize]
             _write_record(archive, file, f"data/{number}", array)
-            meter.moved(str(number), whole)
+            meter.moved(keys[id(tensor)], whole)
         _write_record(archive, file, "version", np.frombuffer(b"3\n", np.uint8))
 
 
@@ -227,12 +210,6 @@ def _partly_shared(table: dict[str, LazyTensor]) -> set[Any]:
 
 
 def _write_record(archive: zipfile.ZipFile, file: BinaryIO, name: str, array: np.ndarray) -> None:
-    info = zipfile.ZipInfo(f"{_ROOT}/{name}", (1980, 1, 1, 0, 0, 0))
-    info.file_size = array.nbytes
-    large = array.nbytes >= zipfile.ZIP64_LIMIT // 2
-    start = file.tell() + _LOCAL_HEADER + len(info.filename) + (20 if large else 0)  # 20: the zip64 extra field
-    padding = -(start + 4) % _ALIGNMENT
-    info.extra = struct.pack("<HH", _PADDING_ID, padding) + bytes(padding)
-    with archive.open(info, "w", force_zip64=large) as record:
+    with new_member(archive, file, f"{_ROOT}/{name}", array.nbytes) as record:
         for chunk in chunks_of(array):
             record.write(chunk)

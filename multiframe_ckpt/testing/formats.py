@@ -110,7 +110,10 @@ class FormatContract:
         self.format.write(flat_tree(), tmp_path / "checkpoint", on_progress=events.append)
         done = [event.done_bytes for event in events]
         assert done == sorted(done)
-        assert done[-1] == events[-1].total_bytes == sum(tensor.nbytes for tensor in flat_tree().values())
+        assert done[-1] == events[-1].total_bytes
+        # A layout that holds ties moves a tied tensor once.
+        distinct = {tensor.identity or key: tensor.nbytes for key, tensor in flat_tree().items()}
+        assert sum(distinct.values()) <= done[-1] <= sum(tensor.nbytes for tensor in flat_tree().values())
 
     def test_sniff_knows_its_own_files_whatever_they_are_called(self, tmp_path: Path) -> None:
         """By content, not by suffix."""

@@ -63,8 +63,8 @@ class DtypePart:
         """Gives the dtype; UnsafeError for one that is no number."""
         row = dtype_named(self.kind)
         dtype = row.numpy if row else np.dtype(self.kind)
-        if self.order in ("<", ">") and dtype.kind in "iufc":
-            dtype = dtype.newbyteorder(self.order)
+        if self.order == ">" and dtype.kind in "iufc":
+            dtype = dtype.newbyteorder(">")
         if dtype_of_numpy(dtype) is None:
             raise UnsafeError(
                 f"found a NumPy value of dtype {self.kind!r} in a pickle, expected a number or bool; "
@@ -133,7 +133,9 @@ def _reconstructor(kind: Any, base: Any = None, state: Any = None) -> Any:
     """Answers ``copyreg._reconstructor``, how protocols 0 and 1 make an object."""
     if isinstance(kind, Global) and (kind.module, kind.name) in PLAIN:
         return PLAIN[kind.module, kind.name]()
-    return Made(kind, ()) if isinstance(kind, Global) else Made(Global("copyreg", "_reconstructor"), (kind, base, state))
+    return (
+        Made(kind, ()) if isinstance(kind, Global) else Made(Global("copyreg", "_reconstructor"), (kind, base, state))
+    )
 
 
 def _defaults(_: Any = None, *args: Any) -> dict[Any, Any]:
@@ -172,6 +174,16 @@ _PATHS: dict[str, type[PurePath]] = {
     "PureWindowsPath": PureWindowsPath,
 }
 
+_BUILTINS: dict[str, Callable[..., Any]] = {
+    "set": set,
+    "frozenset": frozenset,
+    "list": _list,
+    "dict": dict,
+    "bytes": _bytes,
+    "bytearray": _bytes,
+    "complex": complex,
+}
+
 #: The table: (module, name) → builder. Layouts add their own names to it.
 PLAIN: Builders = {
     ("collections", "OrderedDict"): dict,
@@ -197,17 +209,5 @@ PLAIN: Builders = {
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,
     ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     **{(module, name): kind for module in ("pathlib", "pathlib._local") for name, kind in _PATHS.items()},
-    **{
-        (module, name): build
-        for module in ("builtins", "__builtin__")
-        for name, build in {
-            "set": set,
-            "frozenset": frozenset,
-            "list": _list,
-            "dict": dict,
-            "bytes": _bytes,
-            "bytearray": _bytes,
-            "complex": complex,
-        }.items()
-    },
+    **{(module, name): build for module in ("builtins", "__builtin__") for name, build in _BUILTINS.items()},
 }

@@ -178,7 +178,9 @@ class PickleMachine:
             target.set_state(state)
         elif isinstance(target, Made):
             target.state = state
-        elif not isinstance(target, dict | list | set):  # attributes of a plain container, such as OrderedDict._metadata
+        elif not isinstance(
+            target, dict | list | set
+        ):  # attributes of a plain container, such as OrderedDict._metadata
             raise TypeError(f"state for a {type(target).__name__}")
 
     def _append_all(self, values: list[Any]) -> None:

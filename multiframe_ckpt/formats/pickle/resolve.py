@@ -63,7 +63,9 @@ class Resolver:
         if known is not None:
             return known[1], known[2]
         if id(raw) in self._open or depth > MAX_DEPTH:
-            what = "a container that holds itself" if id(raw) in self._open else f"more than {MAX_DEPTH} nested containers"
+            what = (
+                "a container that holds itself" if id(raw) in self._open else f"more than {MAX_DEPTH} nested containers"
+            )
             raise UnsafeError(f"{self._where}: found {what}, expected a checkpoint; this file is forged or broken")
         self._open.add(id(raw))
         tree, count = self._contents(raw, depth + 1)

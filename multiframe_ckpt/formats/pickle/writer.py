@@ -54,7 +54,7 @@ class PickleWriter(ABC):
             self._children(node, path)
             self.emit(b"e")
         elif isinstance(node, tuple):
-            self.tuple(lambda: self._children(node, path))
+            self.group(lambda: self._children(node, path))
         else:
             self._plain(node, path)
 
@@ -62,7 +62,7 @@ class PickleWriter(ABC):
         for index, child in enumerate(nodes):
             self.value(child, (*path, index))
 
-    def tuple(self, contents: Callable[[], None]) -> None:
+    def group(self, contents: Callable[[], None]) -> None:
         """Writes a tuple of what ``contents`` writes."""
         self.emit(b"(")
         contents()
