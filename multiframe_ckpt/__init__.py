@@ -1,11 +1,11 @@
 """multiframe_ckpt: a checkpoint layer that no framework owns.
 
-    import multiframe_ckpt as mfc
+import multiframe_ckpt as mfc
 
-    mfc.convert("model.pth", "model_oneflow", to="oneflow")     # needs neither framework
-    checkpoint = mfc.open("model.pth")                          # headers only
-    state = mfc.load("model.pth", backend="oneflow")            # live tensors
-    mfc.save(model.state_dict(), "model.safetensors")
+mfc.convert("model.pth", "model_oneflow", to="oneflow")     # needs neither framework
+checkpoint = mfc.open("model.pth")                          # headers only
+state = mfc.load("model.pth", backend="oneflow")            # live tensors
+mfc.save(model.state_dict(), "model.safetensors")
 """
 
 from .backend import Backend, LoadReport, backends
@@ -42,8 +42,8 @@ __all__ = [
     "DtypeRefusedError",
     "Extent",
     "FormatError",
-    "Inert",
     "IncompleteError",
+    "Inert",
     "KeyRefusedError",
     "LazyTensor",
     "LoadReport",

@@ -162,7 +162,9 @@ def weights_path(tree: Tree) -> str | None:
     Raises ValueRefusedError for a tree that holds no tensor.
     """
     if not tensors_of(tree):
-        raise ValueRefusedError("found no tensor in the checkpoint, expected weights; see it with: multiframe-ckpt inspect")
+        raise ValueRefusedError(
+            "found no tensor in the checkpoint, expected weights; see it with: multiframe-ckpt inspect"
+        )
     if not isinstance(tree, Mapping) or any(isinstance(leaf, LazyTensor) for leaf in tree.values()):
         return None
     return next((key for key in WEIGHT_KEYS if isinstance(tree.get(key), Mapping) and tensors_of(tree[key])), None)
@@ -192,9 +194,7 @@ def load(
     allow_incomplete: bool = False,
 ) -> Any:
     """Gives a checkpoint as live objects: :meth:`Checkpoint.open`, then :meth:`Checkpoint.to`."""
-    checkpoint = Checkpoint.open(
-        path, format=format, allow_inert=allow_inert, allow_incomplete=allow_incomplete
-    )
+    checkpoint = Checkpoint.open(path, format=format, allow_inert=allow_inert, allow_incomplete=allow_incomplete)
     return checkpoint.to(backend, device=device)
 
 

@@ -17,10 +17,10 @@ from .dtypes import DType, dtype_named
 from .errors import DtypeRefusedError, KeyRefusedError
 from .formats import format_for, format_named
 from .formats.base import HoldsMetadata
-from .keymap import Rename, parse_rename, renamed, select
+from .keymap import parse_rename, renamed, select
 from .progress import OnProgress, silent
 from .tensor import LazyTensor
-from .tree import Tree, map_leaves, moved, partition, plain_inert, tensors_of, without
+from .tree import Tree, map_leaves, moved, plain_inert, tensors_of, without
 
 __all__ = ["ConvertReport", "convert"]
 
