@@ -20,7 +20,7 @@ from .formats.base import HoldsMetadata
 from .keymap import parse_rename, renamed, select
 from .progress import OnProgress, silent
 from .tensor import LazyTensor
-from .tree import Tree, map_leaves, moved, plain_inert, tensors_of, without
+from .tree import Tree, join_key, leaves, map_leaves, moved, plain_inert, tensors_of, without
 
 __all__ = ["ConvertReport", "convert"]
 
@@ -80,7 +80,8 @@ def convert(
     opened = Checkpoint.open(source, allow_inert=allow_inert, allow_incomplete=allow_incomplete)
     target = Path(target)
     layout = format_named(to) if to else format_for(target)
-    tree, inert = plain_inert(_weights(opened.tree) if weights_only else opened.tree)
+    taken, left = _weights(opened.tree) if weights_only else (opened.tree, [])
+    tree, inert = plain_inert(taken)
     keys = list(tensors_of(tree))
     kept = select(keys, include, exclude)
     tree = without(tree, set(keys) - set(kept)) if len(kept) < len(keys) else tree
@@ -103,7 +104,7 @@ def convert(
         tensors=len(table),
         nbytes=sum(tensor.nbytes for tensor in table.values()),
         dry_run=dry_run,
-        excluded=tuple(key for key in keys if key not in set(kept)),
+        excluded=(*left, *(key for key in keys if key not in set(kept))),
         renamed=names,
         cast=changed,
         widened=dict(plan.widened),
@@ -114,12 +115,16 @@ def convert(
     )
 
 
-def _weights(tree: Tree) -> Tree:
+def _weights(tree: Tree) -> tuple[Tree, list[str]]:
+    """Gives the state dict, and the keys of everything else in the tree."""
     where = weights_path(tree)
     weights = tree if where is None else tree[where]
     if not isinstance(weights, dict):
         raise KeyRefusedError(f"--weights-only: found a {type(weights).__name__} at the top, expected a state dict")
-    return {name: leaf for name, leaf in weights.items() if isinstance(leaf, LazyTensor)}
+    taken = {name: leaf for name, leaf in weights.items() if isinstance(leaf, LazyTensor)}
+    prefix = () if where is None else (where,)
+    paths = {(*prefix, name) for name in taken}
+    return taken, [join_key(path) for path, _ in leaves(tree) if path not in paths]
 
 
 def _cast(tree: Tree, name: str) -> tuple[Tree, dict[str, str]]:
