@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import Checkpoint
-from .errors import FormatError
+from .errors import DamagedError, FormatError, IncompleteError
 from .storage.integrity import checked
 from .tensor import LazyTensor, tied_groups
 from .tree import join_key, leaves
@@ -83,10 +83,13 @@ class VerifyReport:
 
 
 def verify(path: str | os.PathLike[str], *, allow_inert: bool = False) -> VerifyReport:
-    """Reads every byte and compares it with what the file promises; raises FileNotFoundError, UnknownFormatError."""
+    """Reads every byte and compares it with what the file promises; damage and unfinished saves are in the report.
+
+    Raises FileNotFoundError, and the other FormatErrors for what cannot be looked at: unknown, or refused as unsafe.
+    """
     try:
         checkpoint = Checkpoint.open(path, allow_inert=allow_inert)
-    except FormatError as problem:
+    except (DamagedError, IncompleteError) as problem:
         return VerifyReport(str(path), None, 0, 0, (), (str(problem),))
     table = checkpoint.tensors()
     problems: list[str] = []
