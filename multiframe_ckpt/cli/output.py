@@ -1,0 +1,241 @@
+"""Printing: reports for a person or as JSON, tables, warnings, progress.
+
+Keys and values come from files that nobody vouches for. Every line passes :func:`shown`, so that no control character
+or terminal escape of a file reaches the terminal. A table's last column is the one that grows: it is never cut, and in
+a terminal it folds under itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, fields, is_dataclass
+from io import TextIOWrapper
+from typing import Any, TextIO
+
+from ..progress import OnProgress, Progress, silent
+
+__all__ = [
+    "Output",
+    "complain",
+    "count_of",
+    "human_size",
+    "json_text",
+    "listed",
+    "prepare_streams",
+    "said",
+    "shown",
+    "table",
+    "width",
+    "write",
+]
+
+_NARROWEST_FOLD = 20
+_UNITS = ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB"))
+_LONGEST_DECIMAL = 10_000  # bits; Python refuses to spell longer integers in decimal (sys.set_int_max_str_digits)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a verb's words go."""
+
+    as_json: bool = False
+    quiet: bool = False
+
+    def report(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
+        """Prints the document as JSON if that was asked for, else the lines, else nothing."""
+        if self.as_json:
+            write(json_text(document))
+        elif not self.quiet:
+            write("\n".join(map(shown, lines)))
+
+    @contextmanager
+    def one_line_warnings(self) -> Iterator[None]:
+        """Shows each warning as one line on standard error, the same one once."""
+        seen: set[str] = set()
+
+        def show(message: Warning | str, *_: object, **__: object) -> None:
+            if not self.quiet and str(message) not in seen:
+                seen.add(str(message))
+                complain("warning", str(message))
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = show
+            yield
+
+    def progress(self, task: str) -> AbstractContextManager[OnProgress]:
+        """Gives a listener that draws a bar while a person watches standard error, else a silent one."""
+        return nullcontext(silent) if self.quiet or not _watched() else _bar(task)
+
+    def waiting(self, task: str) -> AbstractContextManager[object]:
+        """Draws a spinner while a person watches standard error."""
+        return nullcontext() if self.quiet or not _watched() else _spinner(task)
+
+
+def _watched() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+@contextmanager
+def _bar(task: str) -> Iterator[OnProgress]:
+    # rich here: loading it takes longer than a small conversion
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        row = bar.add_task(shown(task), total=None)
+
+        def update(event: Progress) -> None:
+            bar.update(row, completed=event.done_bytes, total=event.total_bytes)
+
+        yield update
+
+
+@contextmanager
+def _spinner(task: str) -> Iterator[None]:
+    # rich here: as above
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(shown(task))):
+        yield
+
+
+def prepare_streams() -> None:
+    """Lets both streams escape what their encoding cannot hold, rather than raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def write(text: str) -> None:
+    """Prints to standard output. A reader that went away (``| head``) is no error and changes no exit status."""
+    if sys.stdout is None or not text:
+        return
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+    except OSError as problem:
+        _discard(sys.stdout)
+        raise OSError(problem.errno, problem.strerror, "standard output") from problem
+
+
+def _discard(stream: TextIO) -> None:
+    """Sends what is still buffered to nowhere, or Python would fail on it once more when it exits."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+def complain(kind: str, message: str) -> None:
+    """Prints one line, ``kind: message``, to standard error, if there is one to hear it."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            sys.stderr.write(f"{kind}: {shown(message)}\n")
+            sys.stderr.flush()
+
+
+def shown(text: str) -> str:
+    """Gives the text with everything that is not printable escaped, so that it is one harmless line."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def json_text(value: object) -> str:
+    """Gives strict JSON, which any reader takes: NaN, infinities, complex numbers and bytes as strings."""
+    return json.dumps(_strict(value), indent=2, allow_nan=False)
+
+
+def _strict(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _strict(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {_whole_text(str(name)): _strict(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(part) for part in value]
+    if value is None or isinstance(value, bool) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, int):
+        return value if value.bit_length() <= _LONGEST_DECIMAL else hex(value)
+    return _whole_text(str(value))
+
+
+def _whole_text(text: str) -> str:
+    """Gives text without lone surrogates, which many JSON readers refuse."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def said(value: object) -> str:
+    """Gives a plain value, or a list of such, as Python spells it."""
+    if isinstance(value, list | tuple):
+        inside = ", ".join(map(said, value))
+        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
+    if isinstance(value, int) and value.bit_length() > _LONGEST_DECIMAL:
+        return hex(value)
+    return repr(value)
+
+
+def human_size(nbytes: int) -> str:
+    """Gives a size in the unit that reads best, in powers of 1000."""
+    power, unit = next(((10**p, unit) for p, unit in _UNITS if nbytes >= 10**p), (1, "B"))
+    return f"{nbytes / power:.1f} {unit}" if power > 1 else f"{nbytes} B"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Gives ``1 tensor``, ``1,234 tensors``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def width() -> int | None:
+    """Gives the columns of the terminal that standard output is, or None where it is none."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def listed(items: Sequence[str], *, most: int | None = None) -> Iterator[str]:
+    """Gives indented lines, and past ``most`` of them how many more there are."""
+    first = items if most is None or len(items) <= most + 1 else items[:most]
+    yield from (f"  {item}" for item in first)
+    if len(first) < len(items):
+        yield f"  ... and {len(items) - len(first):,} more; --json lists them all"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Container[int] = ()) -> Iterator[str]:
+    """Gives aligned lines under a header; columns in ``right`` are aligned to the right."""
+    cells = [list(header), *([shown(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    for *fixed, last in cells:
+        padded = [
+            cell.rjust(wide) if at in right else cell.ljust(wide)
+            for at, (cell, wide) in enumerate(zip(fixed, widths, strict=True))
+        ]
+        head = "".join(f"{cell}  " for cell in ("", *padded))
+        yield from _folded(head, last)
+
+
+def _folded(head: str, last: str) -> Iterator[str]:
+    room = (width() or sys.maxsize) - len(head)
+    if room < _NARROWEST_FOLD:
+        room = sys.maxsize
+    yield (head + last[:room]).rstrip()
+    for start in range(room, len(last), room):
+        yield " " * len(head) + last[start : start + room]

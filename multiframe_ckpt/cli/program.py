@@ -1,0 +1,112 @@
+"""The frame around the verbs: how one is declared and found, and how a run ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
+from functools import wraps
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from .failure import Status, message_of, status_of
+from .output import Output, complain, json_text, prepare_streams, write
+
+__all__ = ["NAME", "Program", "Status", "verb"]
+
+NAME = "multiframe-ckpt"
+_EPILOG = f"""\b
+Example:
+  {NAME} convert model.pth model_oneflow --to oneflow
+
+\b
+Exit status: 0 done or same, 1 different or damaged, 2 not usable.
+'{NAME} VERB --help' says more about a verb."""
+
+
+def verb(*, example: str) -> Callable[[Callable[..., Status]], click.Command]:
+    """Makes a command of a function, whose first argument is the Output and whose result is the exit status.
+
+    Its docstring is the help; ``--json`` and ``--quiet`` come with it, and ``example`` stands below the options.
+    """
+
+    def declare(function: Callable[..., Status]) -> click.Command:
+        @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+        @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors, and what --json asks for.")
+        @wraps(function)
+        def run(*, as_json: bool, quiet: bool, **arguments: Any) -> Status:
+            out = Output(as_json=as_json, quiet=quiet)
+            with out.one_line_warnings():
+                return function(out, **arguments)
+
+        return click.command(epilog=f"\b\nExample:\n  {example}", context_settings=_HELP)(run)
+
+    return declare
+
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+
+class Program(click.Group):
+    """The verbs of a table, each loaded when it is used; ends a run with one line and a status, never a traceback."""
+
+    def __init__(self, verbs: Mapping[str, str]) -> None:
+        super().__init__(
+            NAME,
+            help="Open, convert, compare and verify checkpoints of PyTorch and OneFlow, with neither installed.",
+            epilog=_EPILOG,
+            context_settings=_HELP,
+            invoke_without_command=True,
+            callback=_help_without_verb,
+        )
+        self._verbs = verbs
+        click.version_option(package_name=NAME, message="%(prog)s %(version)s")(self)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Gives the verbs in the table's order."""
+        return list(self._verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Gives a verb's command, loading its module; None for an unknown verb."""
+        if cmd_name not in self._verbs:
+            return None
+        module, _, attribute = self._verbs[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f".{module}", __package__), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the verb that the first argument names; raises UsageError that lists the verbs."""
+        if args[0] not in self._verbs and not args[0].startswith("-"):
+            close = get_close_matches(args[0], self._verbs, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise click.UsageError(f"found verb {args[0]!r}, expected one of {', '.join(self._verbs)}{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
+        """Runs a command line (this process's, if not given) and exits with its status."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        prepare_streams()
+        try:
+            sys.exit(super().main(arguments, NAME, standalone_mode=False))
+        except (Exception, KeyboardInterrupt) as problem:
+            sys.exit(_failed(problem, as_json="--json" in arguments))
+
+
+@click.pass_context
+def _help_without_verb(context: click.Context) -> None:
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def _failed(problem: BaseException, *, as_json: bool) -> Status:
+    status, message = status_of(problem), message_of(problem)
+    complain("error", message)
+    if as_json and status is not Status.INTERRUPTED:
+        with suppress(OSError):  # standard output itself may be what failed
+            write(json_text({"error": {"kind": type(problem).__name__, "message": message}}))
+    return status
