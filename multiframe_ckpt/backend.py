@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import FunctionType, MethodType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -108,6 +109,10 @@ class TensorBackend(Backend):
         """Gives an optimizer's parameters in order where it holds their moments in the same dtype, else nothing."""
         return []
 
+    def load_state(self, target: Any, state: Any) -> None:
+        """Hands a live state to an optimizer, scheduler or scaler."""
+        target.load_state_dict(state)
+
     def owns(self, obj: object) -> bool:
         """Says whether ``obj`` is this framework's tensor, or of a class that comes from it and keeps a state."""
         return self.is_tensor(obj) or (is_stateful(obj) and self.name in _roots(type(obj)))
@@ -125,7 +130,7 @@ class TensorBackend(Backend):
         if isinstance(leaf, np.ndarray):
             return array_tensor(leaf, key)
         if is_stateful(leaf):
-            return map_leaves(leaf.state_dict(), self._neutral, path=path)
+            return map_leaves(_without_code(leaf.state_dict()), self._neutral, path=path)
         return _plain_value(leaf, key)
 
     def from_tree(self, tree: Tree, *, device: str | None = None) -> Any:
@@ -174,6 +179,13 @@ class TensorBackend(Backend):
 def _roots(cls: type) -> set[str]:
     """Gives the root modules of a class and its bases."""
     return {base.__module__.partition(".")[0] for base in cls.__mro__}
+
+
+def _without_code(state: Any) -> Any:
+    """Gives a state without its functions, which some schedulers leave in it: the object it is loaded into has them."""
+    if not isinstance(state, Mapping):
+        return state
+    return {name: value for name, value in state.items() if not isinstance(value, FunctionType | MethodType)}
 
 
 #: Subclasses of plain types, such as an IntEnum or torch.__version__, are kept by their value.

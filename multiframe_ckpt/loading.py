@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -29,6 +31,7 @@ class Crossing(Protocol):
     def copy_into(self, target: Any, tensor: LazyTensor) -> None: ...  # noqa: D102
     def adapts(self, module: Any, found: Mapping[str, Tree]) -> bool: ...  # noqa: D102
     def parameters_of(self, optimizer: Any) -> list[Any]: ...  # noqa: D102
+    def load_state(self, target: Any, state: Any) -> None: ...  # noqa: D102
     def from_tree(self, tree: Tree, *, device: str | None = None) -> Any: ...  # noqa: D102
 
 
@@ -131,24 +134,27 @@ class Loading:
         if found is _ABSENT:
             self._missing[_key(path)] = None
             return
-        problem = _state_problem(target.state_dict(), found)
+        own = target.state_dict()
+        problem = _state_problem(own, found)
         problems = [Mismatch(_key(path), *problem)] if problem else self._moments(target, found, path)
         if problems:
             self._mismatched += problems
             return
         self._loaded += _keys_below(found, path)
         # Copies, since an optimizer keeps the very tensors it is given and training would change their source.
-        self.steps.append(lambda: target.load_state_dict(self._backend.from_tree(_copied(found))))
+        self.steps.append(
+            lambda: self._backend.load_state(target, _with_counters(self._backend.from_tree(_copied(found)), own))
+        )
 
     def _moments(self, optimizer: Any, found: Tree, path: Path) -> list[Mismatch]:
-        """Gives the moments whose dtype is not their parameter's: the framework would cast them without a word."""
+        """Gives the moments whose dtype is not their parameter's; scalars beside them have a dtype of their own."""
         parameters = self._backend.parameters_of(optimizer)
         order = [index for group in found["param_groups"] for index in group["params"]] if parameters else []
         problems: list[Mismatch] = []
         for index, parameter in zip(order, parameters, strict=True):
             dtype = self._backend.lazy(parameter, _key(path)).dtype
             for name, leaf in found["state"].get(index, {}).items():
-                if isinstance(leaf, LazyTensor) and name != "step" and leaf.dtype != dtype:
+                if isinstance(leaf, LazyTensor) and leaf.shape and leaf.dtype != dtype:
                     key = _key((*path, "state", index, name))
                     problems.append(Mismatch(key, described(leaf), f"{dtype.name} {leaf.shape}"))
         return problems
@@ -200,6 +206,16 @@ def _copied(tree: Tree) -> Tree:
         return replace(leaf, source=lambda: leaf.numpy().copy(), extent=None, view=None, alias=leaf.identity)
 
     return map_leaves(tree, change)
+
+
+def _with_counters(state: Any, own: Any) -> Any:
+    """Gives the state with Counters where the target has them: MultiStepLR calls their ``elements()``."""
+    if isinstance(state, dict) and isinstance(own, dict):
+        inside = {name: _with_counters(value, own.get(name)) for name, value in state.items()}
+        return Counter(inside) if isinstance(own, Counter) else inside
+    if isinstance(state, list) and isinstance(own, list | tuple):
+        return [_with_counters(value, mine) for value, mine in zip_longest(state, own[: len(state)])]
+    return state
 
 
 #: Entries that only one framework's schedulers and parameter groups have; the library translates between the two.

@@ -33,6 +33,7 @@ class OneflowBackend(TensorBackend):
     def __init__(self) -> None:
         try:
             self._flow = flow = import_module("oneflow")
+            self._tensor, self._module = flow.Tensor, flow.nn.Module
         except Exception as problem:  # a placeholder or a wheel without its libraries raises RuntimeError, OSError, …
             raise UnavailableError(_why_not(problem)) from problem
         pairs = [(row, getattr(flow, row.name, None)) for row in DTYPES if row.name in _USABLE]
@@ -41,11 +42,11 @@ class OneflowBackend(TensorBackend):
 
     def is_tensor(self, obj: object) -> bool:
         """Says whether ``obj`` is an oneflow.Tensor or a Parameter."""
-        return isinstance(obj, self._flow.Tensor)
+        return isinstance(obj, self._tensor)
 
     def is_module(self, obj: object) -> bool:
         """Says whether ``obj`` is an oneflow.nn.Module."""
-        return isinstance(obj, self._flow.nn.Module)
+        return isinstance(obj, self._module)
 
     def lazy(self, tensor: Any, key: str) -> LazyTensor:
         """Gives a lazy tensor over the live one, with an alias that tied parameters share."""

@@ -40,17 +40,18 @@ class TorchBackend(TensorBackend):
 
     def __init__(self) -> None:
         self._torch = torch = import_module("torch")
+        self._tensor, self._module = torch.Tensor, torch.nn.Module
         pairs = [(row, getattr(torch, row.torch, None)) for row in DTYPES if row.torch is not None]
         self._rows = {dtype: row for row, dtype in pairs if dtype is not None}
         self._dtypes = {row.name: dtype for dtype, row in self._rows.items()}
 
     def is_tensor(self, obj: object) -> bool:
         """Says whether ``obj`` is a torch.Tensor, a Parameter or another subclass."""
-        return isinstance(obj, self._torch.Tensor)
+        return isinstance(obj, self._tensor)
 
     def is_module(self, obj: object) -> bool:
         """Says whether ``obj`` is a torch.nn.Module."""
-        return isinstance(obj, self._torch.nn.Module)
+        return isinstance(obj, self._module)
 
     def lazy(self, tensor: Any, key: str) -> LazyTensor:
         """Gives a lazy tensor over the live one; those that look into one storage share an alias and say where."""
@@ -98,6 +99,17 @@ class TorchBackend(TensorBackend):
         if not isinstance(optimizer, own) or type(optimizer).load_state_dict is not own.load_state_dict:
             return []
         return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def load_state(self, target: Any, state: Any) -> None:
+        """Hands the state over, and puts back the tensors that an optimizer casts to its parameter's dtype."""
+        target.load_state_dict(state)
+        parameters = self.parameters_of(target)
+        order = [index for group in state["param_groups"] for index in group["params"]] if parameters else []
+        for index, parameter in zip(order, parameters, strict=True):
+            kept = target.state.get(parameter, {})
+            for name, value in state["state"].get(index, {}).items():
+                if self.is_tensor(value) and value.dtype != kept[name].dtype:
+                    kept[name] = value.to(kept[name].device)
 
     def adapts(self, module: Any, found: Mapping[str, Tree]) -> bool:
         """Asks a copy of the module without memory whether its hooks and overrides take these keys, as torch would.

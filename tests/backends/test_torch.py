@@ -304,6 +304,54 @@ def test_moments_of_another_dtype_are_a_mismatch_and_never_cast():
         TORCH.load_into(half[1], TORCH.to_tree(live[1]))
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's own, of schedulers that step before their optimizer
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda schedulers, optimizer: schedulers.MultiStepLR(optimizer, [2, 5]),
+        lambda schedulers, optimizer: schedulers.OneCycleLR(optimizer, 0.1, total_steps=20),
+        lambda schedulers, optimizer: schedulers.ReduceLROnPlateau(optimizer, patience=1),
+        lambda schedulers, optimizer: schedulers.SequentialLR(
+            optimizer, [schedulers.ConstantLR(optimizer), schedulers.MultiStepLR(optimizer, [2, 5])], [3]
+        ),
+    ],
+    ids=["milestones", "functions", "plateau", "nested"],
+)
+def test_a_scheduler_goes_on_where_it_was(make):
+    def at_the_start():
+        optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1, momentum=0.9)
+        return {"optimizer": optimizer, "scheduler": make(torch.optim.lr_scheduler, optimizer)}
+
+    def advance(scheduler):
+        plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        scheduler.step(1.0) if plateau else scheduler.step()
+
+    live, fresh = at_the_start(), at_the_start()
+    for _ in range(4):
+        advance(live["scheduler"])
+    TORCH.load_into(fresh, TORCH.to_tree(live))
+    for _ in range(4):
+        advance(live["scheduler"])
+        advance(fresh["scheduler"])
+        assert live["optimizer"].param_groups[0]["lr"] == fresh["optimizer"].param_groups[0]["lr"]
+    kinds = [{name: type(value) for name, value in one["scheduler"].state_dict().items()} for one in (live, fresh)]
+    assert kinds[0] == kinds[1]
+
+
+def test_scalars_beside_the_moments_keep_their_own_dtype():
+    def at_the_start():
+        model = nn.Linear(3, 2).bfloat16()
+        return model, torch.optim.NAdam(model.parameters())
+
+    (model, optimizer), (fresh, other) = at_the_start(), at_the_start()
+    model(torch.ones(4, 3, dtype=torch.bfloat16)).sum().backward()
+    optimizer.step()
+    tree = TORCH.to_tree(optimizer)
+    assert tree["state"][0]["mu_product"].dtype.name == "float32"
+    TORCH.load_into(other, tree)
+    assert torch.equal(other.state[fresh.weight]["mu_product"], optimizer.state[model.weight]["mu_product"])
+
+
 @pytest.mark.parametrize(
     ("index", "state"),
     [
