@@ -22,7 +22,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import DamagedError, ValueRefusedError
@@ -155,7 +155,7 @@ def decode(value: Json, where: str, *, depth: int = 0) -> Tree:
     if depth > MAX_DEPTH:
         raise DamagedError(f"{where}: found containers deeper than {MAX_DEPTH}, expected fewer; the file is damaged")
     if isinstance(value, list):
-        return [decode(item, where, depth=depth + 1) for item in value]
+        return _decode_items(value, where, depth + 1)
     if isinstance(value, dict):
         return _decode_object(value, where, depth + 1)
     if isinstance(value, float) and not math.isfinite(value):
@@ -163,65 +163,77 @@ def decode(value: Json, where: str, *, depth: int = 0) -> Tree:
     return value
 
 
+# A level of the tree costs three calls here, so that MAX_DEPTH levels stay well inside Python's recursion limit.
+def _decode_items(values: Iterable[Json], where: str, depth: int) -> list[Tree]:
+    items = []
+    for value in values:
+        items.append(decode(value, where, depth=depth))  # a comprehension is one more call a level
+    return items
+
+
 def _decode_object(value: dict[str, Json], where: str, depth: int) -> Tree:
+    tag = next(iter(value), "") if len(value) == 1 else ""
+    inner = value.get(tag)
     if not any(key.startswith("$") for key in value):
-        return {key: decode(item, where, depth=depth) for key, item in value.items()}
-    tag, *others = value
-    if others or tag not in _DECODERS:
-        raise _malformed(value, where)
+        return dict(zip(value, _decode_items(value.values(), where, depth), strict=True))
+    if tag == "$tuple" and isinstance(inner, list):
+        return tuple(_decode_items(inner, where, depth))
+    if tag == "$dict" and isinstance(inner, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in inner):
+        keys, items = (_decode_items((pair[side] for pair in inner), where, depth) for side in (0, 1))
+        return _dict(keys, items, where)
+    return _decode_leaf(tag, inner, where)
+
+
+def _dict(keys: list[Any], items: list[Tree], where: str) -> dict[Any, Tree]:
     try:
-        return _DECODERS[tag](value[tag], where, depth)
-    except (ValueError, TypeError, struct.error) as problem:
+        found = dict(zip(keys, items, strict=True))
+    except TypeError:  # a key that cannot be hashed
+        raise _malformed(keys, where) from None
+    if len(found) != len(keys):
+        raise _malformed(keys, where)
+    return found
+
+
+def _decode_leaf(tag: str, inner: Json, where: str) -> Tree:
+    try:
+        return _LEAF_DECODERS[tag](inner, where)
+    except (LookupError, ValueError, TypeError, struct.error) as problem:
         if isinstance(problem, DamagedError):
             raise
-        raise _malformed(value, where) from None
+        raise _malformed({tag: inner}, where) from None
 
 
 def _malformed(value: Json, where: str) -> DamagedError:
     return DamagedError(
-        f"{where}: found {str(value)[:80]!r} in the skeleton, expected a value this version writes; "
+        f"{where}: found {repr(value)[:80]} in the skeleton, expected a value this version writes; "
         "the file is damaged, or newer than this library: upgrade it"
     )
 
 
-def _decode_list(value: Json, where: str, depth: int) -> list[Tree]:
-    if not isinstance(value, list):
-        raise TypeError
-    return [decode(item, where, depth=depth) for item in value]
-
-
-def _decode_dict(value: Json, where: str, depth: int) -> dict[Any, Tree]:
-    pairs = [_decode_list(pair, where, depth) for pair in _require(value, list)]
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError
-    return found
-
-
-def _decode_int(value: Json, where: str, depth: int) -> int:
+def _decode_int(value: Json, where: str) -> int:
     if not _HEX.fullmatch(value):
         raise ValueError
     return int(value, 16)
 
 
-def _decode_float(value: Json, where: str, depth: int) -> float:
+def _decode_float(value: Json, where: str) -> float:
     return read_float_text(_require(value, str))
 
 
-def _decode_complex(value: Json, where: str, depth: int) -> complex:
+def _decode_complex(value: Json, where: str) -> complex:
     real, imaginary = (decode(part, where) for part in _require(value, list))
     return complex(_require(real, float), _require(imaginary, float))
 
 
-def _decode_bytes(value: Json, where: str, depth: int) -> bytes:
+def _decode_bytes(value: Json, where: str) -> bytes:
     return base64.b64decode(_require(value, str), validate=True)
 
 
-def _decode_str(value: Json, where: str, depth: int) -> str:
-    return _decode_bytes(value, where, depth).decode("utf-8", "surrogatepass")
+def _decode_str(value: Json, where: str) -> str:
+    return _decode_bytes(value, where).decode("utf-8", "surrogatepass")
 
 
-def _decode_tensor(value: Json, where: str, depth: int) -> TensorRef:
+def _decode_tensor(value: Json, where: str) -> TensorRef:
     return TensorRef(_require(decode(value, where), str))
 
 
@@ -231,13 +243,11 @@ def _require(value: Json, kind: type) -> Any:
     return value
 
 
-_DECODERS: dict[str, Callable[[Json, str, int], Tree]] = {
+_LEAF_DECODERS: dict[str, Callable[[Json, str], Tree]] = {
     "$int": _decode_int,
     "$float": _decode_float,
     "$complex": _decode_complex,
     "$str": _decode_str,
     "$bytes": _decode_bytes,
-    "$tuple": lambda value, where, depth: tuple(_decode_list(value, where, depth)),
-    "$dict": _decode_dict,
     "$tensor": _decode_tensor,
 }
