@@ -16,6 +16,8 @@ from .torch_zip import Archive, plan_zip, write_zip
 
 __all__ = ["TorchFormat"]
 
+_HEAD = 1024  # a local header and the name of the first record
+
 
 class TorchFormat:
     """PyTorch's own files."""
@@ -27,8 +29,10 @@ class TorchFormat:
         """Says whether the file is a zip archive with a ``data.pkl``, or a legacy stream."""
         try:
             with path.open("rb") as file:
-                head = file.read(16)
-            return is_legacy(head) or (head[:2] == b"PK" and Archive(path).root is not None)
+                head = file.read(_HEAD)
+            return (
+                is_legacy(head) or _begins_with_pickle(head) or (head[:2] == b"PK" and Archive(path).root is not None)
+            )
         except (OSError, ValueError):  # a FormatError, or a path no system can have
             return False
 
@@ -49,3 +53,9 @@ class TorchFormat:
     def describe(self, path: Path) -> dict[str, object]:
         """Gives the framework and the container."""
         return {"framework": "PyTorch", "container": "zip" if zipfile.is_zipfile(path) else "legacy stream"}
+
+
+def _begins_with_pickle(head: bytes) -> bool:
+    """Says whether the first record is ``data.pkl``, as torch writes it: a file cut short is then damaged, not unknown."""
+    name_size = int.from_bytes(head[26:28], "little")
+    return head[:4] == b"PK\x03\x04" and head[30 : 30 + name_size].endswith(b"/data.pkl")
