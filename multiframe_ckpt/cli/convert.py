@@ -18,7 +18,7 @@ __all__ = ["convert_command"]
 _MOST_LISTED = 10
 
 
-@verb(example=f"{NAME} convert model.pth model_oneflow --to oneflow --rename 'module.*=*'")
+@verb(example=f"{NAME} convert model.pth model_oneflow --rename 'module.*=*'")
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
 @click.option("--to", metavar="FORMAT", help="Format of DST; default: by its suffix, or oneflow where it has none.")
@@ -32,7 +32,7 @@ _MOST_LISTED = 10
 @click.option("--allow-inert", is_flag=True, help="Keep objects of unknown types as plain dicts; nothing is run.")
 @click.option("--allow-incomplete", is_flag=True, help="Read what is there of a save that never finished.")
 def convert_command(out: Output, source: str, target: str, **options: Any) -> Status:
-    """Write the checkpoint SRC to DST in another format.
+    """Write SRC to DST in another format.
 
     DST appears whole or not at all, and nothing is overwritten unless asked. Tensors are named by their keys, which
     'inspect' lists.
@@ -59,34 +59,27 @@ def _lines(report: ConvertReport) -> Iterator[str]:
     done = "would convert" if report.dry_run else "converted"
     yield f"{done} {report.source} ({report.source_format}) to {report.target} ({report.target_format})"
     yield f"{count_of(report.tensors, 'tensor')}, {human_size(report.nbytes)}"
-    for title, items in _changes(report).items():
+    for what, why, items in _changes(report):
         if items:
-            yield f"{title} ({len(items):,}):"
+            yield f"{what} ({len(items):,}){why}:"
             yield from listed(items, most=_MOST_LISTED)
     yield _verdict(report)
     if report.dry_run:
         yield "dry run: nothing was written"
 
 
-def _changes(report: ConvertReport) -> dict[str, list[str]]:
-    """Gives what was done to whom, by a title that says what it means."""
-    keeps_views = "" if report.target_format == "torch" else "; --to torch keeps them"
-    return {
-        "left out": list(report.excluded),
-        "renamed": [f"{old} -> {new}" for old, new in report.renamed.items()],
-        "cast": [f"{key} to {dtype}" for key, dtype in report.cast.items()],
-        f"widened, as {report.target_format} needs; remembered, so the way back is exact": [
-            f"{key} to {dtype}" for key, dtype in report.widened.items()
-        ],
-        "tied tensors written once each; remembered, so they come back tied": _groups(report.duplicated),
-        f"views of one storage that become tensors of their own{keeps_views}": _groups(report.lost_ties),
-        "objects of unknown types, written as plain dicts": list(report.inert),
-        "metadata dropped, as this format has no place for it; --to safetensors keeps it": list(report.lost_metadata),
-    }
-
-
-def _groups(groups: tuple[tuple[str, ...], ...]) -> list[str]:
-    return [" = ".join(group) for group in groups]
+def _changes(report: ConvertReport) -> Iterator[tuple[str, str, list[str]]]:
+    """Gives what was done, what to know of it, and to whom it was done."""
+    yield "left out", "", list(report.excluded)
+    yield "renamed", "", [f"{old} -> {new}" for old, new in report.renamed.items()]
+    yield "cast", "", [f"{key} to {dtype}" for key, dtype in report.cast.items()]
+    widened = [f"{key} to {dtype}" for key, dtype in report.widened.items()]
+    yield "widened", f", as {report.target_format} needs; the way back is exact", widened
+    yield "tied", ", written once each; they come back tied", [" = ".join(keys) for keys in report.duplicated]
+    keep = "" if report.target_format == "torch" else "; --to torch keeps it"
+    yield "no longer sharing a storage", keep, [", ".join(keys) for keys in report.lost_ties]
+    yield "of unknown type", ", written as plain dicts", list(report.inert)
+    yield "metadata dropped", "; --to safetensors keeps it", list(report.lost_metadata)
 
 
 def _verdict(report: ConvertReport) -> str:
@@ -97,6 +90,6 @@ def _verdict(report: ConvertReport) -> str:
         "cast": len(report.cast),
         "no longer sharing a storage": sum(map(len, report.lost_ties)),
         "of unknown type": len(report.inert),
-        "without a place for metadata": len(report.lost_metadata),
+        "entries of metadata dropped": len(report.lost_metadata),
     }
     return f"not lossless: {', '.join(f'{count:,} {what}' for what, count in losses.items() if count)}"

@@ -51,7 +51,7 @@ def status_of(problem: BaseException) -> Status:
 def message_of(problem: BaseException) -> str:
     """Gives the line: the file, what was found, what was expected, what to do."""
     if isinstance(problem, KeyboardInterrupt | click.Abort):
-        return "interrupted; no target was changed"
+        return "interrupted; what was not finished was not kept"
     if isinstance(problem, click.UsageError):
         return _usage(problem)
     if isinstance(problem, MultiframeError):
@@ -67,13 +67,11 @@ def message_of(problem: BaseException) -> str:
 
 
 def _usage(problem: click.UsageError) -> str:
-    context = problem.ctx
-    message = " ".join(problem.format_message().split()).rstrip(".")
-    if context is None:
+    message = " ".join(problem.format_message().split()).rstrip(".").replace(". Did", "; did")
+    if problem.ctx is None:
         return message
-    said = message[:1].lower() + message[1:]
-    usage = " ".join(context.command.collect_usage_pieces(context))
-    return f"{context.command_path}: {said}; usage: {context.command_path} {usage}, see {context.command_path} --help"
+    usage = " ".join([problem.ctx.command_path, *problem.ctx.command.collect_usage_pieces(problem.ctx)])
+    return f"{message[:1].lower()}{message[1:]}; usage: {usage} (--help says more)"
 
 
 def _system(problem: OSError) -> str:

@@ -25,12 +25,12 @@ def formats_command(out: Output) -> Status:
         }
         for layout in layouts
     ]
-    out.report({"formats": records}, table(("format", "suffixes", "what it is"), rows))
+    out.report({"formats": records}, table([("format", "suffixes", "what it is"), *rows]))
     return Status.DONE
 
 
 def _summary(layout: Format) -> str:
-    return (layout.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+    return (layout.__doc__ or "").strip().partition("\n")[0].rstrip(".").replace("``", "")
 
 
 @verb(example=f"{NAME} backends")
@@ -42,5 +42,5 @@ def backends_command(out: Output) -> Status:
     with out.waiting("importing frameworks"):
         records = backends()
     rows = [(row.name, "yes" if row.available else "no", row.version or row.reason or "-") for row in records]
-    out.report({"backends": records}, table(("backend", "here", "version, or why not"), rows))
+    out.report({"backends": records}, table([("backend", "here", "version, or why not"), *rows]))
     return Status.DONE

@@ -30,7 +30,7 @@ allow_inert = click.option(
 @allow_inert
 @click.option("--allow-incomplete", is_flag=True, help="Read what is there of a save that never finished.")
 def inspect_command(out: Output, path: str, **options: Any) -> Status:
-    """Say what the checkpoint PATH holds; reads its headers only."""
+    """Say what PATH holds; reads headers only."""
     with out.waiting("reading"):
         checkpoint = Checkpoint.open(path, **options)
         summary = summarize(checkpoint)
@@ -47,11 +47,11 @@ def _summary_lines(summary: Summary, tree: Tree) -> Iterator[str]:
         **{name: value if isinstance(value, str) else said(value) for name, value in facts.items()},
         "tensors": f"{len(summary.tensors):,}",
         "parameters": f"{summary.parameters:,}",
-        "size": f"{human_size(summary.nbytes)} ({count_of(summary.nbytes, 'byte')})",
+        "size": human_size(summary.nbytes, exact=True),
         "dtypes": ", ".join(f"{name} ({count:,})" for name, count in summary.dtypes.items()) or "none",
     }
     yield summary.path
-    yield from table(("", ""), rows.items())
+    yield from table(rows.items())
     for name, part in summary.meta.items():
         if isinstance(part, Mapping) and part:
             yield from ("", name, *_value_lines(part))
@@ -60,7 +60,7 @@ def _summary_lines(summary: Summary, tree: Tree) -> Iterator[str]:
         yield from ("", "values", *values)
     if summary.tensors:
         yield ""
-        yield from table(("dtype", "shape", "size", "tensor"), map(_tensor_cells, summary.tensors), right={2})
+        yield from table([("dtype", "shape", "size", "tensor"), *map(_tensor_cells, summary.tensors)], right={2})
 
 
 def _tensor_cells(row: TensorRow) -> tuple[str, ...]:
@@ -93,7 +93,10 @@ def _clipped(head: str, value: str) -> str:
 @click.option("--atol", type=click.FloatRange(min=0), default=0.0, help="Absolute tolerance; default 0: bit for bit.")
 @allow_inert
 def diff_command(out: Output, a: str, b: str, rtol: float, atol: float, allow_inert: bool) -> Status:
-    """Compare the checkpoints A and B, of any formats and frameworks, key by key."""
+    """Compare checkpoints A and B key by key.
+
+    They may be of different formats and frameworks. Without a tolerance tensors are compared bit for bit.
+    """
     with out.waiting("comparing"):
         left, right = (Checkpoint.open(path, allow_inert=allow_inert) for path in (a, b))
         report = diff(left, right, rtol=rtol, atol=atol)
@@ -112,14 +115,13 @@ def _diff_lines(report: DiffReport) -> Iterator[str]:
         if items:
             yield f"{title} ({len(items):,}):"
             yield from listed(items)
-    largest = f", largest difference {report.largest:.6g}" if report.largest else ""
-    verdict = "same" if report.equal else "different"
-    differing = [f"{len(items):,} {what}" for what, items in _counted(report).items() if items]
-    yield f"{verdict}: {', '.join([*differing, f'{report.same:,} the same'])}{largest}"
-
-
-def _counted(report: DiffReport) -> dict[str, tuple[Any, ...]]:
-    return {"removed": report.removed, "added": report.added, "changed": report.changed}
+    largest = f"; largest difference {report.largest:.6g}" if report.largest else ""
+    if report.equal:
+        yield f"same: all {report.same:,} tensors and values{largest}"
+    else:
+        counts = {"removed": report.removed, "added": report.added, "changed": report.changed}
+        differing = ", ".join(f"{len(keys):,} {what}" for what, keys in counts.items() if keys)
+        yield f"different: {differing}, {report.same:,} the same{largest}"
 
 
 def _said_change(change: Change) -> str:
@@ -133,7 +135,7 @@ def _said_change(change: Change) -> str:
 @click.argument("path")
 @allow_inert
 def verify_command(out: Output, path: str, allow_inert: bool) -> Status:
-    """Read every byte of the checkpoint PATH and compare it with what the file promises."""
+    """Read every byte of PATH and compare it with its digests."""
     with out.waiting("verifying"):
         report = verify(path, allow_inert=allow_inert)
     document = {name: getattr(report, name) for name in VerifyReport.__dataclass_fields__}

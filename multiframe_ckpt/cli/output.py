@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -193,10 +194,12 @@ def said(value: object) -> str:
     return repr(value)
 
 
-def human_size(nbytes: int) -> str:
-    """Gives a size in the unit that reads best, in powers of 1000."""
+def human_size(nbytes: int, *, exact: bool = False) -> str:
+    """Gives a size in the unit that reads best, in powers of 1000, with ``exact`` also in bytes."""
     power, unit = next(((10**p, unit) for p, unit in _UNITS if nbytes >= 10**p), (1, "B"))
-    return f"{nbytes / power:.1f} {unit}" if power > 1 else f"{nbytes} B"
+    if power == 1:
+        return f"{nbytes} B"
+    return f"{nbytes / power:.1f} {unit}" + (f" ({nbytes:,} bytes)" if exact else "")
 
 
 def count_of(number: int, noun: str) -> str:
@@ -219,9 +222,9 @@ def listed(items: Sequence[str], *, most: int | None = None) -> Iterator[str]:
         yield f"  ... and {len(items) - len(first):,} more; --json lists them all"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Container[int] = ()) -> Iterator[str]:
-    """Gives aligned lines under a header; columns in ``right`` are aligned to the right."""
-    cells = [list(header), *([shown(cell) for cell in row] for row in rows)]
+def table(rows: Iterable[Sequence[str]], *, right: Container[int] = ()) -> Iterator[str]:
+    """Gives aligned lines, one a row, the header being the first; columns in ``right`` are aligned to the right."""
+    cells = [[shown(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
     for *fixed, last in cells:
         padded = [
@@ -234,8 +237,16 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Contai
 
 def _folded(head: str, last: str) -> Iterator[str]:
     room = (width() or sys.maxsize) - len(head)
-    if room < _NARROWEST_FOLD:
-        room = sys.maxsize
-    yield (head + last[:room]).rstrip()
-    for start in range(room, len(last), room):
-        yield " " * len(head) + last[start : start + room]
+    pieces = [last] if room < _NARROWEST_FOLD or (last.isascii() and len(last) <= room) else _pieces(last, room)
+    for piece in pieces:
+        yield (head + piece).rstrip()
+        head = " " * len(head)
+
+
+def _pieces(text: str, room: int) -> list[str]:
+    if text.isascii():
+        return textwrap.wrap(text, room, break_on_hyphens=False)
+    # rich here: as above. It knows how wide a character is.
+    from rich.cells import chop_cells
+
+    return chop_cells(text, room)

@@ -61,6 +61,7 @@ class Program(click.Group):
             context_settings=_HELP,
             invoke_without_command=True,
             callback=_help_without_verb,
+            subcommand_metavar="VERB [ARGS]...",
         )
         self._verbs = verbs
         click.version_option(package_name=NAME, message="%(prog)s %(version)s")(self)
