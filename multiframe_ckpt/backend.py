@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import FunctionType, MethodType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,8 +30,10 @@ __all__ = [
     "BACKENDS",
     "Backend",
     "BackendRecord",
+    "KeepsRandomState",
     "LoadReport",
     "Mismatch",
+    "PicklesModels",
     "TensorBackend",
     "array_tensor",
     "backend_named",
@@ -69,6 +71,28 @@ class Backend(ABC):
         With ``strict`` any difference raises MismatchError, which carries the report, and nothing is touched; without
         it what fits is loaded. A dtype is never changed: one that differs is a mismatch.
         """
+
+
+@runtime_checkable
+class KeepsRandomState(Protocol):
+    """A backend whose framework has global random generators."""
+
+    def random_state(self) -> dict[str, Tree]:
+        """Gives the generators' states, copied now."""
+
+    def set_random_state(self, state: Mapping[str, Tree]) -> None:
+        """Sets the generators to states that :meth:`random_state` gave."""
+
+
+@runtime_checkable
+class PicklesModels(Protocol):
+    """A backend whose framework can save a module with its code's names, and build it again by running them."""
+
+    def save_model(self, model: object, path: str) -> None:
+        """Writes the whole module with the framework's own pickling."""
+
+    def load_model(self, path: str, *, device: str | None = None) -> Any:
+        """Gives the whole module, running what the file names: for files of one's own only."""
 
 
 class TensorBackend(Backend):

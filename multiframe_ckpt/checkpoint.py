@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .backend import Backend, LoadReport, backend_named, backend_of, default_backend
+from .capture import LiveRun, capture
 from .errors import TargetExistsError, ValueRefusedError
 from .formats import format_at, format_for, format_named, refuse_foreign
 from .formats.base import Describing, Format, HoldsMetadata, ReadOptions, WritePlan
@@ -37,14 +38,41 @@ class Checkpoint:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, obj: object, *, backend: str | None = None) -> Checkpoint:
-        """Gives the checkpoint of live objects: a state dict, a module, tensors, or any nested mix with plain values.
+    def of(
+        cls,
+        obj: object = None,
+        *,
+        backend: str | None = None,
+        model: object = None,
+        optimizer: object = None,
+        scheduler: object = None,
+        scaler: object = None,
+        epoch: int | None = None,
+        step: int | None = None,
+        loss: Any = None,
+        metrics: Mapping[str, Any] | None = None,
+        train_args: Any = None,
+        rng: bool = False,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Checkpoint:
+        """Gives the checkpoint of live objects: of ``obj``, or of a training run.
+
+        ``obj`` is a state dict, a module, tensors, or any nested mix with plain values. A run is named part by part
+        instead, and written under the field's usual keys (see ``capture``): ``loss`` and ``metrics`` become plain
+        numbers; ``train_args`` may be a Namespace, dataclass or dict; ``rng`` adds the states of Python's, NumPy's and
+        the framework's random generators; ``extra`` holds further entries, such as a vocabulary.
 
         The framework is recognised by the objects, or named by ``backend``. Tensors are not copied: they are read when
-        the checkpoint is saved or sent on, as they are then.
+        the checkpoint is saved or sent on, as they are then. Raises ValueRefusedError for what a tree cannot hold.
         """
-        owner = backend_named(backend) if backend else backend_of(obj)
-        return cls(owner.to_tree(obj), {"backend": owner.name})
+        run = LiveRun(model, optimizer, scheduler, scaler, epoch, step, loss, metrics, train_args, rng, extra)
+        if run == LiveRun():
+            owner = backend_named(backend) if backend else backend_of(obj)
+            return cls(owner.to_tree(obj), {"backend": owner.name})
+        if obj is not None:
+            raise ValueRefusedError(f"Checkpoint.of: found both a {type(obj).__name__} and parts of a run, expected one")
+        tree, owner = capture(run, backend=backend)
+        return cls(tree, {"backend": owner.name})
 
     @classmethod
     def open(

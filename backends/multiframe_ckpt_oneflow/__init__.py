@@ -9,6 +9,7 @@ OneFlow is imported when the backend is made: its placeholder wheel raises Runti
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -18,6 +19,7 @@ from multiframe_ckpt.backend import TensorBackend, array_tensor
 from multiframe_ckpt.dtypes import DTYPES, DType, narrow, widen
 from multiframe_ckpt.errors import DtypeRefusedError, UnavailableError, ValueRefusedError
 from multiframe_ckpt.tensor import LazyTensor
+from multiframe_ckpt.tree import Tree
 
 __all__ = ["OneflowBackend"]
 
@@ -82,6 +84,14 @@ class OneflowBackend(TensorBackend):
         if not isinstance(optimizer, self._flow.optim.Optimizer):
             return []
         return [parameter for group in optimizer.param_groups for parameter in group.parameters]
+
+    def random_state(self) -> dict[str, Tree]:
+        """Gives the default generators' state: one for all devices."""
+        return {"default": LazyTensor.of_array(self._flow.get_rng_state().numpy().copy())}
+
+    def set_random_state(self, state: Mapping[str, Tree]) -> None:
+        """Sets the default generators."""
+        self._flow.set_rng_state(self._flow.tensor(state["default"].numpy()))
 
     def _array(self, tensor: Any, row: DType) -> np.ndarray:
         array = np.asarray(tensor.numpy())

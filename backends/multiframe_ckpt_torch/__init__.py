@@ -143,6 +143,30 @@ class TorchBackend(TensorBackend):
     def _empty(self, tensor: LazyTensor) -> Any:
         return self._torch.empty(tensor.shape, dtype=self._dtypes[tensor.dtype.name], device="meta")
 
+    def random_state(self) -> dict[str, Tree]:
+        """Gives the CPU generator's state, and one a CUDA device where CUDA is in use."""
+        cuda = self._torch.cuda
+        devices = cuda.get_rng_state_all() if cuda.is_available() and cuda.is_initialized() else []
+        return {
+            "cpu": LazyTensor.of_array(self._torch.get_rng_state().numpy().copy()),
+            "cuda": [LazyTensor.of_array(state.numpy().copy()) for state in devices],
+        }
+
+    def set_random_state(self, state: Mapping[str, Tree]) -> None:
+        """Sets the CPU generator, and those of as many CUDA devices as are here."""
+        self._torch.set_rng_state(self._torch.from_numpy(state["cpu"].numpy().copy()))
+        if self._torch.cuda.is_available():
+            for index, device in enumerate(state["cuda"][: self._torch.cuda.device_count()]):
+                self._torch.cuda.set_rng_state(self._torch.from_numpy(device.numpy().copy()), index)
+
+    def save_model(self, model: object, path: str) -> None:
+        """Writes ``torch.save(model)``."""
+        self._torch.save(model, path)
+
+    def load_model(self, path: str, *, device: str | None = None) -> Any:
+        """Gives ``torch.load(weights_only=False)``, which runs what the file names."""
+        return self._torch.load(path, map_location=device, weights_only=False)
+
     def _require_dense(self, tensor: Any, key: str) -> None:
         torch = self._torch
         for is_so, kind, fix in (
