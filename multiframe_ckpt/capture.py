@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import PurePath
@@ -44,6 +44,11 @@ class LiveRun:
     train_args: Any = None
     rng: bool = False
     extra: Mapping[str, Any] | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was named."""
+        return not self.rng and all(getattr(self, part.name) is None for part in fields(self) if part.name != "rng")
 
 
 def capture(run: LiveRun, *, backend: str | None = None) -> tuple[Tree, Backend]:

@@ -66,7 +66,7 @@ class Checkpoint:
         the checkpoint is saved or sent on, as they are then. Raises ValueRefusedError for what a tree cannot hold.
         """
         run = LiveRun(model, optimizer, scheduler, scaler, epoch, step, loss, metrics, train_args, rng, extra)
-        if run == LiveRun():
+        if run.empty:
             owner = backend_named(backend) if backend else backend_of(obj)
             return cls(owner.to_tree(obj), {"backend": owner.name})
         if obj is not None:
