@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .backend import Backend, LoadReport, backend_named, backend_of, default_backend
+from .backend import Backend, LoadReport, PicklesModels, backend_named, backend_of, default_backend
 from .capture import LiveRun, capture
 from .errors import TargetExistsError, ValueRefusedError
 from .formats import format_at, format_for, format_named, refuse_foreign
@@ -204,10 +204,22 @@ def save(
     *,
     format: str | None = None,
     backend: str | None = None,
+    whole_model: bool = False,
     overwrite: bool = False,
     on_progress: OnProgress = silent,
 ) -> WritePlan:
-    """Writes live objects as a checkpoint: :meth:`Checkpoint.of`, then :meth:`Checkpoint.save`."""
+    """Writes live objects as a checkpoint: :meth:`Checkpoint.of`, then :meth:`Checkpoint.save`.
+
+    ``whole_model`` pickles a PyTorch module with the names of its code instead, as ``torch.save(model)`` does, and as
+    atomically as everything else. Only :func:`load` with ``trusted=True`` builds it again; its weights are read by all.
+    """
+    if whole_model:
+        path = Path(path)
+        pickles = _pickling(backend_named(backend) if backend else backend_of(obj))
+        Checkpoint.require_free(path, overwrite=overwrite)
+        with staged(path, overwrite=overwrite) as fresh:
+            pickles.save_model(obj, str(fresh))
+        return WritePlan()
     checkpoint = Checkpoint.of(obj, backend=backend)
     return checkpoint.save(path, format=format, overwrite=overwrite, on_progress=on_progress)
 
@@ -218,12 +230,27 @@ def load(
     format: str | None = None,
     backend: str | None = None,
     device: str | None = None,
+    trusted: bool = False,
     allow_inert: bool = False,
     allow_incomplete: bool = False,
 ) -> Any:
-    """Gives a checkpoint as live objects: :meth:`Checkpoint.open`, then :meth:`Checkpoint.to`."""
+    """Gives a checkpoint as live objects: :meth:`Checkpoint.open`, then :meth:`Checkpoint.to`.
+
+    A whole pickled PyTorch model comes as its state dict. With ``trusted=True`` it is built by ``torch.load``, which
+    imports and runs what the file names: for files that you or people you trust wrote, never for others.
+    """
+    if trusted:
+        return _pickling(backend_named(backend or "torch")).load_model(str(path), device=device)
     checkpoint = Checkpoint.open(path, format=format, allow_inert=allow_inert, allow_incomplete=allow_incomplete)
     return checkpoint.to(backend, device=device)
+
+
+def _pickling(backend: Backend) -> PicklesModels:
+    if isinstance(backend, PicklesModels):
+        return backend
+    raise ValueRefusedError(
+        f"{backend.name}: found a backend that cannot pickle whole models, expected torch; save its state dict"
+    )
 
 
 open = Checkpoint.open
