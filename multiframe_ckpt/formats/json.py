@@ -1,0 +1,198 @@
+"""json: a checkpoint as one JSON object, readable by a person and by any JSON reader.
+
+    {"format": "multiframe_ckpt", "format_version": 1,
+     "tree": skeleton,                   see skeleton.py
+     "layers": [
+     {"name": "l1.weight", "dtype": "float32", "shape": [2, 3], "digest": "xxh3:…", "values": [
+     [0.1, 0.2, 0.3],
+     [0.4, 0.5, 0.6]
+     ]},
+     {"name": "head.weight", "tied_to": "l1.weight"}
+     ]}
+
+Exact for every value of every dtype. Reading walks the text once and notes where each layer's values lie; they are
+parsed when asked for. Other entries, white space and the order of keys do not matter. docs/formats/json.md says more.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import dtype_named
+from ..errors import DamagedError, FormatError, MultiframeError
+from ..progress import OnProgress, silent
+from ..storage.extents import MappedFile, require_shape
+from ..storage.integrity import digest_of
+from ..tensor import LazyTensor, tied_groups
+from ..tree import Tree, partition
+from .base import Meter, ReadOptions, WritePlan, duplicated_ties
+from .document import check_metadata, rebuild
+from .json_scan import Scanner, Span
+from .json_values import least_text, parse_values, value_texts
+from .skeleton import decode, encode
+
+__all__ = ["JsonFormat"]
+
+FORMAT_VERSION = 1
+_FORMAT = "multiframe_ckpt"
+_MARK = re.compile(rb'\s*\{.*"format"\s*:\s*"multiframe_ckpt"', re.DOTALL)
+_DIGEST = re.compile(r"xxh3:[0-9a-f]{32}")
+
+
+class JsonFormat:
+    """The layout of ``.json`` files."""
+
+    name = "json"
+    suffixes = (".json",)
+
+    def sniff(self, path: Path) -> bool:
+        """Says whether ``path`` is a JSON object whose entry ``format`` is this library's."""
+        try:
+            with path.open("rb") as file:
+                start = file.read(4096)
+            return _MARK.match(start) is not None or (start.lstrip()[:1] == b"{" and _has_mark(path))
+        except (MultiframeError, OSError, ValueError):  # ValueError: a path with a NUL in it
+            return False
+
+    def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
+        """Gives the tree; one without ``tree`` is a flat dict of its layers."""
+        scanner = Scanner(MappedFile(path).buffer, str(path))
+        entries = scanner.document({"layers": lambda start: scanner.array(start, scanner.object)})
+        _require_version(scanner, entries)
+        if not isinstance(entries.get("layers"), list):
+            raise DamagedError(f"{path}: found no list of layers, expected one; restore the file from a copy")
+        table: dict[str, LazyTensor] = {}
+        for layer in entries["layers"]:
+            _add_layer(table, scanner, layer)
+        if "tree" not in entries:
+            return table
+        return rebuild(decode(scanner.load(entries["tree"]), f"{path}: tree"), table, f"{path}: tree")
+
+    def plan(self, tree: Tree) -> WritePlan:
+        """Says which tensors lose a shared storage; those that are one and the same stay so."""
+        skeleton, table = partition(tree)
+        encode(skeleton)
+        return WritePlan(lost_ties=duplicated_ties(table).lost_ties)
+
+    def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
+        """Writes the tree to a fresh path."""
+        self.write_with_metadata(tree, path, {}, on_progress=on_progress)
+
+    def read_metadata(self, path: Path) -> dict[str, str]:
+        """Gives the text entries of ``metadata``."""
+        scanner = Scanner(MappedFile(path).buffer, str(path))
+        metadata = _load(scanner, scanner.document({}), "metadata")
+        return {key: value for key, value in metadata.items() if isinstance(value, str)} if metadata else {}
+
+    def write_with_metadata(
+        self, tree: Tree, path: Path, metadata: Mapping[str, str], *, on_progress: OnProgress = silent
+    ) -> None:
+        """Writes the tree with an entry ``metadata``."""
+        skeleton, table = partition(tree)
+        head = {"format": _FORMAT, "format_version": FORMAT_VERSION}
+        check_metadata(metadata)
+        if metadata:
+            head["metadata"] = dict(metadata)
+        text = _text(head | {"tree": encode(skeleton)}, indent=2)
+        meter = Meter(table, on_progress)
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text.removesuffix("\n}") + ',\n  "layers": [\n')
+            for piece in _layers(table, meter):
+                file.write(piece)
+            file.write("\n]\n}\n")
+
+
+def _text(value: Any, *, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def _layers(table: dict[str, LazyTensor], meter: Meter) -> Iterator[str]:
+    first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
+    comma = ""
+    for key, tensor in table.items():
+        yield comma
+        comma = ",\n"
+        if key in first:
+            yield _text({"name": encode(key), "tied_to": encode(first[key])})
+        else:
+            yield from _layer(key, tensor)
+        meter.moved(key, tensor)
+
+
+def _layer(key: str, tensor: LazyTensor) -> Iterator[str]:
+    array = tensor.numpy()
+    head = {
+        "name": encode(key),
+        "dtype": tensor.dtype.name,
+        "shape": list(tensor.shape),
+        "digest": digest_of(array),
+    }
+    yield _text(head)[:-1] + ', "values": '
+    yield from value_texts(array, tensor.dtype)
+    yield "}"
+
+
+def _has_mark(path: Path) -> bool:
+    scanner = Scanner(MappedFile(path).buffer, str(path))
+    return bool(_load(scanner, scanner.document({}), "format") == _FORMAT)
+
+
+def _load(scanner: Scanner, entries: Mapping[str, Any], key: str) -> Any:
+    """Gives the value of an entry, or None where there is none."""
+    span = entries.get(key)
+    return scanner.load(span) if isinstance(span, Span) else None
+
+
+def _require_version(scanner: Scanner, entries: Mapping[str, Any]) -> None:
+    form, version = _load(scanner, entries, "format"), _load(scanner, entries, "format_version")
+    if form != _FORMAT or version != FORMAT_VERSION:
+        raise FormatError(
+            f"{scanner.where}: found format {form!r}, version {version!r}, expected {_FORMAT!r}, {FORMAT_VERSION}; "
+            "this is another kind of JSON, or newer than this library: upgrade it"
+        )
+
+
+def _add_layer(table: dict[str, LazyTensor], scanner: Scanner, layer: Mapping[str, Any]) -> None:
+    """Adds a layer to the table, which holds the layers before it."""
+    name = decode(_load(scanner, layer, "name"), f"{scanner.where}: name")
+    where = f"{scanner.where}: layer {name!r}"
+    if not isinstance(name, str) or name in table:
+        raise DamagedError(f"{where}: found no name of its own, expected text; restore the file from a copy")
+    if "tied_to" not in layer:
+        table[name] = _tensor(scanner, layer, where)
+        return
+    first = decode(_load(scanner, layer, "tied_to"), where)
+    if not isinstance(first, str) or first not in table:
+        raise DamagedError(f"{where}: found it tied to {first!r}, expected a layer before it; restore it from a copy")
+    if table[first].alias is None:
+        table[first] = replace(table[first], alias=object())
+    table[name] = table[first]
+
+
+def _tensor(scanner: Scanner, layer: Mapping[str, Any], where: str) -> LazyTensor:
+    name, shape, digest = (_load(scanner, layer, key) for key in ("dtype", "shape", "digest"))
+    dtype, values = dtype_named(name) if isinstance(name, str) else None, layer.get("values")
+    if dtype is None:
+        raise FormatError(f"{where}: found dtype {name!r}, expected one of multiframe_ckpt.dtypes.DTYPES; correct it")
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise DamagedError(f"{where}: found shape {shape!r}, expected a list of sizes; correct it")
+    if not isinstance(values, Span) or not (digest is None or (isinstance(digest, str) and _DIGEST.fullmatch(digest))):
+        raise DamagedError(
+            f"{where}: found no values, or digest {digest!r}, expected both; restore the file from a copy"
+        )
+    sizes = tuple(shape)
+    require_shape(sizes, dtype, where)
+    if values.stop - values.start < least_text(dtype, sizes):
+        raise DamagedError(f"{where}: found fewer values than {dtype.name} {shape} has; restore the file from a copy")
+
+    def source() -> np.ndarray:
+        return parse_values(scanner.text, values.start, values.stop, dtype, sizes, where)
+
+    return LazyTensor(dtype, sizes, source, digest=digest)
