@@ -1,11 +1,197 @@
 """safetensors: the contract, the real library as oracle, hostile headers."""
 
+import json
+import struct
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
 from multiframe_ckpt.dtypes import DTYPES
+from multiframe_ckpt.errors import DamagedError, DtypeRefusedError, FormatError, KeyRefusedError, ValueRefusedError
+from multiframe_ckpt.formats import safetensors as module
 from multiframe_ckpt.formats.safetensors import SafetensorsFormat
-from multiframe_ckpt.testing import FormatContract
+from multiframe_ckpt.storage.integrity import digest_of
+from multiframe_ckpt.tensor import LazyTensor
+from multiframe_ckpt.testing import FormatContract, assert_trees_equal, flat_tree, rich_tree
+
+FORMAT = SafetensorsFormat()
+HELD = tuple(row for row in DTYPES if row.safetensors)
 
 
 class TestContract(FormatContract):
-    format = SafetensorsFormat()
-    dtypes = tuple(row for row in DTYPES if row.safetensors)
+    format = FORMAT
+    dtypes = HELD
     notices_every_flip = True
+
+    def refused_trees(self):
+        complex128 = LazyTensor.of_array(np.zeros(2, np.complex128))
+        return [*super().refused_trees(), ({"x": complex128}, DtypeRefusedError)]
+
+
+def file_of(tmp_path, header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def entry(dtype="U8", shape=(1,), offsets=(0, 1)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+def test_the_real_library_reads_a_state_dict_under_its_own_names(tmp_path):
+    FORMAT.write(flat_tree(), tmp_path / "x.safetensors")
+    found = safetensors.numpy.load_file(tmp_path / "x.safetensors")
+    assert {name: array.tobytes() for name, array in found.items()} == {
+        name: tensor.numpy().tobytes() for name, tensor in flat_tree().items()
+    }
+
+
+def test_the_real_library_reads_every_tensor_of_a_training_checkpoint(tmp_path):
+    tree = rich_tree([row for row in HELD if row.numpy.isbuiltin == 1])
+    FORMAT.write(tree, tmp_path / "x.safetensors")
+    found = safetensors.numpy.load_file(tmp_path / "x.safetensors")
+    assert found["model/dtypes/float64"].tobytes() == tree["model"]["dtypes"]["float64"].numpy().tobytes()
+    assert found["optimizer/state/0/step"].shape == (3, 2, 5)
+
+
+def test_a_file_of_the_real_library_is_read_and_mapped(tmp_path):
+    arrays = {row.name: np.arange(6).reshape(2, 3).astype(row.numpy) for row in HELD if row.numpy.isbuiltin == 1}
+    safetensors.numpy.save_file(arrays, tmp_path / "x.safetensors", metadata={"format": "pt"})
+    found = FORMAT.read(tmp_path / "x.safetensors")
+    assert found.keys() == arrays.keys()
+    assert all(tensor.extent is not None and tensor.digest is None for tensor in found.values())
+    assert all(np.array_equal(found[name].numpy(), array) for name, array in arrays.items())
+    assert FORMAT.read_metadata(tmp_path / "x.safetensors") == {"format": "pt"}
+
+
+def test_torch_reads_every_dtype_it_has(tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file  # needs torch
+
+    rows = [row for row in HELD if hasattr(torch, row.torch)]
+    tree = rich_tree(rows)["model"]["dtypes"]
+    FORMAT.write(tree, tmp_path / "x.safetensors")
+    found = load_file(tmp_path / "x.safetensors")
+    assert {name: str(tensor.dtype) for name, tensor in found.items()} == {
+        row.name: f"torch.{row.torch}" for row in rows
+    }
+    assert all(
+        found[name].contiguous().view(torch.uint8).numpy().tobytes() == tensor.numpy().tobytes()
+        for name, tensor in tree.items()
+    )
+
+
+def test_the_header_keeps_the_tensors_order_and_the_data_their_alignment(tmp_path):
+    tree = {name: LazyTensor.of_array(np.ones(3, name)) for name in ("uint8", "float64", "float16", "float32")}
+    FORMAT.write(tree, tmp_path / "x.safetensors")
+    found = FORMAT.read(tmp_path / "x.safetensors")
+    assert list(found) == list(tree)
+    assert all(tensor.extent.offset % tensor.dtype.itemsize == 0 for tensor in found.values())
+    assert struct.unpack("<Q", (tmp_path / "x.safetensors").read_bytes()[:8])[0] % 8 == 0
+
+
+def test_digests_are_those_of_the_bytes(tmp_path):
+    FORMAT.write(flat_tree(), tmp_path / "x.safetensors")
+    found = FORMAT.read(tmp_path / "x.safetensors")
+    assert {name: tensor.digest for name, tensor in found.items()} == {
+        name: digest_of(tensor.numpy()) for name, tensor in flat_tree().items()
+    }
+
+
+def test_no_format_is_invented_but_the_users_metadata_comes_back(tmp_path):
+    FORMAT.write(flat_tree(), tmp_path / "plain")
+    FORMAT.write_with_metadata(flat_tree(), tmp_path / "told", {"format": "pt", "Ü": "☃"})
+    assert FORMAT.read_metadata(tmp_path / "plain") == {}
+    assert FORMAT.read_metadata(tmp_path / "told") == {"format": "pt", "Ü": "☃"}
+    assert_trees_equal(FORMAT.read(tmp_path / "told"), flat_tree())
+
+
+def test_metadata_under_this_librarys_own_key_is_refused_before_a_byte_is_written(tmp_path):
+    with pytest.raises(KeyRefusedError, match="multiframe_ckpt"):
+        FORMAT.write_with_metadata(flat_tree(), tmp_path / "x", {"multiframe_ckpt": "x"})
+    assert not (tmp_path / "x").exists()
+
+
+def test_names_the_real_library_refuses_lie_under_neutral_ones(tmp_path):
+    tree = {"\ud800": LazyTensor.of_array(np.ones(1)), "__metadata__": LazyTensor.of_array(np.zeros(2))}
+    FORMAT.write(tree, tmp_path / "x")
+    assert sorted(safetensors.numpy.load_file(tmp_path / "x")) == ["tensor_0", "tensor_1"]
+    assert_trees_equal(FORMAT.read(tmp_path / "x"), tree)
+
+
+def test_complex128_is_refused_with_the_way_out():
+    with pytest.raises(DtypeRefusedError, match=r"w: found dtype complex128.*--to hdf5"):
+        FORMAT.plan({"w": LazyTensor.of_array(np.zeros(1, np.complex128))})
+
+
+def test_a_header_past_the_cap_is_refused(monkeypatch):
+    monkeypatch.setattr(module, "HEADER_CAP", 1000)
+    with pytest.raises(ValueRefusedError, match="at most 1000"):
+        FORMAT.plan({"notes": "x" * 1000})
+
+
+def test_views_of_one_storage_are_told_of():
+    storage = LazyTensor.of_array(np.zeros(8, np.uint8))
+    parts = {name: LazyTensor(storage.dtype, (size,), storage.source, alias="s") for name, size in (("a", 8), ("b", 4))}
+    assert FORMAT.plan(parts).lost_ties == (("a", "b"),)
+
+
+def test_ties_are_written_twice_and_told_of():
+    assert FORMAT.plan(flat_tree()).duplicated == (("z.weight", "a.weight"),)
+
+
+def test_a_file_that_another_tool_changed_but_whose_notes_it_kept_is_told_of(tmp_path):
+    FORMAT.write(flat_tree(), tmp_path / "x")
+    with safetensors.safe_open(tmp_path / "x", "np") as file:
+        metadata = file.metadata()
+    safetensors.numpy.save_file({"z.weight": np.zeros(3)}, tmp_path / "y", metadata=metadata)
+    with pytest.raises(DamagedError, match="another tool"):
+        FORMAT.read(tmp_path / "y")
+
+
+@pytest.mark.parametrize(
+    ("header", "data"),
+    [
+        (b"[]", b""),
+        (b' {"a": 1}', b""),
+        (b"{", b""),
+        (b'{"a": NaN}', b""),
+        (b"{" + b'"a": {' * 50_000, b""),
+        (b'{"a": {"dtype":"U8","shape":[1],"data_offsets":[0,1]}, "a": {}}', b"\x00"),
+        ({"__metadata__": {"a": 1}}, b""),
+        ({"__metadata__": []}, b""),
+        ({"a": []}, b""),
+        ({"a": {"dtype": "U8", "shape": [1]}}, b""),
+        ({"a": entry() | {"more": 1}}, b"\x00"),
+        ({"a": entry("F4")}, b"\x00"),
+        ({"a": entry(["U8"])}, b"\x00"),
+        ({"a": entry(shape=[-1])}, b"\x00"),
+        ({"a": entry(shape=[True])}, b"\x00"),
+        ({"a": entry(shape=[1.0])}, b"\x00"),
+        ({"a": entry(shape=[2**32, 2**32])}, b"\x00"),
+        ({"a": entry(shape=[0, 2**62, 8], offsets=[0, 0])}, b""),
+        ({"a": entry(shape=[1] * 100)}, b"\x00"),
+        ({"a": entry(shape=[2])}, b"\x00\x00"),
+        ({"a": entry(offsets=[1, 2])}, b"\x00\x00"),
+        ({"a": entry(offsets=[1, 0])}, b"\x00"),
+        ({"a": entry(offsets=[0])}, b"\x00"),
+        ({"a": entry(offsets=[0, 1, 2])}, b"\x00"),
+        ({"a": entry(), "b": entry(offsets=[2, 3])}, b"\x00" * 3),
+        ({"a": entry(), "b": entry(offsets=[0, 1])}, b"\x00"),
+        ({"a": entry()}, b""),
+        ({"a": entry()}, b"\x00\x00"),
+    ],
+)
+def test_a_hostile_header_is_a_format_error(tmp_path, header, data):
+    with pytest.raises(FormatError):
+        FORMAT.read(file_of(tmp_path, header, data))
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 100_000_001, 2**63, 2**64 - 1])
+def test_a_header_length_that_lies_is_a_format_error(tmp_path, length):
+    (tmp_path / "x").write_bytes(struct.pack("<Q", length) + b"{}")
+    with pytest.raises(FormatError):
+        FORMAT.read(tmp_path / "x")
