@@ -7,6 +7,7 @@ tensors' names and nothing else. Nothing is ever unpickled. docs/formats/npz.md 
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -171,7 +172,9 @@ def _text(archive: MappedArchive, name: str, header: ArrayHeader, where: str) ->
     _require_size(archive, name, header, where)
     if not 0 < header.nbytes <= _TEXT_CAP:
         raise FormatError(f"{where}: found text of {header.nbytes} bytes, expected 1 to {_TEXT_CAP}; save it elsewhere")
-    try:
-        return _array(archive, name, header).tolist()
-    except (ValueError, SystemError):
-        raise DamagedError(f"{where}: found code points that no text has; fetch the file again") from None
+    array = _array(archive, name, header)
+    if header.dtype.kind == "U":
+        code_points = np.ascontiguousarray(array).reshape(-1).view(header.dtype.byteorder + "u4")
+        if int(code_points.max()) > sys.maxunicode:  # NumPy would make text of them that Python cannot hold
+            raise DamagedError(f"{where}: found code points that no text has; fetch the file again")
+    return array.tolist()
