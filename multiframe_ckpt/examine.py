@@ -193,4 +193,8 @@ def _bits(array: np.ndarray) -> np.ndarray:
 
 
 def _say(value: Any) -> str:
-    return f"{value.dtype.name} {value.shape}" if isinstance(value, LazyTensor) else repr(value)[:80]
+    if isinstance(value, LazyTensor):
+        return f"{value.dtype.name} {value.shape}"
+    # Python may refuse to spell integers of more than 640 digits (sys.int_info), but never in base 16.
+    huge = isinstance(value, int) and value.bit_length() > 2_000
+    return (hex(value) if huge else repr(value))[:80]
