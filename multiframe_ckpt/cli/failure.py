@@ -23,7 +23,8 @@ class Status(IntEnum):
 
 #: Error number → what was found, what was expected, what to do.
 _SYSTEM = {
-    errno.ENOENT: ("nothing there", "a checkpoint", "check the path"),
+    errno.ENOENT: ("nothing there", "a path that exists", "check it"),
+    errno.EEXIST: ("something there already", "a free path, in folders", "choose another"),
     errno.EACCES: ("no permission", "one to read or write it", "see its owner and mode with: ls -ld"),
     errno.EPERM: ("no permission", "one to read or write it", "see its owner and mode with: ls -ld"),
     errno.ENOSPC: ("no room left on the disk", "room for all of it", "free some, or choose another disk"),

@@ -39,7 +39,7 @@ __all__ = [
 
 _NARROWEST_FOLD = 20
 _UNITS = ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB"))
-_LONGEST_DECIMAL = 10_000  # bits; Python refuses to spell longer integers in decimal (sys.set_int_max_str_digits)
+_LONGEST_DECIMAL = 2_000  # bits: Python may refuse to spell integers of more than 640 digits (int_info)
 
 
 @dataclass(frozen=True, slots=True)

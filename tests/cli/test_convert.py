@@ -1,0 +1,160 @@
+"""convert, from the command line: what it writes, what it says, and what it leaves alone."""
+
+import json
+import resource
+import signal
+import zipfile
+
+import numpy as np
+import pytest
+
+import multiframe_ckpt as mfc
+
+
+def document(result):
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_a_torch_file_becomes_a_oneflow_directory_and_comes_back_equal(run, model):
+    assert run("convert", model, "folder").exit_code == 0
+    assert run("convert", "folder", "back.pth").exit_code == 0
+    assert run("diff", model, "back.pth").exit_code == 0
+
+
+def test_the_report_names_both_files_and_formats_and_says_lossless(run, model):
+    said = run("convert", "model.pth", "folder").stdout
+    assert "converted model.pth (torch) to folder (oneflow)" in said
+    assert "2 tensors, 60 B" in said
+    assert "\nlossless:" in said
+
+
+def test_renaming_is_reported_and_done(run, model):
+    said = run("convert", model, "folder", "--rename", "module.*=*").stdout
+    assert "renamed (2):\n  module.l1.weight -> l1.weight\n" in said
+    assert list(mfc.open("folder").tensors()) == ["l1.weight", "l1.bias"]
+
+
+def test_rename_include_and_exclude_may_be_repeated(run, training):
+    globs = ["--include", "model*", "--include", "opt*", "--exclude", "*.bias", "--exclude", "opt*"]
+    said = document(run("convert", training, "a.pth", *globs, "--json"))
+    assert said["tensors"] == 1
+    assert said["excluded"] == ["model_state_dict/module.l1.bias", "optimizer_state_dict/state/0/exp_avg"]
+    rules = ["--rename", "*/module.l1.weight=*/w", "--rename", "*/module.l1.bias=*/b"]
+    said = document(run("convert", training, "b.pth", *rules, "--json"))
+    assert list(said["renamed"].values()) == ["model_state_dict/w", "model_state_dict/b"]
+
+
+def test_casting_is_reported_as_a_loss(run, model):
+    said = run("convert", model, "half.pth", "--dtype", "float16").stdout
+    assert "cast (2):\n  module.l1.weight to float16\n" in said
+    assert "not lossless: 2 cast" in said
+
+
+def test_weights_only_says_what_it_left_behind(run, training):
+    result = document(run("convert", training, "weights.pth", "--weights-only", "--json"))
+    assert result["lossless"] is False
+    assert "optimizer_state_dict/state/0/exp_avg" in result["excluded"]
+    assert "epoch" in result["excluded"]
+    assert list(mfc.open("weights.pth").tree) == ["module.l1.weight", "module.l1.bias"]
+
+
+def test_weights_only_of_a_bare_state_dict_is_lossless(run, model):
+    assert document(run("convert", model, "weights.pth", "--weights-only", "--json"))["lossless"] is True
+
+
+def test_widened_and_tied_tensors_are_reported_as_no_loss(run, tmp_path):
+    tied = np.ones(3, np.float32)
+    brain = mfc.LazyTensor.of_array(np.ones(2, mfc.dtypes.dtype_named("bfloat16").numpy))
+    shared = mfc.LazyTensor.of_array(tied, alias="tied")
+    mfc.Checkpoint({"a": shared, "b": shared, "bf": brain}).save(tmp_path / "tied.pth")
+    said = run("convert", "tied.pth", "folder").stdout
+    assert "widened (1), as oneflow needs; the way back is exact:\n  bf to float32\n" in said
+    assert "tied (1), written once each; they come back tied:\n  a = b\n" in said
+    assert "\nlossless:" in said
+
+
+def test_long_lists_are_cut_and_say_where_all_of_them_are(run, tmp_path):
+    mfc.save({f"layer{i}": np.ones(1, np.float32) for i in range(30)}, tmp_path / "many.pth")
+    said = run("convert", "many.pth", "half.pth", "--dtype", "float16").stdout
+    assert "... and 20 more; --json lists them all" in said
+
+
+def test_a_dry_run_reports_and_writes_nothing(run, model, listing):
+    said = run("convert", "model.pth", "folder", "--dry-run").stdout
+    assert "would convert model.pth" in said
+    assert "nothing was written" in said
+    assert listing() == ["model.pth"]
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(run, model, listing):
+    (model.parent / "folder").mkdir()
+    assert run("convert", "model.pth", "folder", "--dry-run").exit_code == 2
+
+
+def test_an_existing_target_is_left_alone_and_the_way_out_named(run, model):
+    target = model.with_name("other.pth")
+    target.write_bytes(b"precious")
+    result = run("convert", model, target)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--overwrite" in result.stderr
+    assert target.read_bytes() == b"precious"
+
+
+def test_an_existing_target_is_replaced_when_asked(run, model):
+    model.with_name("other.pth").write_bytes(b"old")
+    assert run("convert", model, "other.pth", "--overwrite").exit_code == 0
+    assert run("diff", model, "other.pth").exit_code == 0
+
+
+def test_a_damaged_source_leaves_nothing_behind(run, flipped, listing):
+    before = listing()
+    result = run("convert", flipped, "folder")
+    assert result.exit_code == 1
+    assert listing() == before
+
+
+@pytest.mark.parametrize("target", ["folder", "big.pth"])
+def test_a_write_that_fails_half_way_leaves_nothing_behind_and_names_the_target(tmp_path, spawn, listing, target):
+    mfc.save({"w": np.ones(100_000, np.float32)}, tmp_path / "model.pth")
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    result = spawn("convert", "model.pth", target, preexec_fn=limit)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {target}: found ")
+    assert result.stderr.count("\n") == 1
+    assert listing() == ["model.pth"]
+
+
+@pytest.fixture
+def inert(tmp_path):
+    """A torch file that holds an object of a class nobody has."""
+    pickled = b"\x80\x02}X\x08\x00\x00\x00callbackclightning\nCallback\n)\x81}X\x04\x00\x00\x00bestK\x01sbs."
+    with zipfile.ZipFile(tmp_path / "inert.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+    return tmp_path / "inert.pth"
+
+
+def test_objects_of_unknown_types_are_refused_with_the_option_that_lets_them_pass(run, inert):
+    result = run("convert", inert, "out.pth")
+    assert result.exit_code == 2
+    assert "lightning.Callback" in result.stderr
+    assert "--allow-inert" in result.stderr
+
+
+def test_objects_that_were_let_pass_are_reported_as_a_loss(run, inert):
+    said = run("convert", inert, "out.pth", "--allow-inert").stdout
+    assert "of unknown type (1), written as plain dicts:\n  callback: lightning.Callback\n" in said
+    assert "not lossless: 1 of unknown type" in said
+
+
+def test_an_unfinished_directory_is_refused_with_the_option_that_looks_anyway(run, model):
+    run("convert", model, "folder")
+    model.with_name("folder").joinpath("snapshot_done").unlink()
+    result = run("convert", "folder", "back.pth")
+    assert result.exit_code == 2
+    assert "--allow-incomplete" in result.stderr
+    assert run("convert", "folder", "back.pth", "--allow-incomplete").exit_code == 0
