@@ -1,9 +1,280 @@
 """hdf5: the contract, h5py as oracle, files that lead elsewhere."""
 
+import h5py
+import numpy as np
+import pytest
+
+from multiframe_ckpt.dtypes import DTYPES, dtype_named
+from multiframe_ckpt.errors import DamagedError, FormatError, UnsafeError, ValueRefusedError
 from multiframe_ckpt.formats.hdf5 import Hdf5Format
-from multiframe_ckpt.testing import FormatContract
+from multiframe_ckpt.tensor import LazyTensor
+from multiframe_ckpt.testing import FormatContract, assert_trees_equal, flat_tree, rich_tree
+from multiframe_ckpt.tree import MAX_DEPTH, tensors_of
+
+FORMAT = Hdf5Format()
+NATIVE = [row for row in DTYPES if row.numpy.isbuiltin == 1]
 
 
 class TestContract(FormatContract):
-    format = Hdf5Format()
+    format = FORMAT
     notices_every_flip = True
+
+    def refused_trees(self):
+        deep = LazyTensor(dtype_named("uint8"), (1,) * 33, lambda: np.zeros(1))
+        return [*super().refused_trees(), ({"x": deep}, ValueRefusedError)]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "x.h5"
+
+
+def test_h5py_reads_a_state_dict_under_its_own_names(path):
+    FORMAT.write(flat_tree(), path)
+    with h5py.File(path) as file:
+        assert list(file) == list(flat_tree())
+        assert all(file[name][()].tobytes() == tensor.numpy().tobytes() for name, tensor in flat_tree().items())
+
+
+def test_h5py_reads_every_tensor_of_a_training_checkpoint(path):
+    tree = rich_tree()
+    FORMAT.write(tree, path)
+    with h5py.File(path) as file:
+        for name, tensor in tree["model"]["dtypes"].items():
+            dataset = file[f"model/dtypes/{name}"]
+            assert dataset[()].tobytes() == tensor.numpy().tobytes()
+            assert dataset.attrs.get("dtype", str(dataset.dtype)) == name
+        assert "step" in file["optimizer/state/0"]
+
+
+def test_tied_tensors_are_one_dataset_under_two_names(path):
+    FORMAT.write(flat_tree(), path)
+    assert FORMAT.plan(flat_tree()).duplicated == ()
+    with h5py.File(path) as file:
+        assert file["z.weight"] == file["a.weight"]
+
+
+def test_plain_values_past_the_64_kilobytes_of_usual_attributes_come_back(path):
+    tree = {"notes": "x" * 3_000_000, **flat_tree()}
+    FORMAT.write(tree, path)
+    assert_trees_equal(FORMAT.read(path), tree)
+
+
+def test_large_datasets_are_mapped_aligned(path):
+    FORMAT.write({name: LazyTensor.of_array(np.ones(1000, name)) for name in ("uint8", "float64", "complex128")}, path)
+    assert all(tensor.extent.offset % 64 == 0 for tensor in FORMAT.read(path).values())
+
+
+def test_a_tensor_on_the_way_to_another_leaves_both_readable(path):
+    one = LazyTensor.of_array(np.ones(1))
+    two = LazyTensor.of_array(np.zeros(2))
+    for number, tree in enumerate(
+        [{1: one, "1": {"b": two}}, {"a": one, "a/b": two}, {"a/b": {"tensor_0": one}, "x/": two}]
+    ):
+        FORMAT.write(tree, path.with_name(str(number)))
+        assert_trees_equal(FORMAT.read(path.with_name(str(number))), tree)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a//b", "/a", "a/", "a\x00b", "\ud800", "x" * 2000])
+def test_a_name_that_hdf5_cannot_hold_lies_under_a_neutral_one(path, name):
+    tree = {name: LazyTensor.of_array(np.ones(2))}
+    FORMAT.write(tree, path)
+    with h5py.File(path) as file:
+        assert list(file) == ["tensor_0"]
+    assert_trees_equal(FORMAT.read(path), tree)
+
+
+def test_metadata_are_root_attributes_of_text(path):
+    FORMAT.write_with_metadata(flat_tree(), path, {"backend": "x", "long": "y" * 100_000})
+    assert FORMAT.read_metadata(path) == {"backend": "x", "long": "y" * 100_000}
+    with h5py.File(path) as file:
+        assert file.attrs["backend"] == "x"
+
+
+@pytest.mark.parametrize("metadata", [{"": "x"}, {"x": "\x00"}, {"\x00": "x"}])
+def test_metadata_that_an_attribute_cannot_hold_is_refused_before_anything_is_written(path, metadata):
+    with pytest.raises(ValueRefusedError):
+        FORMAT.write_with_metadata({}, path, metadata)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_a_file_of_h5py_is_read_bit_for_bit(path, libver):
+    arrays = {row.name: (np.arange(24) % 2).reshape(2, 3, 4).astype(row.numpy) for row in NATIVE}
+    arrays |= {"0-d": np.array(3.5), "empty": np.zeros((0, 3)), "big": np.arange(5, dtype=">f4")}
+    with h5py.File(path, "w", libver=libver) as file:
+        for name, array in arrays.items():
+            file[f"group/{name}"] = array
+        for name, array in arrays.items():
+            if array.size > 1:
+                file.create_dataset(f"packed/{name}", data=array, chunks=True, compression="gzip", shuffle=True)
+    found = tensors_of(FORMAT.read(path))
+    for key, tensor in found.items():
+        array = arrays[key.split("/")[1]]
+        assert tensor.numpy().tobytes() == array.astype(array.dtype.newbyteorder("=")).tobytes()
+        assert tensor.shape == array.shape
+    assert found["group/float32"].extent is not None
+    assert found["packed/float32"].extent is None
+    assert found["group/big"].extent is None
+
+
+def test_a_keras_like_file_is_nested_dicts_with_text_as_plain_values(path):
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = "3"
+        file["layers/dense/vars/0"] = np.ones((2, 3), np.float32)
+        file["layers/none"] = h5py.Empty("f4")
+        file["config"] = '{"units": 3}'
+        file["names"] = np.array([b"a", b"bc"])
+        file["texts"] = np.array([["ü"]], dtype=h5py.string_dtype())
+        file.create_group("empty")
+        file["type"] = np.dtype("f4")
+    found = FORMAT.read(path)
+    assert found["layers"]["dense"]["vars"]["0"].shape == (2, 3)
+    assert found["layers"]["none"] is None
+    assert found["empty"] == {}
+    assert (found["config"], found["names"], found["texts"]) == ('{"units": 3}', ["a", "bc"], [["ü"]])
+    assert "type" not in found
+    assert FORMAT.read_metadata(path) == {"keras_version": "3"}
+
+
+def test_hard_links_of_others_are_ties(path):
+    with h5py.File(path, "w") as file:
+        file["a"] = np.ones(3)
+        file["g/b"] = file["a"]
+        file["c"] = np.ones(3)
+    found = tensors_of(FORMAT.read(path))
+    assert found["a"].identity == found["g/b"].identity != found["c"].identity
+
+
+def test_a_file_behind_a_user_block_is_found_and_read(path):
+    with h5py.File(path, "w", userblock_size=1024) as file:
+        file["a"] = np.arange(3)
+    assert FORMAT.sniff(path)
+    assert FORMAT.read(path)["a"].numpy().tolist() == [0, 1, 2]
+
+
+def test_an_attribute_called_dtype_means_something_only_where_this_library_would_have_put_it(path):
+    with h5py.File(path, "w") as file:
+        for name, array, value in [
+            ("bits", np.array([0x3F80], np.uint16), "bfloat16"),
+            ("other size", np.zeros(2, np.uint8), "bfloat16"),
+            ("other word", np.zeros(2, np.uint16), "half"),
+            ("other type", np.zeros(2, np.uint16), 3),
+        ]:
+            file[name] = array
+            file[name].attrs["dtype"] = value
+    found = {name: tensor.dtype.name for name, tensor in FORMAT.read(path).items()}
+    assert found == {"bits": "bfloat16", "other size": "uint8", "other word": "uint16", "other type": "uint16"}
+    assert float(FORMAT.read(path)["bits"].numpy()[0]) == 1.0
+
+
+def soft_link(file, outside):
+    file["x"] = h5py.SoftLink("/elsewhere")
+
+
+def external_link(file, outside):
+    file["x"] = h5py.ExternalLink(str(outside), "/secret")
+
+
+def virtual_dataset(file, outside):
+    layout = h5py.VirtualLayout((3,), np.float64)
+    layout[:] = h5py.VirtualSource(str(outside), "secret", (3,))
+    file.create_virtual_dataset("x", layout)
+
+
+def external_storage(file, outside):
+    file.create_dataset("x", (3,), np.float64, external=[(str(outside), 0, 24)])
+
+
+def group_cycle(file, outside):
+    file.create_group("x")["up"] = file["/"]
+
+
+def group_twice(file, outside):
+    file["y"] = file.create_group("x")
+
+
+def too_deep(file, outside):
+    file.create_group("/".join("x" * (MAX_DEPTH + 2)))
+
+
+def sparse_bomb(file, outside):
+    file.create_dataset("x", (2**50,), np.uint8, chunks=(1024,))
+
+
+def never_written(file, outside):
+    file.create_dataset("x", (2**50,), np.uint8)
+
+
+def large_chunk(file, outside):
+    file.create_dataset("x", (1,), np.uint8, maxshape=(None,), chunks=(2**31,))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(soft_link, external_link, virtual_dataset, external_storage, group_cycle, group_twice),
+        *(too_deep, sparse_bomb, never_written, large_chunk),
+    ],
+)
+def test_what_leads_elsewhere_or_claims_more_than_it_holds_is_refused_by_name(path, make):
+    outside = path.with_name("outside.h5")
+    with h5py.File(outside, "w") as file:
+        file["secret"] = np.arange(3.0)
+    with h5py.File(path, "w") as file:
+        make(file, outside)
+    with pytest.raises(UnsafeError, match="/x"):
+        FORMAT.read(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.zeros(2, [("a", "f4"), ("b", "i4")]),
+        np.array([b"ab"], "V2"),
+        np.array(1, h5py.ref_dtype),
+    ],
+    ids=["compound", "opaque", "reference"],
+)
+def test_a_type_that_is_no_tensor_is_a_format_error(path, value):
+    with h5py.File(path, "w") as file:
+        file["fine"] = np.ones(1)
+        file["odd"] = file.ref if value.dtype == h5py.ref_dtype else value
+    with pytest.raises(FormatError, match="/odd"):
+        FORMAT.read(path)
+
+
+def test_text_that_is_not_utf8_is_a_format_error(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=b"\xff\xfe", dtype=h5py.string_dtype())
+    with pytest.raises(FormatError, match="/x"):
+        FORMAT.read(path)
+
+
+def test_texts_that_lie_on_one_another_are_not_expanded_without_end(path, monkeypatch):
+    monkeypatch.setattr("multiframe_ckpt.formats.hdf5_read._TEXT_CAP", 100)
+    with h5py.File(path, "w") as file:
+        file["x"] = ["y" * 60] * 2
+    with pytest.raises(UnsafeError, match="text past 100"):
+        FORMAT.read(path)
+
+
+def test_a_document_that_is_not_bytes_is_damage(path):
+    with h5py.File(path, "w") as file:
+        file.attrs["multiframe_ckpt"] = "text"
+    with pytest.raises(DamagedError, match="multiframe_ckpt"):
+        FORMAT.read(path)
+
+
+def test_a_dataset_of_another_filter_fails_when_it_is_read_not_before(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.arange(1000), chunks=True, compression="gzip", fletcher32=True)
+        file.create_dataset("y", data=np.arange(3))
+    blob = bytearray(path.read_bytes())
+    at = blob.index(b"deflate")
+    blob[at - 8 : at - 6] = (32000).to_bytes(2, "little")
+    path.write_bytes(blob)
+    found = FORMAT.read(path)
+    assert found["y"].numpy().tolist() == [0, 1, 2]
+    with pytest.raises(DamagedError, match="/x"):
+        found["x"].numpy()
