@@ -86,7 +86,9 @@ def capture(run: LiveRun, *, backend: str | None = None) -> tuple[Tree, Backend]
 def _extra(owner: Backend, extra: Mapping[str, Any], tree: Mapping[str, Tree]) -> dict[str, Tree]:
     taken = sorted(set(extra) & set(tree))
     if taken:
-        raise ValueRefusedError(f"extra: found the entry {taken[0]!r}, expected a name the checkpoint does not use itself")
+        raise ValueRefusedError(
+            f"extra: found the entry {taken[0]!r}, expected a name the checkpoint does not use itself"
+        )
     found: dict[str, Tree] = owner.to_tree(dict(extra))
     return found
 

@@ -15,15 +15,15 @@ from .errors import TargetExistsError, ValueRefusedError
 from .formats import format_at, format_for, format_named, refuse_foreign
 from .formats.base import Describing, Format, HoldsMetadata, ReadOptions, WritePlan
 from .progress import OnProgress, silent
+from .restore import RestoreReport, ResumeCheck, check_resume, restore
 from .storage.atomic import staged
 from .storage.integrity import checked
 from .tensor import LazyTensor
+from .training import weights_path
 from .tree import Tree, map_leaves, plain_inert, tensors_of
 
-__all__ = ["WEIGHT_KEYS", "Checkpoint", "load", "open", "save", "weights_path"]
+__all__ = ["Checkpoint", "load", "open", "save"]
 
-#: Where training checkpoints keep the weights, the usual name first. Lightning says state_dict.
-WEIGHT_KEYS = ("model_state_dict", "state_dict", "model_state", "model", "net", "network", "weights")
 _BACKEND_OF_FRAMEWORK = {"PyTorch": "torch", "OneFlow": "oneflow"}
 
 
@@ -70,7 +70,9 @@ class Checkpoint:
             owner = backend_named(backend) if backend else backend_of(obj)
             return cls(owner.to_tree(obj), {"backend": owner.name})
         if obj is not None:
-            raise ValueRefusedError(f"Checkpoint.of: found both a {type(obj).__name__} and parts of a run, expected one")
+            raise ValueRefusedError(
+                f"Checkpoint.of: found both a {type(obj).__name__} and parts of a run, expected one"
+            )
         tree, owner = capture(run, backend=backend)
         return cls(tree, {"backend": owner.name})
 
@@ -183,19 +185,37 @@ class Checkpoint:
         is_module = hasattr(target, "state_dict") and hasattr(target, "parameters")
         return backend.load_into(target, self.weights() if is_module else self.tree, strict=strict)
 
+    def restore(
+        self,
+        *,
+        model: object = None,
+        optimizer: object = None,
+        scheduler: object = None,
+        scaler: object = None,
+        rng: bool = True,
+        strict: bool = True,
+    ) -> RestoreReport:
+        """Loads a training run into live objects, in place, and says what was restored and what was not.
 
-def weights_path(tree: Tree) -> str | None:
-    """Gives the key under which a training checkpoint keeps its state dict, or None where the tree is one itself.
-
-    Raises ValueRefusedError for a tree that holds no tensor.
-    """
-    if not tensors_of(tree):
-        raise ValueRefusedError(
-            "found no tensor in the checkpoint, expected weights; see it with: multiframe-ckpt inspect"
+        The parts are found under our own names, Lightning's, and the usual ones of programs written by hand. Optimizer
+        and scheduler may be of the other framework: their state is translated. Build them all first, then restore them
+        in one call. With ``strict`` any difference is a MismatchError, and what cannot cross a ValueRefusedError, and
+        nothing is touched. A part that the checkpoint lacks starts fresh, with a CheckpointWarning. ``rng`` sets the
+        random generators of Python, NumPy and the framework.
+        """
+        return restore(
+            self.tree, model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler, rng=rng, strict=strict
         )
-    if not isinstance(tree, Mapping) or any(isinstance(leaf, LazyTensor) for leaf in tree.values()):
-        return None
-    return next((key for key in WEIGHT_KEYS if isinstance(tree.get(key), Mapping) and tensors_of(tree[key])), None)
+
+    def resume_check(
+        self, *, model: object = None, optimizer: object = None, scheduler: object = None, strict: bool = True
+    ) -> ResumeCheck:
+        """Says whether live objects stand exactly where the checkpoint says: call it after restoring, before training.
+
+        Catches the resume that seems to work but left the optimizer cold, or a scheduler built too late that reset the
+        learning rate. With ``strict`` anything of the kind is a MismatchError.
+        """
+        return check_resume(self.tree, model=model, optimizer=optimizer, scheduler=scheduler, strict=strict)
 
 
 def save(

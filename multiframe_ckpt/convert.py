@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint import Checkpoint, weights_path
+from .checkpoint import Checkpoint
 from .dtypes import DType, dtype_named
 from .errors import DtypeRefusedError, KeyRefusedError
 from .formats import format_for, format_named
@@ -20,6 +20,7 @@ from .formats.base import HoldsMetadata
 from .keymap import parse_rename, renamed, select
 from .progress import OnProgress, silent
 from .tensor import LazyTensor
+from .training import weights_path
 from .tree import Tree, join_key, leaves, map_leaves, moved, plain_inert, tensors_of, without
 
 __all__ = ["ConvertReport", "convert"]

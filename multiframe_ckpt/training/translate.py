@@ -1,0 +1,107 @@
+"""translate(): a whole training checkpoint from one framework's dialect to the other's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ValueRefusedError
+from ..tree import Path, Tree, join_key
+from .layout import Part, TrainingParts, find_parts
+from .optimizer_states import translated_optimizer
+from .optimizers import framework_of, is_optimizer_state, optimizer_dialect
+from .report import Notes, TranslateReport
+from .schedulers import is_scheduler_state, scheduler_dialect, translated_scheduler
+
+__all__ = ["translate"]
+
+_GONE = object()
+#: Parts of a random state that belong to Python or NumPy, and so mean the same beside either framework.
+_COMMON_RNG = {"python", "random", "numpy", "np"}
+
+
+def translate(
+    tree: Tree,
+    *,
+    to: str,
+    optimizer_class: str | None = None,
+    scheduler_class: str | None = None,
+    strict: bool = True,
+) -> tuple[Tree, TranslateReport]:
+    """Gives a checkpoint with its optimizers and schedulers in the dialect ``to``, and what crossed and what did not.
+
+    ``to`` is ``torch``, ``oneflow`` (0.9) or ``oneflow-0.8``. The model and everything else stay as they are; what only
+    the other framework can use (its random state, its gradient scaler) is left out by name. A tree without an optimizer
+    or scheduler of another dialect comes back unchanged. ``optimizer_class`` and ``scheduler_class`` name classes that
+    are not stored. What cannot cross is a ValueRefusedError, or with ``strict=False`` left out by name.
+    """
+    parts = find_parts(tree)
+    notes = Notes("")
+    changes: dict[Path, Tree] = {}
+    for part in parts.optimizers:
+        if not is_optimizer_state(part.tree) or optimizer_dialect(part.tree) != to:
+            name = optimizer_class or part.class_name
+            changes[part.path] = _tried(translated_optimizer, part, to, name, notes, strict=strict)
+    for part in parts.schedulers:
+        if not is_scheduler_state(part.tree) or scheduler_dialect(part.tree) != framework_of(to):
+            name = scheduler_class or part.class_name
+            changes[part.path] = _tried(translated_scheduler, part, framework_of(to), name, notes, strict=strict)
+    if not changes:
+        return tree, notes.report()
+    if _changes_framework(parts, to):
+        changes |= _left_behind(parts, notes)
+    return _rebuilt(tree, changes), notes.report()
+
+
+def _tried(translated: Any, part: Part, to: str, name: str | None, notes: Notes, *, strict: bool) -> Tree:
+    """Gives a translated part, or _GONE where it cannot cross and that is allowed."""
+    fresh = Notes(part.key)
+    try:
+        crossed = translated(part.tree, to=to, class_name=name, notes=fresh)
+    except ValueRefusedError as problem:
+        if strict:
+            raise
+        notes.left_out.append(str(problem))
+        return _GONE
+    notes.converted += fresh.converted
+    notes.left_out += fresh.left_out
+    notes.warnings += fresh.warnings
+    return crossed
+
+
+def _changes_framework(parts: TrainingParts, to: str) -> bool:
+    found = {framework_of(optimizer_dialect(part.tree)) for part in parts.optimizers if is_optimizer_state(part.tree)}
+    found |= {scheduler_dialect(part.tree) for part in parts.schedulers if is_scheduler_state(part.tree)}
+    return found != {framework_of(to)}
+
+
+def _left_behind(parts: TrainingParts, notes: Notes) -> dict[Path, Tree]:
+    """Gives the parts that only the framework they came from can use."""
+    gone: dict[Path, Tree] = {}
+    for part in parts.rng:
+        if isinstance(part.tree, Mapping):
+            paths = [(*part.path, name) for name in part.tree if str(name).lower() not in _COMMON_RNG]
+        else:
+            paths = [] if _COMMON_RNG & {*str(part.path[0]).lower().split("_")} - {"random"} else [part.path]
+        for path in paths:
+            gone[path] = _GONE
+            notes.left_out.append(f"{join_key(path)}: the random state of one framework means nothing to the other")
+    if parts.scaler is not None:
+        gone[parts.scaler.path] = _GONE
+        notes.left_out.append(f"{parts.scaler.key}: the other framework's gradient scaler keeps another state")
+    return gone
+
+
+def _rebuilt(node: Tree, changes: Mapping[Path, Tree]) -> Tree:
+    """Gives the tree with the changes; what they do not touch is the very same object. A list keeps its length."""
+    if () in changes:
+        return changes[()]
+    below: dict[Any, dict[Path, Tree]] = {}
+    for path, new in changes.items():
+        below.setdefault(path[0], {})[path[1:]] = new
+    items = node.items() if isinstance(node, Mapping) else enumerate(node)
+    rebuilt = {name: _rebuilt(child, below[name]) if name in below else child for name, child in items}
+    if isinstance(node, Mapping):
+        return {name: child for name, child in rebuilt.items() if child is not _GONE}
+    children = [None if child is _GONE else child for child in rebuilt.values()]
+    return children if isinstance(node, list) else tuple(children)
