@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import warnings
@@ -124,14 +123,17 @@ def test_whatever_goes_wrong_is_one_line(run, model, monkeypatch, problem, words
     assert words in one_line_of(run("inspect", model))
 
 
-def test_an_interrupt_is_130_and_one_line(run, model, monkeypatch):
-    def interrupt(*_, **__):
-        os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(look, "summarize", interrupt)
-    result = run("inspect", model)
-    assert result.exit_code == 130
-    assert result.stderr.strip().startswith("error: interrupted")
+def test_an_interrupt_is_130_and_one_line(model):
+    code = """
+import os, signal, sys
+from multiframe_ckpt.cli import look, main
+look.summarize = lambda checkpoint: os.kill(os.getpid(), signal.SIGINT)
+sys.argv = ["multiframe-ckpt", "inspect", "model.pth"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=model.parent, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.strip() == "error: interrupted; what was not finished was not kept"
 
 
 def test_a_warning_is_one_line_and_said_once(run, model, monkeypatch):
