@@ -89,7 +89,8 @@ def _texts(flat: np.ndarray, dtype: DType) -> list[str]:
         return ["true" if value else "false" for value in flat.tolist()]
     if dtype.kind == "int":
         return list(map(str, flat.tolist()))
-    wide = flat.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN: its bits are read below
+        wide = flat.astype(np.float64)
     odd = np.flatnonzero(~np.isfinite(wide))
     wide[odd] = 0
     texts = (
