@@ -76,8 +76,9 @@ class OneflowBackend(TensorBackend):
 
     def copy_into(self, target: Any, tensor: LazyTensor) -> None:
         """Copies into the tensor, whatever its strides, device and requires_grad."""
+        # From a copy of its own: OneFlow copies later, and the array may be memory that another framework trains on.
         with self._flow.no_grad():
-            target.copy_(self._over(np.require(tensor.numpy(), requirements=["C", "A", "W"]), tensor).to(target.device))
+            target.copy_(self._over(np.array(tensor.numpy(), order="C"), tensor).to(target.device))
 
     def parameters_of(self, optimizer: Any) -> list[Any]:
         """Gives the parameters of an optimizer: moments of another dtype would fail at its next step."""
