@@ -36,7 +36,7 @@ _BITS: dict[int, np.dtype] = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16)}
 
 
 class Hdf5Format:
-    """The layout of ``.h5`` and ``.hdf5`` files."""
+    """A dataset a tensor, and a group for each nesting."""
 
     name = "hdf5"
     suffixes = (".h5", ".hdf5")

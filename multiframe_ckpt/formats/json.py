@@ -47,7 +47,7 @@ _DIGEST = re.compile(r"xxh3:[0-9a-f]{32}")
 
 
 class JsonFormat:
-    """The layout of ``.json`` files."""
+    """Text for people and for any JSON reader; exact, and large."""
 
     name = "json"
     suffixes = (".json",)

@@ -38,7 +38,7 @@ _BITS = {row.itemsize: row for row in DTYPES if row.name in ("uint8", "uint16")}
 
 
 class NpzFormat:
-    """The layout of ``.npz`` files."""
+    """NumPy's archive of arrays; nothing is pickled."""
 
     name = "npz"
     suffixes = (".npz",)

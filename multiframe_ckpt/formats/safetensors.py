@@ -34,7 +34,7 @@ _BY_TAG = {row.safetensors: row for row in DTYPES if row.safetensors}
 
 
 class SafetensorsFormat:
-    """The layout of ``.safetensors`` files."""
+    """A JSON header and the bytes of the tensors behind it, as safetensors has them."""
 
     name = "safetensors"
     suffixes = (".safetensors",)
