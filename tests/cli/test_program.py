@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_without_a_verb_the_help_is_shown(run):
 
 def test_the_version_is_said(run):
     result = run("--version")
-    assert (result.exit_code, result.stdout) == (0, "multiframe-ckpt 0.1.0\n")
+    assert (result.exit_code, result.stdout) == (0, f"multiframe-ckpt {version('multiframe-ckpt')}\n")
 
 
 @pytest.mark.parametrize("verb", EVERY_VERB, ids=lambda verb: verb[0])
