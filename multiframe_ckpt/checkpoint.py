@@ -18,6 +18,7 @@ from .progress import OnProgress, silent
 from .restore import RestoreReport, ResumeCheck, check_resume, restore
 from .storage.atomic import staged
 from .storage.integrity import checked
+from .storage.room import bytes_needed, require_room
 from .tensor import LazyTensor
 from .training import weights_path
 from .tree import Tree, map_leaves, plain_inert, tensors_of
@@ -123,12 +124,14 @@ class Checkpoint:
         The format is named, or the one the suffix asks for, or for a path without suffix ``oneflow``. Values that the
         source's digests do not match are a DamagedError, and what the format cannot hold is a RefusedError; in both
         cases, as after any failure, what was at ``path`` is still there. An existing path is a TargetExistsError
-        unless ``overwrite``; a folder that holds anything but a checkpoint is never replaced.
+        unless ``overwrite``; a folder that holds anything but a checkpoint is never replaced. A disk that cannot hold it
+        is a NoRoomError before anything is written.
         """
         path = Path(path)
         layout = format_named(format) if format else format_for(path)
         tree, plan = self.prepared(layout)
         self.require_free(path, overwrite=overwrite)
+        self.require_room(path, plan)
         with staged(path, overwrite=overwrite) as fresh:
             if isinstance(layout, HoldsMetadata):
                 metadata = self.meta.get("metadata") or {}
@@ -160,6 +163,11 @@ class Checkpoint:
             )
         if path.is_dir():
             refuse_foreign(path)
+
+    def require_room(self, path: Path, plan: WritePlan) -> None:
+        """Raises NoRoomError where the disk of ``path`` cannot hold the tensors, written as the plan says."""
+        apart = (*plan.duplicated, *plan.lost_ties)
+        require_room(path, bytes_needed(self.tensors(), widened=plan.widened, written_apart=apart))
 
     def to(self, backend: str | None = None, *, device: str | None = None) -> Any:
         """Gives the checkpoint as live objects of a framework, read now, every dtype unchanged.

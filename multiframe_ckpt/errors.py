@@ -13,7 +13,10 @@
     ├── MismatchError (ValueError)            a strict load whose keys, shapes or dtypes differ
     ├── UnknownNameError (LookupError)        a format or backend nobody registered
     ├── UnavailableError (ImportError)        a backend whose framework is absent or broken
-    └── TargetExistsError (FileExistsError)   a target that would be overwritten unasked
+    ├── TargetExistsError (FileExistsError)   a target that would be overwritten unasked
+    ├── NoRoomError (OSError, ENOSPC)         a disk with too little room for a save
+    ├── LinkRefusedError (OSError, ENOTSUP)   a file system without the links a pointer needs
+    └── NotTrainedError (FileNotFoundError)   a test of a model that was never trained and saved
 
     CheckpointWarning (UserWarning)           something odd that does not stop the work
 
@@ -22,6 +25,8 @@ A message names the file or key, what was found, what was expected, and the next
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "CheckpointWarning",
     "DamagedError",
@@ -29,8 +34,11 @@ __all__ = [
     "FormatError",
     "IncompleteError",
     "KeyRefusedError",
+    "LinkRefusedError",
     "MismatchError",
     "MultiframeError",
+    "NoRoomError",
+    "NotTrainedError",
     "RefusedError",
     "TargetExistsError",
     "UnavailableError",
@@ -99,6 +107,37 @@ class UnavailableError(MultiframeError, ImportError):
 
 class TargetExistsError(MultiframeError, FileExistsError):
     """A target that would be overwritten unasked."""
+
+
+class _SystemError(MultiframeError, OSError):
+    """An error of the system that callers may tell by its ``errno``."""
+
+    _code: int
+
+    def __init__(self, message: str) -> None:
+        super().__init__(self._code, message)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+    def __reduce__(self) -> tuple[type[_SystemError], tuple[str]]:
+        return type(self), (str(self),)
+
+
+class NoRoomError(_SystemError):
+    """A disk with too little room for a save; nothing was written."""
+
+    _code = errno.ENOSPC
+
+
+class LinkRefusedError(_SystemError):
+    """A file system without the links a pointer needs; what it was to point to is saved."""
+
+    _code = errno.ENOTSUP
+
+
+class NotTrainedError(MultiframeError, FileNotFoundError):
+    """A test of a model that was never trained and saved; the message has the command that does."""
 
 
 class CheckpointWarning(UserWarning):

@@ -1,4 +1,4 @@
-"""staged(): every write is all-or-nothing.
+"""staged(): every write is all-or-nothing; discard(): and so is every deletion.
 
 The commit protocol. A target ``model.pt`` (a file or a folder) is written as
 
@@ -10,7 +10,7 @@ Replacing a folder swaps the two names in one step (Linux ``renameat2``); the ol
 one is durable. Where the system cannot swap, the old folder steps aside first, and comes back if the rename fails.
 
 The owner holds a lock on its temporary folder. The next save to the same target removes those whose owner is dead, and
-nothing else.
+nothing else; :func:`sweep` does so for all targets of a folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ try:
 except ImportError:  # no such locks on Windows: temporaries of killed runs then stay until removed by hand
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["STAGE_SUFFIX", "flush_tree", "staged"]
+__all__ = ["STAGE_SUFFIX", "discard", "flush", "flush_tree", "stage_for", "staged", "sweep"]
 
 STAGE_SUFFIX = ".multiframe-tmp"
 _AT_FDCWD = -100  # fcntl.h
@@ -48,17 +48,43 @@ def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     target = Path(os.path.abspath(target))
     if not overwrite and os.path.lexists(target):
         raise _exists(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target)
-    stage, lock = _open_stage(target)
-    try:
+    _make_folder(target.parent)
+    sweep(target.parent, prefix=_prefix(target))
+    with stage_for(target) as stage:
         fresh = stage / target.name
         yield fresh
         flush_tree(fresh)
         _commit(fresh, target, overwrite=overwrite)
+
+
+@contextmanager
+def stage_for(target: Path) -> Iterator[Path]:
+    """Gives an empty temporary folder beside ``target``, on its file system, that is ours until it is deleted here."""
+    stage, lock = _open_stage(target)
+    try:
+        yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         os.close(lock)
+
+
+def discard(path: Path) -> None:
+    """Deletes a file or folder; a folder is renamed away first, so that nobody ever sees a part of it."""
+    path = Path(os.path.abspath(path))
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    else:
+        with stage_for(path) as stage:
+            os.rename(path, stage / path.name)
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes a folder and those above it; each is in its own parent for good before anything is in it."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    flush(folder.parent)
 
 
 def _exists(target: Path) -> TargetExistsError:
@@ -93,15 +119,14 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _sweep(target: Path) -> None:
-    """Removes the temporaries that killed saves of this target left behind."""
+def sweep(folder: Path, *, prefix: str = ".") -> None:
+    """Removes the temporaries that killed saves left in ``folder``: those of which nobody holds the lock."""
     if fcntl is None:
         return
-    prefix = _prefix(target)
-    for name in os.listdir(target.parent):
+    for name in os.listdir(folder):
         if not (name.startswith(prefix) and name.endswith(STAGE_SUFFIX)):
             continue
-        stage = target.parent / name
+        stage = folder / name
         with suppress(OSError):
             lock = os.open(stage, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
             try:
@@ -116,10 +141,11 @@ def flush_tree(path: Path) -> None:
     if path.is_dir():
         for entry in os.scandir(path):
             flush_tree(Path(entry.path))
-    _flush(path)
+    flush(path)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Flushes a file, or the list of what a folder holds, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -134,7 +160,7 @@ def _commit(fresh: Path, target: Path, *, overwrite: bool) -> None:
         _swap(fresh, target)
     else:
         os.replace(fresh, target)
-    _flush(target.parent)
+    flush(target.parent)
 
 
 def _rename_new(fresh: Path, target: Path) -> None:
