@@ -276,20 +276,23 @@ def _chain_to_torch(out: dict[str, Any], state: Mapping[str, Tree], notes: Notes
     return {"_schedulers": parts, "_last_lr": out["_last_lr"]}
 
 
-def _sequence_problem(row: Scheduler, part: Mapping[str, Tree]) -> str | None:
+def _sequence_problem(row: Scheduler, part: Mapping[str, Tree], notes: Notes) -> str | None:
     return None if row.nests else f"OneFlow's SequentialLR cannot run {row.name}"
 
 
-def _chain_problem(row: Scheduler, part: Mapping[str, Tree]) -> str | None:
+def _chain_problem(row: Scheduler, part: Mapping[str, Tree], notes: Notes) -> str | None:
     if not row.nests:
         return f"OneFlow's ChainedScheduler cannot run {row.name}"
-    if not row.chains or part.get("eta_min"):
+    step = part.get("last_epoch", part.get("last_step"))
+    if not row.chains or part.get("eta_min") or step > part.get("T_max", math.inf):
         return f"{row.name} there does not scale the rate it is given in both frameworks"
+    if "T_max" in part:
+        notes.warn(f"a chained CosineAnnealingLR is the same in both up to T_max = {part['T_max']}; then they part")
     return None
 
 
 def _parts(
-    parts: list[Tree], to: str, notes: Notes, problem: Callable[[Scheduler, Mapping[str, Tree]], str | None]
+    parts: list[Tree], to: str, notes: Notes, problem: Callable[[Scheduler, Mapping[str, Tree], Notes], str | None]
 ) -> list[dict[str, Any]]:
     crossed = []
     for i, part in enumerate(parts):
@@ -297,7 +300,7 @@ def _parts(
         if not is_scheduler_state(part):
             raise place.refused("found no scheduler state, expected one; the state is damaged")
         row = _recognised(part, scheduler_dialect(part), None, place)
-        reason = problem(row, part)
+        reason = problem(row, part, place)
         if reason is not None:
             raise place.refused(f"found {row.name}, expected another: {reason}; {_WAY_OUT}")
         crossed.append(_crossed(part, row, to, place))
