@@ -20,7 +20,8 @@ from .formats.base import HoldsMetadata
 from .keymap import parse_rename, renamed, select
 from .progress import OnProgress, silent
 from .tensor import LazyTensor
-from .training import weights_path
+from .training import TranslateReport, find_parts, translate, weights_path
+from .tree import Path as TreePath
 from .tree import Tree, join_key, leaves, map_leaves, moved, plain_inert, tensors_of, without
 
 __all__ = ["ConvertReport", "convert"]
@@ -48,11 +49,15 @@ class ConvertReport:
     lost_ties: tuple[tuple[str, ...], ...] = ()  # tensors that shared a storage at different places and do no more
     inert: tuple[str, ...] = ()  # objects of unknown types, written as plain dicts
     lost_metadata: tuple[str, ...] = ()  # entries of the user's metadata that the target has no place for
+    translated: tuple[str, ...] = ()  # optimizers and schedulers now in the other framework's dialect
+    untranslated: tuple[str, ...] = ()  # parts that cannot cross, and why: in the target as they were
+    warnings: tuple[str, ...] = ()  # what to mind of those translated
+    inexact: tuple[str, ...] = ()  # keys of translated parts that translating back does not give again
 
     @property
     def lossless(self) -> bool:
         """Whether nothing is lost."""
-        return not (self.excluded or self.cast or self.lost_ties or self.inert or self.lost_metadata)
+        return not (self.excluded or self.cast or self.lost_ties or self.inert or self.lost_metadata or self.inexact)
 
 
 def convert(
@@ -60,10 +65,12 @@ def convert(
     target: str | os.PathLike[str],
     *,
     to: str | None = None,
+    backend: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     rename: Sequence[str] = (),
     cast: str | None = None,
+    cast_optimizer: str | None = None,
     weights_only: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -74,9 +81,13 @@ def convert(
     """Writes the checkpoint at ``source`` to ``target`` in the format ``to`` (default: by suffix, or ``oneflow``).
 
     ``include`` and ``exclude`` are globs over keys; ``rename`` rules read ``OLD=NEW`` (see keymap); ``cast`` names the
-    dtype that floating tensors of the weights get; ``weights_only`` takes the state dict out of a training checkpoint;
-    ``dry_run`` writes nothing. Needs no framework. The target appears whole or not at all. Raises FormatError for a bad
-    source, RefusedError for what the target cannot hold, TargetExistsError unless ``overwrite``.
+    dtype that floating tensors of the weights get, ``cast_optimizer`` that of the optimizer's; ``weights_only`` takes
+    the state dict out of a training checkpoint; ``dry_run`` writes nothing. ``backend`` names the framework in whose
+    dialect optimizers and schedulers are written: by default OneFlow's in OneFlow's formats, PyTorch's in its own, and
+    in others as they are. What cannot cross stays as it is and is named in the report. Needs no framework.
+
+    The target appears whole or not at all. Raises FormatError for a bad source, RefusedError for what the target cannot
+    hold, TargetExistsError unless ``overwrite``.
     """
     opened = Checkpoint.open(source, allow_inert=allow_inert, allow_incomplete=allow_incomplete)
     target = Path(target)
@@ -86,9 +97,12 @@ def convert(
     keys = list(tensors_of(tree))
     kept = select(keys, include, exclude)
     tree = without(tree, set(keys) - set(kept)) if len(kept) < len(keys) else tree
-    tree, changed = _cast(tree, cast) if cast else (tree, {})
+    changed: dict[str, str] = {}
+    tree = _cast(tree, cast, "model", changed) if cast else tree
+    tree = _cast(tree, cast_optimizer, "optimizers", changed) if cast_optimizer else tree
     names = renamed(kept, [parse_rename(rule) for rule in rename])
     tree = moved(tree, names) if names else tree
+    tree, crossing, inexact = _translated(tree, backend or _DIALECTS.get(layout.name))
 
     checkpoint = replace(opened, tree=tree)
     _, plan = checkpoint.prepared(layout)
@@ -113,7 +127,36 @@ def convert(
         lost_ties=plan.lost_ties,
         inert=tuple(inert),
         lost_metadata=() if isinstance(layout, HoldsMetadata) else tuple(metadata),
+        translated=crossing.converted,
+        untranslated=crossing.left_out,
+        warnings=crossing.warnings,
+        inexact=inexact,
     )
+
+
+#: Format → the framework whose dialect it is written in. The others are nobody's.
+_DIALECTS = {"torch": "torch", "oneflow": "oneflow", "oneflow-pickle": "oneflow"}
+
+
+def _translated(tree: Tree, framework: str | None) -> tuple[Tree, TranslateReport, tuple[str, ...]]:
+    """Gives the tree in a framework's dialect, the report, and the keys that the way back would not give again."""
+    if framework is None:
+        return tree, TranslateReport(), ()
+    crossed, report = translate(tree, to=framework, strict=False, keep=True)
+    if not report.converted:
+        return crossed, report, ()
+    source = "oneflow" if framework == "torch" else "torch"
+    again, _ = translate(crossed, to=source, strict=False, keep=True)
+    before, after = _outline(tree), _outline(again)
+    return crossed, report, tuple(key for key in {**before, **after} if before.get(key) != after.get(key))
+
+
+def _outline(tree: Tree) -> dict[str, object]:
+    """Gives every leaf by key, tensors as their dtype and shape."""
+    return {
+        join_key(path): (leaf.dtype.name, leaf.shape) if isinstance(leaf, LazyTensor) else repr(leaf)
+        for path, leaf in leaves(tree)
+    }
 
 
 def _weights(tree: Tree) -> tuple[Tree, list[str]]:
@@ -128,26 +171,26 @@ def _weights(tree: Tree) -> tuple[Tree, list[str]]:
     return taken, [join_key(path) for path, _ in leaves(tree) if path not in paths]
 
 
-def _cast(tree: Tree, name: str) -> tuple[Tree, dict[str, str]]:
-    """Casts the floating tensors of the weights; optimizer state keeps its dtypes."""
+def _cast(tree: Tree, name: str, part: str, changed: dict[str, str]) -> Tree:
+    """Casts the floating tensors of one part of a checkpoint, ``model`` or ``optimizers``; 0-d counters stay."""
     dtype = dtype_named(name)
     if dtype is None or dtype.kind != "float":
         raise DtypeRefusedError(
             f"--dtype: found {name!r}, expected a floating dtype: float16, bfloat16, float32, float64 or a float8"
         )
-    where = weights_path(tree)
-    changed: dict[str, str] = {}
+    parts = find_parts(tree)
+    found = parts.optimizers if part == "optimizers" else (parts.model,) if parts.model else ()
     keys = {id(tensor): key for key, tensor in tensors_of(tree).items()}
 
-    def change(_: object, leaf: Tree) -> Tree:
+    def change(path: TreePath, leaf: Tree) -> Tree:
         if not isinstance(leaf, LazyTensor) or leaf.dtype.kind != "float" or leaf.dtype is dtype:
+            return leaf
+        if not any(path[: len(one.path)] == one.path for one in found) or (part == "optimizers" and not leaf.shape):
             return leaf
         changed[keys[id(leaf)]] = dtype.name
         return _cast_tensor(keys[id(leaf)], leaf, dtype)
 
-    if where is None:
-        return map_leaves(tree, change), changed
-    return {**tree, where: map_leaves(tree[where], change)}, changed
+    return map_leaves(tree, change)
 
 
 def _cast_tensor(key: str, tensor: LazyTensor, dtype: DType) -> LazyTensor:

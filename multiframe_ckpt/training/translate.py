@@ -27,13 +27,15 @@ def translate(
     optimizer_class: str | None = None,
     scheduler_class: str | None = None,
     strict: bool = True,
+    keep: bool = False,
 ) -> tuple[Tree, TranslateReport]:
     """Gives a checkpoint with its optimizers and schedulers in the dialect ``to``, and what crossed and what did not.
 
     ``to`` is ``torch``, ``oneflow`` (0.9) or ``oneflow-0.8``. The model and everything else stay as they are; what only
     the other framework can use (its random state, its gradient scaler) is left out by name. A tree without an optimizer
     or scheduler of another dialect comes back unchanged. ``optimizer_class`` and ``scheduler_class`` name classes that
-    are not stored. What cannot cross is a ValueRefusedError, or with ``strict=False`` left out by name.
+    are not stored. What cannot cross is a ValueRefusedError, or with ``strict=False`` left out by name; with ``keep`` it
+    is named all the same, but stays in the tree as it is.
     """
     parts = find_parts(tree)
     notes = Notes("")
@@ -41,20 +43,23 @@ def translate(
     for part in parts.optimizers:
         if not is_optimizer_state(part.tree) or optimizer_dialect(part.tree) != to:
             name = optimizer_class or part.class_name
-            changes[part.path] = _tried(translated_optimizer, part, to, name, notes, strict=strict)
+            changes[part.path] = _tried(translated_optimizer, part, to, name, notes, strict=strict, keep=keep)
     for part in parts.schedulers:
         if not is_scheduler_state(part.tree) or scheduler_dialect(part.tree) != framework_of(to):
             name = scheduler_class or part.class_name
-            changes[part.path] = _tried(translated_scheduler, part, framework_of(to), name, notes, strict=strict)
+            changes[part.path] = _tried(translated_scheduler, part, framework_of(to), name, notes, strict=strict, keep=keep)
     if not changes:
         return tree, notes.report()
     if _changes_framework(parts, to):
-        changes |= _left_behind(parts, notes)
+        behind = _left_behind(parts, notes)
+        changes |= {} if keep else behind
     return _rebuilt(tree, changes), notes.report()
 
 
-def _tried(translated: Any, part: Part, to: str, name: str | None, notes: Notes, *, strict: bool) -> Tree:
-    """Gives a translated part, or _GONE where it cannot cross and that is allowed."""
+def _tried(
+    translated: Any, part: Part, to: str, name: str | None, notes: Notes, *, strict: bool, keep: bool
+) -> Tree:
+    """Gives a translated part; where it cannot cross and that is allowed _GONE, or the part as it is."""
     fresh = Notes(part.key)
     try:
         crossed = translated(part.tree, to=to, class_name=name, notes=fresh)
@@ -62,7 +67,7 @@ def _tried(translated: Any, part: Part, to: str, name: str | None, notes: Notes,
         if strict:
             raise
         notes.left_out.append(str(problem))
-        return _GONE
+        return part.tree if keep else _GONE
     notes.converted += fresh.converted
     notes.left_out += fresh.left_out
     notes.warnings += fresh.warnings
