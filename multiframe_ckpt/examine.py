@@ -11,6 +11,7 @@ import numpy as np
 
 from .checkpoint import Checkpoint
 from .errors import DamagedError, FormatError, IncompleteError
+from .restore import resume_parts
 from .storage.integrity import checked
 from .tensor import LazyTensor, tied_groups
 from .tree import join_key, leaves
@@ -42,6 +43,7 @@ class Summary:
     dtypes: Mapping[str, int]  # name → number of tensors
     values: Mapping[str, Any]  # plain values by key
     meta: Mapping[str, Any]
+    resume: Mapping[str, bool]  # which of weights, optimizer, scheduler, rng, progress a resume from it would get
 
 
 def summarize(checkpoint: Checkpoint) -> Summary:
@@ -62,6 +64,7 @@ def summarize(checkpoint: Checkpoint) -> Summary:
         dtypes={name: names.count(name) for name in dict.fromkeys(names)},
         values={join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)},
         meta=meta,
+        resume=resume_parts(checkpoint.tree),
     )
 
 

@@ -50,6 +50,12 @@ def _summary_lines(summary: Summary, tree: Tree) -> Iterator[str]:
         "size": human_size(summary.nbytes, exact=True),
         "dtypes": ", ".join(f"{name} ({count:,})" for name, count in summary.dtypes.items()) or "none",
     }
+    kept = [name for name, there in summary.resume.items() if there]
+    if kept != ["weights"]:
+        lost = [name for name, there in summary.resume.items() if not there]
+        rows["resume"] = f"{len(kept)}/{len(summary.resume)}: {', '.join(kept)}" + (
+            f"; loses {', '.join(lost)}" if lost else ""
+        )
     yield summary.path
     yield from table(rows.items())
     for name, part in summary.meta.items():
