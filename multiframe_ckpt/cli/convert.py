@@ -22,10 +22,18 @@ _MOST_LISTED = 10
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
 @click.option("--to", metavar="FORMAT", help="Format of DST; default: by its suffix, or oneflow where it has none.")
+@click.option(
+    "--backend",
+    metavar="NAME",
+    help="Write optimizers and schedulers as this framework has them; default: the one whose format DST is.",
+)
 @click.option("--include", metavar="GLOB", multiple=True, help="Keep tensors whose key matches; may be repeated.")
 @click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out tensors whose key matches; may be repeated.")
 @click.option("--rename", metavar="OLD=NEW", multiple=True, help="Rename tensors; * matches any text; may be repeated.")
 @click.option("--dtype", "cast", metavar="NAME", help="Cast the floating tensors of the weights, such as to bfloat16.")
+@click.option(
+    "--optimizer-dtype", "cast_optimizer", metavar="NAME", help="Cast the floating tensors of optimizer state."
+)
 @click.option("--weights-only", is_flag=True, help="Take the state dict out of a training checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done; write nothing.")
@@ -70,6 +78,10 @@ def _lines(report: ConvertReport) -> Iterator[str]:
 
 def _changes(report: ConvertReport) -> Iterator[tuple[str, str, list[str]]]:
     """Gives what was done, what to know of it, and to whom it was done."""
+    yield "translated", ": optimizers and schedulers, as the other framework has them", list(report.translated)
+    yield "not translated", ", so kept as they were", list(report.untranslated)
+    yield "to be minded", "", list(report.warnings)
+    yield "changed by the translation", "; translating back does not give them again", list(report.inexact)
     yield "left out", "", list(report.excluded)
     yield "renamed", "", [f"{old} -> {new}" for old, new in report.renamed.items()]
     yield "cast", "", [f"{key} to {dtype}" for key, dtype in report.cast.items()]
@@ -86,6 +98,7 @@ def _verdict(report: ConvertReport) -> str:
     if report.lossless:
         return "lossless: converting back gives every tensor and value again, bit for bit"
     losses = {
+        "changed by the translation": len(report.inexact),
         "left out": len(report.excluded),
         "cast": len(report.cast),
         "no longer sharing a storage": sum(map(len, report.lost_ties)),

@@ -158,3 +158,32 @@ def test_an_unfinished_directory_is_refused_with_the_option_that_looks_anyway(ru
     assert result.exit_code == 2
     assert "--allow-incomplete" in result.stderr
     assert run("convert", "folder", "back.pth", "--allow-incomplete").exit_code == 0
+
+
+@pytest.fixture
+def adam(tmp_path):
+    """A training checkpoint with Adam's state as PyTorch keeps it."""
+    moment = np.ones((3, 4), np.float32)
+    state = {0: {"step": np.array(5, np.float32), "exp_avg": moment, "exp_avg_sq": moment * 2}}
+    group = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False, "params": [0]}
+    optimizer = {"state": state, "param_groups": [group]}
+    mfc.save({"model_state_dict": {"w": moment}, "optimizer_state_dict": optimizer, "epoch": 5}, tmp_path / "adam.pth")
+    return tmp_path / "adam.pth"
+
+
+def test_an_optimizer_that_crosses_is_reported(run, adam):
+    said = run("convert", adam, "folder").stdout
+    assert "translated (1): " in said
+    assert "\n  optimizer_state_dict: Adam, from torch to oneflow\n" in said
+
+
+def test_the_dialect_of_the_optimizer_can_be_asked_for(run, adam):
+    report = document(run("convert", adam, "folder", "--backend", "torch", "--json"))
+    assert report["translated"] == []
+
+
+def test_optimizer_state_is_cast_only_when_asked(run, adam):
+    report = document(run("convert", adam, "a.pth", "--dtype", "float16", "--json"))
+    assert list(report["cast"]) == ["model_state_dict/w"]
+    report = document(run("convert", adam, "b.pth", "--optimizer-dtype", "float16", "--json"))
+    assert [key.rpartition("/")[2] for key in report["cast"]] == ["exp_avg", "exp_avg_sq"]
