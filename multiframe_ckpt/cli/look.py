@@ -49,13 +49,8 @@ def _summary_lines(summary: Summary, tree: Tree) -> Iterator[str]:
         "parameters": f"{summary.parameters:,}",
         "size": human_size(summary.nbytes, exact=True),
         "dtypes": ", ".join(f"{name} ({count:,})" for name, count in summary.dtypes.items()) or "none",
+        "resume": _resume(summary.resume),
     }
-    kept = [name for name, there in summary.resume.items() if there]
-    if kept != ["weights"]:
-        lost = [name for name, there in summary.resume.items() if not there]
-        rows["resume"] = f"{len(kept)}/{len(summary.resume)}: {', '.join(kept)}" + (
-            f"; loses {', '.join(lost)}" if lost else ""
-        )
     yield summary.path
     yield from table(rows.items())
     for name, part in summary.meta.items():
@@ -67,6 +62,13 @@ def _summary_lines(summary: Summary, tree: Tree) -> Iterator[str]:
     if summary.tensors:
         yield ""
         yield from table([("dtype", "shape", "size", "tensor"), *map(_tensor_cells, summary.tensors)], right={2})
+
+
+def _resume(parts: Mapping[str, bool]) -> str:
+    """Gives the grade of a checkpoint as one to resume from: how many of the parts it has, and which."""
+    kept, lost = (", ".join(name for name, there in parts.items() if there is wanted) for wanted in (True, False))
+    what = [text for text in (kept, f"loses {lost}" if lost else "") if text]
+    return f"{sum(parts.values())}/{len(parts)}: {'; '.join(what)}"
 
 
 def _tensor_cells(row: TensorRow) -> tuple[str, ...]:

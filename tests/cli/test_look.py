@@ -18,6 +18,11 @@ def test_inspect_says_format_framework_counts_and_sizes(run, model):
     assert facts["dtypes"] == "float32 (2)"
 
 
+def test_inspect_says_what_a_resume_would_lose(run, training):
+    said = run("inspect", training).stdout
+    assert "\n  resume      3/5: weights, optimizer, progress; loses scheduler, rng\n" in said
+
+
 def test_inspect_tables_every_tensor_with_its_key_last_and_whole(run, tmp_path):
     key = "a.very.long.key." * 20
     mfc.save({key: np.ones((3, 4), np.float32), "scalar": np.array(1, np.float32)}, tmp_path / "model.pth")
@@ -54,7 +59,7 @@ def test_inspect_as_json_is_strict_json_with_what_json_lacks_as_strings(run, tra
 def test_the_keys_of_inspect_as_json_are_these(run, model):
     summary = json.loads(run("inspect", "model.pth", "--json").stdout)
     assert set(summary) == {
-        *("path", "format", "framework", "tensors", "parameters", "nbytes", "dtypes", "values", "meta")
+        *("path", "format", "framework", "tensors", "parameters", "nbytes", "dtypes", "values", "meta", "resume")
     }
     assert summary["tensors"][0] == {
         "key": "module.l1.weight",
