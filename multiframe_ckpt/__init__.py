@@ -18,8 +18,11 @@ from .errors import (
     FormatError,
     IncompleteError,
     KeyRefusedError,
+    LinkRefusedError,
     MismatchError,
     MultiframeError,
+    NoRoomError,
+    NotTrainedError,
     RefusedError,
     TargetExistsError,
     UnavailableError,
@@ -29,13 +32,17 @@ from .errors import (
     ValueRefusedError,
 )
 from .examine import diff, summarize, verify
+from .manager import CheckpointManager, CheckpointRecord
 from .progress import Progress
+from .runs import RunFolder, add_checkpoint_arguments, restore_or_train
 from .tensor import Extent, LazyTensor
 from .tree import Inert, combine, partition
 
 __all__ = [
     "Backend",
     "Checkpoint",
+    "CheckpointManager",
+    "CheckpointRecord",
     "CheckpointWarning",
     "ConvertReport",
     "DamagedError",
@@ -46,17 +53,22 @@ __all__ = [
     "Inert",
     "KeyRefusedError",
     "LazyTensor",
+    "LinkRefusedError",
     "LoadReport",
     "MismatchError",
     "MultiframeError",
+    "NoRoomError",
+    "NotTrainedError",
     "Progress",
     "RefusedError",
+    "RunFolder",
     "TargetExistsError",
     "UnavailableError",
     "UnknownFormatError",
     "UnknownNameError",
     "UnsafeError",
     "ValueRefusedError",
+    "add_checkpoint_arguments",
     "backends",
     "combine",
     "convert",
@@ -64,6 +76,7 @@ __all__ = [
     "load",
     "open",
     "partition",
+    "restore_or_train",
     "save",
     "summarize",
     "verify",

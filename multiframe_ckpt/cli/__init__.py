@@ -17,6 +17,7 @@ VERBS = {
     "inspect": "look:inspect_command",
     "diff": "look:diff_command",
     "verify": "look:verify_command",
+    "list": "runs:list_command",
     "formats": "listing:formats_command",
     "backends": "listing:backends_command",
 }
