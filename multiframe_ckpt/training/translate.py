@@ -39,26 +39,37 @@ def translate(
     """
     parts = find_parts(tree)
     notes = Notes("")
+    if not any(dialect != to for dialect in _dialects(parts, to)):
+        _say_unknown(parts, notes)
+        return tree, notes.report()
     changes: dict[Path, Tree] = {}
     for part in parts.optimizers:
-        if not is_optimizer_state(part.tree) or optimizer_dialect(part.tree) != to:
-            name = optimizer_class or part.class_name
-            changes[part.path] = _tried(translated_optimizer, part, to, name, notes, strict=strict, keep=keep)
+        name = optimizer_class or part.class_name
+        changes[part.path] = _tried(translated_optimizer, part, to, name, notes, strict=strict, keep=keep)
     for part in parts.schedulers:
-        if not is_scheduler_state(part.tree) or scheduler_dialect(part.tree) != framework_of(to):
-            name = scheduler_class or part.class_name
-            changes[part.path] = _tried(translated_scheduler, part, framework_of(to), name, notes, strict=strict, keep=keep)
-    if not changes:
-        return tree, notes.report()
-    if _changes_framework(parts, to):
+        name = scheduler_class or part.class_name
+        changes[part.path] = _tried(translated_scheduler, part, framework_of(to), name, notes, strict=strict, keep=keep)
+    if {framework_of(dialect) for dialect in _dialects(parts, to)} != {framework_of(to)}:
         behind = _left_behind(parts, notes)
         changes |= {} if keep else behind
     return _rebuilt(tree, changes), notes.report()
 
 
-def _tried(
-    translated: Any, part: Part, to: str, name: str | None, notes: Notes, *, strict: bool, keep: bool
-) -> Tree:
+def _dialects(parts: TrainingParts, to: str) -> list[str]:
+    """Gives the dialect of each state that is known; schedulers have one for all versions of a framework."""
+    optimizers = [optimizer_dialect(part.tree) for part in parts.optimizers if is_optimizer_state(part.tree)]
+    frameworks = [scheduler_dialect(part.tree) for part in parts.schedulers if is_scheduler_state(part.tree)]
+    return optimizers + [to if name == framework_of(to) else name for name in frameworks]
+
+
+def _say_unknown(parts: TrainingParts, notes: Notes) -> None:
+    unknown = [part for part in parts.optimizers if not is_optimizer_state(part.tree)]
+    unknown += [part for part in parts.schedulers if not is_scheduler_state(part.tree)]
+    for part in unknown:
+        notes.warnings.append(f"{part.key}: found a state of neither framework's own; kept as it is")
+
+
+def _tried(translated: Any, part: Part, to: str, name: str | None, notes: Notes, *, strict: bool, keep: bool) -> Tree:
     """Gives a translated part; where it cannot cross and that is allowed _GONE, or the part as it is."""
     fresh = Notes(part.key)
     try:
@@ -72,12 +83,6 @@ def _tried(
     notes.left_out += fresh.left_out
     notes.warnings += fresh.warnings
     return crossed
-
-
-def _changes_framework(parts: TrainingParts, to: str) -> bool:
-    found = {framework_of(optimizer_dialect(part.tree)) for part in parts.optimizers if is_optimizer_state(part.tree)}
-    found |= {scheduler_dialect(part.tree) for part in parts.schedulers if is_scheduler_state(part.tree)}
-    return found != {framework_of(to)}
 
 
 def _left_behind(parts: TrainingParts, notes: Notes) -> dict[Path, Tree]:
