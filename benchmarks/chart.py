@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 COLORS = ("#1b6ca8", "#d1603d", "#5a8f3c", "#7d5ba6")
-_ROW = 0.3  # inches
-_HEADING = 0.8  # rows that a size's heading takes
+_ROW = 0.34  # inches
+_HEADING = 1.2  # rows that a size takes as heading
 
 
 def draw(document: dict[str, Any], path: Path) -> None:
@@ -32,7 +32,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
     for axes, (measure, title) in zip(panels[0], measures.items(), strict=True):
         for place, (_, peers) in zip(places, rows, strict=True):
             for number, peer in enumerate(peers):
-                dot(axes, place + 0.26 * (number - (len(peers) - 1) / 2), peer, measure, colors[peer["series"]])
+                dot(axes, place + 0.32 * (number - (len(peers) - 1) / 2), peer, measure, colors[peer["series"]])
         finish(axes, title, depth)
     panels[0][0].set_yticks(places, [f"{first['case']}   {peers[0]['contender']}" for first, peers in rows])
     for place, size in headings:
@@ -70,7 +70,7 @@ def placed(rows: list[tuple[dict[str, Any], Any]]) -> tuple[list[float], list[tu
     headings: list[tuple[float, str]] = []
     depth = 0.0
     for size, members in groupby(rows, key=lambda row: row[0]["size"]):
-        headings.append((depth + _HEADING / 2, size))
+        headings.append((depth + 0.7 * _HEADING, size))
         depth += _HEADING
         for _ in members:
             places.append(depth + 0.5)
