@@ -17,7 +17,7 @@ from .report import Notes
 __all__ = ["require_agreement"]
 
 #: How far the two denominators may differ, relative to themselves. An update of RMSprop is about lr in size, so twenty
-#: updates at lr 0.01 then differ by 2e-6 at most, as much as float32 rounding makes of them in that time.
+#: updates at lr 0.01 then differ by about 2e-6, as much as float32 rounding makes of them in that time.
 _AGREEMENT = 1e-5
 #: v where no gradient came yet, since the first one decides: that of a gradient of 1e-5 under alpha 0.99.
 _UNSEEN = 1e-12

@@ -58,7 +58,7 @@ CASES = [
     Case("Adam", {"lr": 0.01, "weight_decay": 0.01, "amsgrad": True}),
     Case("Adam", {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-4}, "LambdaLR", {"lr_lambda": lambda step: 0.95**step}),
     Case("AdamW", {"lr": 0.01, "weight_decay": 0.05}, "CosineAnnealingWarmRestarts", {"T_0": 6, "T_mult": 2}),
-    Case("AdamW", {"lr": 0.01, "weight_decay": 0.05, "amsgrad": True}),
+    Case("AdamW", {"lr": 0.005, "weight_decay": 0.05, "amsgrad": True}),
     Case("Adagrad", {"lr": 0.05, "initial_accumulator_value": 0.1}),
     Case("Adagrad", {"lr": 0.05, "lr_decay": 0.05, "weight_decay": 0.01, "eps": 1e-8}),
     Case("Adadelta", {"lr": 1.0, "rho": 0.9, "eps": 1e-6, "weight_decay": 0.01}),

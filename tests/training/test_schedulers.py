@@ -1,4 +1,4 @@
-"""Scheduler states between dialects; the learning rates they give are compared in tests/backends/test_moving_a_schedule.py."""
+"""Scheduler states between dialects; tests/backends/test_moving_a_schedule.py compares the learning rates they give."""
 
 from __future__ import annotations
 
