@@ -27,14 +27,13 @@ def require_agreement(tensors: Mapping[str, LazyTensor], options: Mapping[str, T
     """Raises ValueRefusedError where the two algorithms would part at an element of a parameter."""
     eps = float(options["eps"])
     v = _mean_square(tensors)
-    unseen = v <= 0
-    lowest = float(np.where(unseen, _UNSEEN, v).min(initial=np.inf))
-    gap = _gap(lowest, eps)
-    if gap > _AGREEMENT:
-        where = "where no gradient came yet" if unseen.any() else f"where the mean square is {lowest:.1e}"
+    gaps = _gaps(np.where(v > 0, v, _UNSEEN), eps)
+    if gaps.max(initial=0) > _AGREEMENT:
+        worst = float(v.flat[gaps.argmax()])
+        where = f"where the mean square is {worst:.1e}" if worst > 0 else "where no gradient came yet"
         raise notes.refused(
-            f"found RMSprop with eps {eps:g}, which makes steps of PyTorch and OneFlow differ by {gap:.0e} of themselves "
-            f"{where}, expected at most {_AGREEMENT:g}: one divides by √v + eps, the other by √(v + eps); "
+            f"found RMSprop with eps {eps:g}, which makes steps of PyTorch and OneFlow differ by {gaps.max():.0e} of "
+            f"themselves {where}, expected at most {_AGREEMENT:g}: one divides by √v + eps, the other by √(v + eps); "
             "leave the optimizer out and let it start fresh"
         )
 
@@ -46,9 +45,7 @@ def _mean_square(tensors: Mapping[str, LazyTensor]) -> np.ndarray:
     return v - tensors["grad_avg"].numpy().astype(np.float64) ** 2 if "grad_avg" in tensors else v
 
 
-def _gap(v: float, eps: float) -> float:
-    """Gives the relative difference of the two denominators; it falls as v grows, once v is above eps²."""
-    if eps == 0:
-        return 0.0
-    theirs, ours = np.sqrt(v + eps), np.sqrt(v) + eps
-    return float(abs(theirs - ours) / min(theirs, ours))
+def _gaps(v: np.ndarray, eps: float) -> np.ndarray:
+    """Gives the relative difference of the two denominators at each element."""
+    torch, oneflow = np.sqrt(v) + eps, np.sqrt(v + eps)
+    return np.asarray(np.abs(torch - oneflow) / np.minimum(torch, oneflow))

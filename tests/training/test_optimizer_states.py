@@ -291,6 +291,13 @@ def test_rmsprop_is_refused_where_eps_is_felt(lowest: float) -> None:
         translate_optimizer(state, to="oneflow")
 
 
+def test_rmsprop_is_judged_by_every_element_not_by_the_smallest() -> None:
+    state = torch_state("RMSprop", eps=1e-3, steps=(5,))
+    state["state"][0]["square_avg"] = tensor(0.25, 1.0)  # the two algorithms meet near 1/4, whatever eps is
+    with pytest.raises(ValueRefusedError, match=r"where the mean square is 1\.0e\+00"):
+        translate_optimizer(state, to="oneflow")
+
+
 def test_centered_rmsprop_is_judged_by_the_variance() -> None:
     state = torch_state("RMSprop", eps=1e-8, centered=True, steps=(5,))
     state["state"][0] |= {"square_avg": tensor(1.0, 1.0), "grad_avg": tensor(0.0, 1.0)}
