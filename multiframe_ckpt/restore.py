@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .backend import Backend, LoadReport, backend_of
-from .errors import CheckpointWarning, MismatchError, RefusedError, ValueRefusedError
+from .errors import CheckpointWarning, MismatchError, RefusedError
 from .random_state import set_random_state
 from .tensor import LazyTensor
 from .training import Part, TrainingParts, TranslateReport, find_parts, merged, translate_scheduler
-from .tree import Tree, join_key, leaves
+from .tree import Tree, join_key, leaves, tensors_of
 
 __all__ = ["RestoreReport", "ResumeCheck", "check_resume", "restore", "resume_parts"]
 
@@ -165,12 +165,9 @@ def _say_unasked(parts: TrainingParts, live: Mapping[str, Any], notes: _Notes, *
 
 def resume_parts(tree: Tree) -> dict[str, bool]:
     """Says which of the five things that an exact resume needs a checkpoint holds."""
-    try:
-        parts = find_parts(tree)
-    except ValueRefusedError:
-        parts = TrainingParts()
+    parts = find_parts(tree)
     return {
-        "weights": parts.model is not None,
+        "weights": parts.model is not None and bool(tensors_of(parts.model.tree)),
         "optimizer": bool(parts.optimizers),
         "scheduler": bool(parts.schedulers),
         "rng": bool(parts.rng),
