@@ -1,0 +1,177 @@
+"""restore() and resume_check() with torch: what is restored, what is not, and that nothing is half done."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import multiframe_ckpt as mfc
+
+torch = pytest.importorskip("torch")
+# torch 2.0 warns of its own storages when it loads with weights_only.
+pytestmark = pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+nn = torch.nn
+
+
+def build(optimizer: str = "AdamW", width: int = 5) -> tuple[Any, Any, Any]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 2))
+    optim = getattr(torch.optim, optimizer)(net.parameters(), lr=0.01)
+    return net, optim, torch.optim.lr_scheduler.StepLR(optim, 2, 0.5)
+
+
+def train(net: Any, optim: Any, scheduler: Any, steps: int) -> float:
+    for _ in range(steps):
+        loss = net(torch.randn(8, 6)).square().mean()
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        scheduler.step()
+    return float(loss.detach())
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """A run of three steps, saved whole."""
+    net, optim, scheduler = build()
+    loss = train(net, optim, scheduler, 3)
+    path = tmp_path / "run.pt"
+    mfc.Checkpoint.of(
+        model=net,
+        optimizer=optim,
+        scheduler=scheduler,
+        epoch=2,
+        step=3,
+        loss=torch.tensor(loss),
+        metrics={"accuracy": np.float32(0.5), "seen": np.int64(24)},
+        train_args=argparse.Namespace(lr=0.01, out=Path("x")),
+        rng=True,
+        extra={"vocabulary": {"a": 0}},
+    ).save(path)
+    return path
+
+
+def test_a_training_checkpoint_is_an_ordinary_torch_file_under_the_usual_keys(kept: Path) -> None:
+    found = torch.load(kept, weights_only=True)
+    assert set(found) == {
+        *("format_version", "framework", "framework_version", "timestamp", "epoch", "step", "loss", "metrics"),
+        *("train_args", "model_state_dict", "optimizer_state_dict", "optimizer_class", "scheduler_state_dict"),
+        *("scheduler_class", "rng_state", "vocabulary"),
+    }
+    assert (found["metrics"], found["train_args"]) == ({"accuracy": 0.5, "seen": 24}, {"lr": 0.01, "out": "x"})
+    assert (type(found["loss"]), type(found["metrics"]["accuracy"])) == (float, float)
+    assert (found["optimizer_class"], found["scheduler_class"]) == ("AdamW", "StepLR")
+
+
+def test_a_restored_run_goes_on_bit_for_bit_random_numbers_included(kept: Path) -> None:
+    first = build()
+    mfc.open(kept).restore(model=first[0], optimizer=first[1], scheduler=first[2])
+    train(*first, 5)
+    second = build()
+    train(*second, 2)  # stands elsewhere before
+    report = mfc.open(kept).restore(model=second[0], optimizer=second[1], scheduler=second[2])
+    train(*second, 5)
+    for one, other in zip(first[0].parameters(), second[0].parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert report.restored == ("model", "optimizer", "scheduler", "rng")
+    assert (report.epoch, report.step, report.metrics) == (2, 3, {"accuracy": 0.5, "seen": 24})
+    assert report.left_out == ()
+
+
+def test_what_was_not_asked_for_is_named(kept: Path) -> None:
+    net, _, _ = build()
+    report = mfc.open(kept).restore(model=net, rng=False)
+    assert report.restored == ("model",)
+    assert [entry.partition(":")[0] for entry in report.left_out] == [
+        "optimizer_state_dict",
+        "scheduler_state_dict",
+        "rng_state",
+    ]
+
+
+def test_a_part_the_checkpoint_lacks_starts_fresh_with_a_warning(tmp_path: Path) -> None:
+    net, optim, _ = build()
+    mfc.Checkpoint.of(model=net, epoch=1).save(tmp_path / "w.pt")
+    with pytest.warns(mfc.CheckpointWarning, match=r"optimizer: .*starts fresh, with the learning rate.*0\.01"):
+        report = mfc.open(tmp_path / "w.pt").restore(model=net, optimizer=optim)
+    assert report.restored == ("model",)
+
+
+def test_a_strict_restore_that_does_not_fit_touches_nothing(kept: Path) -> None:
+    net, optim, scheduler = build(width=7)
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    with pytest.raises(mfc.MismatchError):
+        mfc.open(kept).restore(model=net, optimizer=optim, scheduler=scheduler)
+    assert all(torch.equal(*pair) for pair in zip(before, net.parameters(), strict=True))
+    assert optim.state_dict()["state"] == {}
+
+
+@pytest.mark.parametrize("names", [("model", "optimizer", "scheduler"), ("net", "optimizer_state", "lr_scheduler")])
+def test_files_written_by_hand_are_recognised(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    run = build()
+    train(*run, 3)
+    states = {name: part.state_dict() for name, part in zip(names, run, strict=True)}
+    torch.save({**states, "epoch": 4}, tmp_path / "x.pt")
+    fresh = build()
+    report = mfc.open(tmp_path / "x.pt").restore(model=fresh[0], optimizer=fresh[1], scheduler=fresh[2])
+    assert report.restored == ("model", "optimizer", "scheduler")
+    assert report.epoch == 4
+    assert mfc.open(tmp_path / "x.pt").resume_check(model=fresh[0], optimizer=fresh[1], scheduler=fresh[2]).warm
+
+
+def test_lightnings_names_and_lists_are_recognised(tmp_path: Path) -> None:
+    run = build()
+    train(*run, 3)
+    state = {
+        "state_dict": run[0].state_dict(),
+        "optimizer_states": [run[1].state_dict()],
+        "lr_schedulers": [run[2].state_dict()],
+        "epoch": 4,
+        "global_step": 12,
+    }
+    torch.save(state, tmp_path / "x.ckpt")
+    fresh = build()
+    report = mfc.open(tmp_path / "x.ckpt").restore(model=fresh[0], optimizer=fresh[1], scheduler=fresh[2])
+    assert (report.restored, report.epoch, report.step) == (("model", "optimizer", "scheduler"), 4, 12)
+
+
+def test_a_cold_optimizer_is_caught(kept: Path) -> None:
+    net, optim, _ = build()
+    mfc.open(kept).restore(model=net)
+    with pytest.raises(mfc.MismatchError, match="optimizer: found no state for state/0"):
+        mfc.open(kept).resume_check(model=net, optimizer=optim)
+
+
+def test_a_scheduler_built_after_restoring_the_optimizer_is_caught(kept: Path) -> None:
+    net, optim, _ = build()
+    mfc.open(kept).restore(model=net, optimizer=optim)
+    late = torch.optim.lr_scheduler.StepLR(optim, 2, 0.5)
+    check = mfc.open(kept).resume_check(model=net, optimizer=optim, scheduler=late, strict=False)
+    assert not check.warm
+    assert any("last_epoch" in key for key in check.differing)
+
+
+def test_a_whole_model_is_built_only_when_trusted_and_its_weights_are_read_by_all(tmp_path: Path) -> None:
+    net, _, _ = build()
+    mfc.save(net, tmp_path / "m.pth", whole_model=True)
+    assert list(mfc.load(tmp_path / "m.pth", backend="torch")) == list(net.state_dict())
+    built = mfc.load(tmp_path / "m.pth", trusted=True)
+    assert type(built) is type(net)
+    batch = torch.ones(1, 6)
+    assert torch.equal(built(batch), net(batch))
+    with pytest.raises(mfc.TargetExistsError):
+        mfc.save(net, tmp_path / "m.pth", whole_model=True)
+
+
+def test_an_extra_entry_cannot_take_a_name_of_the_layout() -> None:
+    with pytest.raises(mfc.ValueRefusedError, match="'epoch'"):
+        mfc.Checkpoint.of(epoch=1, extra={"epoch": 2})
+
+
+def test_a_run_and_an_object_at_once_are_refused() -> None:
+    with pytest.raises(mfc.ValueRefusedError, match="expected one"):
+        mfc.Checkpoint.of({"w": np.ones(1)}, epoch=1)
