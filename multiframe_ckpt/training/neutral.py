@@ -76,8 +76,7 @@ def _read_group(options: dict[str, Any], params: list[Any], row: Optimizer, fram
             raise notes.refused(
                 f"found no option {name!r}, expected one: every {row.name} has it; the state is damaged"
             )
-        value = options.get(name, DEFAULTS.get(name))
-        shared[name] = float(value) if type(value) is int else value
+        shared[name] = options.get(name, DEFAULTS.get(name))
     for name, value in options.items():
         if name in _LEFT_OUT:
             notes.leave_out(f"{name} = {value}, {_LEFT_OUT[name]}")
@@ -152,7 +151,7 @@ def _old_scale(options: Mapping[str, Any], notes: Notes) -> float:
 
 
 def _number(value: Any) -> Any:
-    """Gives an option as plain numbers: torch may keep a learning rate as a tensor, and OneFlow wants floats."""
+    """Gives an option as plain numbers: torch may keep a learning rate as a tensor, which OneFlow cannot."""
     if isinstance(value, LazyTensor) and value.size == 1:
         return value.numpy().reshape(()).item()
     if isinstance(value, list | tuple):
