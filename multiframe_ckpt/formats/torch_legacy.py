@@ -52,7 +52,7 @@ def read_legacy(path: Path, options: ReadOptions) -> Tree:
         end = machine.end
     _, protocol, system, raw, keys = values
     if protocol != _PROTOCOL or not isinstance(system, dict) or not isinstance(keys, list):
-        raise DamagedError(f"{path}: found protocol {protocol!r}, expected {_PROTOCOL} and its header; fetch it again")
+        raise DamagedError(f"{path}: found another header than protocol {_PROTOCOL} has, expected it; fetch it again")
     _bind(file, storages, keys, end, "little" if system.get("little_endian", True) else "big")
     resolver = Resolver(str(path), end, allow_inert=options.allow_inert, names=TORCH_NAMES, collapse=module_state_dict)
     return resolver.tree(raw)
@@ -75,11 +75,9 @@ def _persistent(path: Path, storages: dict[str, TorchStorage], identifier: Any) 
 
 def _bind(file: MappedFile, storages: dict[str, TorchStorage], keys: list[Any], offset: int, order: Any) -> None:
     for key in keys:
-        storage = storages.get(key)
+        storage = storages.get(key) if isinstance(key, str) else None
         if storage is None:
-            raise DamagedError(
-                f"{file.path}: found data for storage {key!r}, which no tensor names; fetch the file again"
-            )
+            raise DamagedError(f"{file.path}: found data for a storage that no tensor names; fetch the file again")
         count = int.from_bytes(file.bytes(offset, 8, f"storage {key}"), order, signed=True)
         if count * storage.dtype.itemsize != storage.nbytes:
             raise DamagedError(

@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from ..dtypes import DTYPES, DType, dtype_named
 from ..errors import DamagedError, UnsafeError
+from ..storage.extents import require_shape
 from ..tensor import Extent, LazyTensor, View
 from .pickle.known import PLAIN
 from .pickle.machine import Builders, Global, Made
@@ -25,6 +26,7 @@ _BY_TORCH = {row.torch: row for row in DTYPES if row.torch}
 
 #: An expanded tensor (stride 0) may be this many times larger than its storage, or a GiB, before it counts as a trap.
 _EXPANSION = 64
+_MAX_DIMENSIONS = 64  # torch's own limit
 
 
 def dense_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -39,15 +41,16 @@ def dense_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
 class TorchStorage:
     """A storage the pickle refers to; its bytes are bound when the reader knows where they lie."""
 
-    def __init__(self, kind: Any, key: str, count: int) -> None:
-        name = kind.name if isinstance(kind, Global) else str(kind)
-        self.untyped = name == "UntypedStorage"
-        row = _UINT8 if self.untyped else _BY_STORAGE.get(name)
+    def __init__(self, kind: Any, key: Any, count: Any) -> None:
+        if not (isinstance(kind, Global) and isinstance(key, str) and type(count) is int and count >= 0):
+            raise TypeError("a storage without a type, a key and a count")
+        self.untyped = kind.name == "UntypedStorage"
+        row = _UINT8 if self.untyped else _BY_STORAGE.get(kind.name)
         if row is None:
             raise UnsafeError(f"found storage type {kind}, expected one of {', '.join(filter(None, _BY_STORAGE))}")
         self.dtype: DType = row
-        self.key = key
-        self.nbytes = count * row.itemsize
+        self.key: str = key
+        self.nbytes: int = count * row.itemsize
         self.raw: LazyTensor | None = None
         self.swapped = False  # the file is big-endian
         self.digest: str | None = None
@@ -86,6 +89,8 @@ class TorchTensor:
             raise TypeError(f"a tensor over a {type(storage).__name__}")
         self._storage, self._offset = storage, offset
         self._shape, self._stride = tuple(shape), tuple(stride)
+        if not all(type(number) is int for number in (offset, *self._shape, *self._stride)):
+            raise TypeError("a tensor whose offset, shape or stride is not of ints")
         self._dtype, self._flags = dtype, flags or {}
         self._tensor: LazyTensor | None = None
 
@@ -102,10 +107,15 @@ class TorchTensor:
 
     def _check(self) -> None:
         shape, stride = self._shape, self._stride
-        if len(shape) != len(stride) or any(dim < 0 for dim in (*shape, *stride, self._offset)):
+        numbers = (*shape, *stride, self._offset)
+        if len(shape) != len(stride) or len(shape) > _MAX_DIMENSIONS or not all(0 <= n < 1 << 63 for n in numbers):
             raise DamagedError(
-                f"found a tensor of shape {shape} and stride {stride}, expected as many of each, none < 0"
+                f"found a tensor of {len(shape)} dimensions and {len(stride)} strides, expected as many of each, "
+                f"none < 0, at most {_MAX_DIMENSIONS}"
             )
+        refused = [flag for flag in self._flags if self._dtype.kind not in _FLAGGED[flag]]
+        if refused:
+            raise DamagedError(f"found a {refused[0]} view of {self._dtype.name}, expected none of this dtype")
         reach = self._offset + sum((dim - 1) * step for dim, step in zip(shape, stride, strict=True)) + 1
         room = self._storage.nbytes // self._dtype.itemsize
         if prod(shape) and reach > room:
@@ -117,6 +127,7 @@ class TorchTensor:
                 f"found a tensor of shape {shape} expanded from {self._storage.nbytes} bytes, expected at most "
                 f"{_EXPANSION} times its storage; reading it would fill the memory"
             )
+        require_shape(shape, self._dtype, "a tensor of the pickle")
 
     def _dense(self) -> LazyTensor:
         storage, dtype, shape = self._storage.bound(), self._dtype, self._shape
@@ -157,6 +168,10 @@ class TorchTensor:
         return LazyTensor(self._dtype, self._shape, source, extent, storage.alias, view, digest)
 
 
+#: The kinds of dtype whose tensors torch views as conjugated, or negated.
+_FLAGGED = {"conj": ("complex",), "neg": ("complex", "float", "int")}
+
+
 def _flags(metadata: Any) -> dict[str, bool]:
     return {name: True for name in ("conj", "neg") if isinstance(metadata, dict) and metadata.get(name)}
 
@@ -168,9 +183,12 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> T
 
 def _tensor_v3(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
     """Answers ``_rebuild_tensor_v3`` (…, requires_grad, backward_hooks, dtype, metadata)."""
-    dtype = _BY_TORCH.get(rest[2].name) if isinstance(rest[2], Global) else None
+    kind = rest[2]
+    if not isinstance(kind, Global):
+        raise TypeError(f"a tensor whose dtype is a {type(kind).__name__}")
+    dtype = _BY_TORCH.get(kind.name)
     if dtype is None:
-        raise UnsafeError(f"found a tensor of dtype {rest[2]}, expected one of {', '.join(filter(None, _BY_TORCH))}")
+        raise UnsafeError(f"found a tensor of dtype {kind}, expected one of {', '.join(filter(None, _BY_TORCH))}")
     return TorchTensor(storage, offset, shape, stride, dtype, _flags(rest[3] if len(rest) > 3 else None))
 
 
@@ -190,8 +208,16 @@ def _from_type(function: Any, kind: Any, args: Any, state: Any) -> Any:
     return build(*args)
 
 
-def _device(kind: str, index: int | None = None) -> str:
+def _device(kind: Any, index: Any = None) -> str:
+    if not isinstance(kind, str) or not isinstance(index, int | None):
+        raise TypeError("a device that is no text and number")
     return kind if index is None else f"{kind}:{index}"
+
+
+def _layout(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError("a layout that is no text")
+    return name
 
 
 def _size(shape: Any = ()) -> tuple[Any, ...]:
@@ -209,7 +235,7 @@ TORCH_BUILDERS: Builders = {
     ("torch.nn.parameter", "Parameter"): _parameter,
     ("torch", "Size"): _size,
     ("torch", "device"): _device,
-    ("torch.serialization", "_get_layout"): str,
+    ("torch.serialization", "_get_layout"): _layout,
 }
 
 #: Names that stand for a plain value wherever they occur.

@@ -13,21 +13,26 @@ A name that is not here is never built.
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable, Iterable
-from decimal import Decimal
-from fractions import Fraction
 from math import prod
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
-from ...dtypes import dtype_named, dtype_of_numpy
+from ...dtypes import DType, dtype_named, dtype_of_numpy
 from ...errors import DamagedError, UnsafeError
+from ...storage.extents import require_shape
 from ...tensor import LazyTensor
-from .machine import Builders, Global, Made
+from .machine import Builders, Global, Made, hashable
 
 __all__ = ["AS_TEXT", "PLAIN", "ArrayPart", "DtypePart"]
+
+
+#: How NumPy's pickles spell dtypes of numbers; ``numpy.dtype`` takes a small language, which files are not to speak.
+_DTYPE = re.compile(r"(bool|(u?int|float|complex)\d{1,3}|[biufc]\d{1,2})_?")
+_NUMBER = re.compile(r"[-+]?[0-9.]+([eE][-+]?\d+)?(/\d+)?|-?(Infinity|s?NaN\d*)")
 
 
 class AttributeBag(dict[str, Any]):
@@ -35,7 +40,7 @@ class AttributeBag(dict[str, Any]):
 
     def set_state(self, state: Any) -> None:
         """Takes the attributes."""
-        self.update(state[1] if isinstance(state, tuple) else state)
+        self.update(_dict(state[1] if isinstance(state, tuple) else state))
 
     def resolve(self) -> dict[str, Any]:
         """Gives the attributes as a plain dict."""
@@ -48,7 +53,9 @@ class DtypePart:
     def __init__(self, kind: Any, *_: Any) -> None:
         if isinstance(kind, Global):  # dtype(numpy.float64), or ml_dtypes.bfloat16
             kind = kind.name
-        self.kind = str(kind)
+        if not isinstance(kind, str):
+            raise TypeError(f"a NumPy dtype of a {type(kind).__name__}")
+        self.kind = kind
         self.order = "="
 
     def set_state(self, state: Any) -> None:
@@ -57,20 +64,25 @@ class DtypePart:
 
     def resolve(self) -> Any:
         """Gives the dtype's name."""
-        return str(self.numpy())
+        dtype = self.numpy()
+        return dtype.name if self.row().numpy == dtype else str(dtype)
 
-    def numpy(self) -> np.dtype:
-        """Gives the dtype; UnsafeError for one that is no number."""
+    def row(self) -> DType:
+        """Gives the dtype's row; UnsafeError for one that is no number."""
         row = dtype_named(self.kind)
-        dtype = row.numpy if row else np.dtype(self.kind)
-        if self.order == ">" and dtype.kind in "iufc":
-            dtype = dtype.newbyteorder(">")
-        if dtype_of_numpy(dtype) is None:
+        if row is None and _DTYPE.fullmatch(self.kind):
+            row = dtype_of_numpy(np.dtype(self.kind.rstrip("_")))
+        if row is None:
             raise UnsafeError(
-                f"found a NumPy value of dtype {self.kind!r} in a pickle, expected a number or bool; "
+                f"found a NumPy value of dtype {self.kind[:80]!r} in a pickle, expected a number or bool; "
                 "store it as plain values"
             )
-        return dtype
+        return row
+
+    def numpy(self) -> np.dtype:
+        """Gives the dtype, in the byte order of the pickle."""
+        dtype = self.row().numpy
+        return dtype.newbyteorder(">") if self.order == ">" and dtype.kind in "iufc" else dtype
 
 
 class ArrayPart:
@@ -91,8 +103,7 @@ class ArrayPart:
         shape, dtype, fortran, data = self._state
         if isinstance(data, list):
             raise UnsafeError("found a NumPy array of Python objects in a pickle, expected numbers; store a list")
-        raw = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else bytes(data)
-        return _over(raw, dtype.numpy(), tuple(shape), "F" if fortran else "C")
+        return _over(_raw(data), dtype, tuple(shape), "F" if fortran else "C")
 
     def resolve(self) -> LazyTensor:
         """Gives the array as a tensor."""
@@ -101,10 +112,24 @@ class ArrayPart:
         return self._tensor
 
 
-def _over(raw: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
-    if any(dim < 0 for dim in shape) or prod(shape) * dtype.itemsize != len(raw):
-        raise DamagedError(f"found {len(raw)} bytes for a NumPy array of {dtype} {shape} in a pickle, expected as many")
-    return np.frombuffer(raw, dtype).reshape(shape, order=order)
+def _over(raw: bytes, dtype: Any, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    if not isinstance(dtype, DtypePart):
+        raise TypeError(f"a NumPy array of a {type(dtype).__name__}")
+    require_shape(shape, dtype.row(), "a NumPy array in a pickle")
+    if prod(shape) * dtype.row().itemsize != len(raw):
+        raise DamagedError(
+            f"found {len(raw)} bytes for a NumPy array {shape} in a pickle, expected as many as it takes"
+        )
+    return np.frombuffer(raw, dtype.numpy()).reshape(shape, order=order)
+
+
+def _raw(value: Any) -> bytes:
+    """Gives the bytes that a pickle holds as bytes, or as Python 2's str; an int would be a size to allocate."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    if isinstance(value, bytes):
+        return value
+    raise TypeError(f"a {type(value).__name__} where bytes stand")
 
 
 def _from_buffer(raw: Any, dtype: DtypePart, shape: Any, order: Any) -> ArrayPart:
@@ -114,19 +139,18 @@ def _from_buffer(raw: Any, dtype: DtypePart, shape: Any, order: Any) -> ArrayPar
 
 
 def _scalar(dtype: DtypePart, raw: Any = b"") -> Any:
-    data = raw.encode("utf-8", "surrogateescape") if isinstance(raw, str) else bytes(raw)
-    value = _over(data, dtype.numpy(), (1,), "C")[0].item()
+    value = _over(_raw(raw), dtype, (1,), "C")[0].item()
     return value if isinstance(value, bool | int | float | complex) else float(value)
 
 
-def _encode(text: str, encoding: str = "utf-8", *_: Any) -> bytes:
-    if encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
-        raise DamagedError(f"found bytes encoded as {encoding!r} in a pickle, expected latin1")
+def _encode(text: Any, encoding: Any = "utf-8", *_: Any) -> bytes:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
+        raise TypeError("bytes that are not spelled as text in latin1")
     return text.encode(encoding)
 
 
-def _bytes(*args: Any) -> bytes:
-    return _encode(*args) if args and isinstance(args[0], str) else bytes(*(bytes(arg) for arg in args))
+def _bytes(value: Any = b"", *encoding: Any) -> bytes:
+    return _encode(value, *encoding) if isinstance(value, str) else _raw(value)
 
 
 def _reconstructor(kind: Any, base: Any = None, state: Any = None) -> Any:
@@ -138,17 +162,46 @@ def _reconstructor(kind: Any, base: Any = None, state: Any = None) -> Any:
     )
 
 
-def _defaults(_: Any = None, *args: Any) -> dict[Any, Any]:
-    return dict(*args)
+def _dict(entries: Any = (), *_: Any) -> dict[Any, Any]:
+    pairs = entries.items() if isinstance(entries, dict) else entries
+    return {hashable(key): value for key, value in pairs}
+
+
+def _defaults(_: Any = None, entries: Any = ()) -> dict[Any, Any]:
+    return _dict(entries)
 
 
 def _list(values: Iterable[Any] = (), *_: Any) -> list[Any]:
     return list(values)
 
 
+def _set(values: Iterable[Any] = ()) -> set[Any]:
+    return set(map(hashable, values))
+
+
+def _frozenset(values: Iterable[Any] = ()) -> frozenset[Any]:
+    return frozenset(map(hashable, values))
+
+
+def _number(text: Any) -> str:
+    """Answers Decimal, which a tree holds as text: made a number, it could ask for any precision."""
+    if not isinstance(text, str) or not _NUMBER.fullmatch(text):
+        raise ValueError("a number that is not spelled as one")
+    return text
+
+
+def _fraction(numerator: Any, denominator: Any = 1) -> str:
+    """Answers Fraction: of two ints, or of text up to Python 3.10."""
+    if isinstance(numerator, str):
+        return _number(numerator)
+    if not isinstance(numerator, int) or not isinstance(denominator, int):
+        raise TypeError("a fraction of other things than ints")
+    return str(numerator) if denominator == 1 else f"{numerator}/{denominator}"
+
+
 def _moment(kind: Callable[..., Any]) -> Callable[..., Any]:
     def build(state: Any, *rest: Any) -> Any:
-        return kind(state.encode("utf-8", "surrogateescape") if isinstance(state, str) else state, *rest)
+        return kind(_raw(state), *rest)
 
     return build
 
@@ -160,8 +213,6 @@ AS_TEXT: dict[type, Callable[[Any], str]] = {
     datetime.time: datetime.time.isoformat,
     datetime.timedelta: str,
     datetime.timezone: str,
-    Decimal: str,
-    Fraction: str,
     PurePosixPath: str,
     PureWindowsPath: str,
 }
@@ -175,10 +226,10 @@ _PATHS: dict[str, type[PurePath]] = {
 }
 
 _BUILTINS: dict[str, Callable[..., Any]] = {
-    "set": set,
-    "frozenset": frozenset,
+    "set": _set,
+    "frozenset": _frozenset,
     "list": _list,
-    "dict": dict,
+    "dict": _dict,
     "bytes": _bytes,
     "bytearray": _bytes,
     "complex": complex,
@@ -186,8 +237,8 @@ _BUILTINS: dict[str, Callable[..., Any]] = {
 
 #: The table: (module, name) → builder. Layouts add their own names to it.
 PLAIN: Builders = {
-    ("collections", "OrderedDict"): dict,
-    ("collections", "Counter"): dict,
+    ("collections", "OrderedDict"): _dict,
+    ("collections", "Counter"): _dict,
     ("collections", "defaultdict"): _defaults,
     ("collections", "deque"): _list,
     ("argparse", "Namespace"): AttributeBag,
@@ -200,8 +251,8 @@ PLAIN: Builders = {
     ("datetime", "time"): _moment(datetime.time),
     ("datetime", "timedelta"): datetime.timedelta,
     ("datetime", "timezone"): datetime.timezone,
-    ("decimal", "Decimal"): Decimal,
-    ("fractions", "Fraction"): Fraction,
+    ("decimal", "Decimal"): _number,
+    ("fractions", "Fraction"): _fraction,
     ("numpy", "dtype"): DtypePart,
     ("numpy", "ndarray"): ArrayPart,
     **{(core, "_reconstruct"): ArrayPart for core in _NUMPY_CORES},

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import codecs
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from ...errors import DamagedError, FormatError, UnsafeError
 
-__all__ = ["Builders", "Global", "Made", "Pending", "PickleMachine"]
+__all__ = ["Builders", "Global", "Made", "Pending", "PickleMachine", "broken_pickle", "hashable"]
 
 Builders: TypeAlias = Mapping[tuple[str, str], Callable[..., Any]]
 
@@ -57,7 +58,30 @@ class _Mark:
 
 
 _MARK = _Mark()
-_PROBLEMS = (IndexError, KeyError, ValueError, TypeError, AttributeError, OverflowError, struct.error, RecursionError)
+_SIZED = (str, bytes, list, tuple, dict, set, frozenset)
+#: What Python raises where data is not of the kind or the value it should be.
+_PROBLEMS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, struct.error)
+
+#: A key of a dict or a set may be nested this deep and hold this many parts: hashing walks all of them, a part that is
+#: shared again each time, and has no guard of its own against depth.
+_KEY_DEPTH, _KEY_PARTS = 32, 1000
+
+#: Builders may copy this many items and bytes, and four more for each byte read, which what a pickler writes stays below.
+_FREE_COPIES = 100_000
+
+
+@contextmanager
+def broken_pickle(where: Callable[[], str]) -> Iterator[None]:
+    """Turns what wrong data makes Python raise into DamagedError."""
+    try:
+        yield
+    except FormatError:
+        raise
+    except _PROBLEMS as problem:
+        raise DamagedError(
+            f"{where()} ({type(problem).__name__}: {str(problem)[:200]}), expected a whole one; "
+            "the file is damaged: fetch it again"
+        ) from problem
 
 
 class PickleMachine:
@@ -72,21 +96,23 @@ class PickleMachine:
         persistent: Callable[[Any], Any] | None = None,
         start: int = 0,
     ) -> None:
+        self._whole = data  # bytes or a map: it can be searched, as a view of it cannot
         self._data = memoryview(data)
         self._where = where
         self._builders = builders
         self._persistent = persistent
         self.end = start
+        self._copies = 0
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
     def run(self) -> Any:
         """Gives the raw object; DamagedError for opcodes that no pickler writes, UnsafeError for forbidden ones."""
-        try:
+        with broken_pickle(lambda: f"{self._where}: found a pickle that breaks at offset {self.end}"):
             while True:
                 opcode = self._take(1)[0]
                 if opcode == 0x2E:  # STOP
-                    return self._stack.pop()
+                    return self._pop()
                 step = _STEPS.get(opcode)
                 if step is None:
                     raise UnsafeError(
@@ -94,13 +120,6 @@ class PickleMachine:
                         "protocols 0 to 5 without extensions; this is no pickle, or a forged one"
                     )
                 step(self)
-        except FormatError:
-            raise
-        except _PROBLEMS as problem:
-            raise DamagedError(
-                f"{self._where}: found a pickle that breaks at offset {self.end} ({type(problem).__name__}: {problem}), "
-                "expected a whole one; the file is damaged: fetch it again"
-            ) from problem
 
     # Reading
 
@@ -116,11 +135,12 @@ class PickleMachine:
 
     def _line(self) -> bytes:
         # Lines are short: names and decimal numbers.
-        limit = min(len(self._data), self.end + 65536)
-        piece = bytes(self._data[self.end : limit])
-        stop = piece.index(b"\n")
-        self.end += stop + 1
-        return piece[:stop].rstrip(b"\r")
+        stop = self._whole.find(b"\n", self.end, self.end + 65536)
+        if stop < 0:
+            raise IndexError("a line without its end")
+        line = bytes(self._data[self.end : stop])
+        self.end = stop + 1
+        return line.rstrip(b"\r")
 
     def _push(self, value: Any) -> None:
         self._stack.append(value)
@@ -154,7 +174,19 @@ class PickleMachine:
                 "no pickler writes this: do not load this file anywhere"
             )
         builder = self._builders.get((target.module, target.name))
-        return Made(target, args) if builder is None else builder(*args)
+        if builder is None:
+            return Made(target, args)
+        self._spend(len(args) + sum(len(arg) for arg in args if isinstance(arg, _SIZED)))
+        return builder(*args)
+
+    def _spend(self, copies: int) -> None:
+        """Counts what builders copy; a small file could ask for one long value to be copied without end."""
+        self._copies += copies
+        if self._copies > _FREE_COPIES + 4 * self.end:
+            raise UnsafeError(
+                f"{self._where}: found a pickle that copies its values over and over, expected each once; "
+                "this file is forged"
+            )
 
     def _reduce(self) -> None:
         args = self._pop()
@@ -162,6 +194,7 @@ class PickleMachine:
 
     def _newobj_ex(self) -> None:
         keywords, args, target = self._pop(), self._pop(), self._pop()
+        self._spend(len(args))
         self._push(self._call(target, (*args, keywords) if keywords else args))
 
     def _inst(self) -> None:
@@ -193,7 +226,7 @@ class PickleMachine:
         if len(values) % 2:
             raise ValueError("a dict with a key and no value")
         for key, value in zip(values[::2], values[1::2], strict=True):
-            entries[_hashable(key)] = value
+            entries[hashable(key)] = value
 
     def _memoize(self, at: int) -> None:
         if not self._stack:
@@ -215,8 +248,16 @@ def _require(target: Any, kind: type) -> Any:
     return target
 
 
-def _hashable(key: Any) -> Any:
-    """Gives what stands for a dict key or set member; a mutable one is a mistake in the file."""
+def hashable(key: Any) -> Any:
+    """Gives what stands for a dict key or set member; a mutable one, or one too deep or large, is no pickler's."""
+    groups, left = [key] if isinstance(key, tuple | frozenset) else [], _KEY_PARTS
+    for _ in range(_KEY_DEPTH):
+        left -= sum(map(len, groups))
+        if not groups or left < 0:
+            break
+        groups = [part for group in groups for part in group if isinstance(part, tuple | frozenset)]
+    if groups:
+        raise ValueError(f"a key with more than {_KEY_PARTS} parts, or nested deeper than {_KEY_DEPTH}")
     hash(key)
     return key
 
@@ -246,7 +287,7 @@ def _integer_line(line: bytes) -> int | bool:
 
 def _set_members(machine: PickleMachine) -> None:
     values = machine._pop_to_mark()
-    _require(machine._stack[-1], set).update(map(_hashable, values))
+    _require(machine._stack[-1], set).update(map(hashable, values))
 
 
 def _stack_global(machine: PickleMachine) -> None:
@@ -263,7 +304,7 @@ def _proto(machine: PickleMachine) -> None:
 
 
 def _frozenset(machine: PickleMachine) -> None:
-    machine._push(frozenset(map(_hashable, machine._pop_to_mark())))
+    machine._push(frozenset(map(hashable, machine._pop_to_mark())))
 
 
 def _set_item(machine: PickleMachine) -> None:
@@ -279,7 +320,7 @@ def _tuple_of(count: int) -> Callable[[PickleMachine], None]:
 
 
 def _dict_of(values: list[Any]) -> dict[Any, Any]:
-    return {_hashable(key): value for key, value in zip(values[::2], values[1::2], strict=True)}
+    return {hashable(key): value for key, value in zip(values[::2], values[1::2], strict=True)}
 
 
 _Step: TypeAlias = Callable[[PickleMachine], None]

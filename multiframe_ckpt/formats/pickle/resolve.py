@@ -1,6 +1,7 @@
 """resolve(): what a PickleMachine built becomes a Tree, with unknown objects refused or left inert.
 
-Guards: cycles, nesting past MAX_DEPTH, and containers that share each other until a small file means billions of nodes.
+Guards: cycles, nesting past MAX_DEPTH, and values that share each other until a small file means billions of them. No
+raw object is ever spelled by ``str`` or ``repr`` before it is known to be small.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from ...errors import DamagedError, UnsafeError
 from ...tensor import LazyTensor
 from ...tree import MAX_DEPTH, Inert, Tree, is_plain
 from .known import AS_TEXT
-from .machine import Global, Made, Pending
+from .machine import Global, Made, Pending, broken_pickle
 
 __all__ = ["Resolver", "module_state_dict"]
 
-#: A tree may have this many nodes, and four more for each byte of its pickle.
+#: A tree may have this many nodes, and four more for each byte of its pickle. Text counts a node for each 16 characters.
 _FREE_NODES = 1_000_000
+_TEXT_UNIT = 16
+#: The keys of a pickled module's state dict may have this many characters together.
+_KEY_TEXT = 1 << 25
 
 
 class Resolver:
@@ -47,7 +51,8 @@ class Resolver:
 
     def tree(self, raw: Any) -> Tree:
         """Gives the tree; raises UnsafeError that names every unknown object, unless they may stay inert."""
-        tree, _ = self._resolve(raw, 0)
+        with broken_pickle(lambda: f"{self._where}: found a pickle whose objects do not fit together"):
+            tree, _ = self._resolve(raw, 0)
         if self._unknown and not self._allow_inert:
             names = ", ".join(sorted(self._unknown))
             raise UnsafeError(
@@ -57,7 +62,9 @@ class Resolver:
         return tree
 
     def _resolve(self, raw: Any, depth: int) -> tuple[Tree, int]:
-        if is_plain(raw) or isinstance(raw, LazyTensor):
+        if is_plain(raw):
+            return raw, 1 + len(raw) // _TEXT_UNIT if isinstance(raw, str | bytes) else 1
+        if isinstance(raw, LazyTensor):
             return raw, 1
         known = self._done.get(id(raw))
         if known is not None:
@@ -89,7 +96,7 @@ class Resolver:
         if isinstance(raw, list | tuple):
             return self._sequence(raw, depth)
         if isinstance(raw, set | frozenset):
-            return self._sequence(sorted(raw, key=repr), depth)
+            return self._sequence(sorted(raw, key=_rank), depth)
         if isinstance(raw, Global):
             return self._name(raw), 1
         spell = AS_TEXT.get(type(raw))
@@ -108,7 +115,10 @@ class Resolver:
         total = 1
         for key, value in raw.items():
             node, count = self._resolve(value, depth)
-            tree[self._key(key, depth)] = node
+            name = self._key(key, depth)
+            while name in tree:  # two objects that a tree holds as one text, or an object beside its text
+                name = f"{name}~"
+            tree[name] = node
             total += count
         return tree, total
 
@@ -117,8 +127,12 @@ class Resolver:
             return tuple(self._key(part, depth) for part in key)
         if is_plain(key):
             return key
-        node, _ = self._resolve(key, depth)
-        return node if is_plain(node) else str(node)
+        node, count = self._resolve(key, depth)
+        if is_plain(node):
+            return node
+        name = node.type_name if isinstance(node, Inert) else type(node).__name__
+        small = isinstance(node, Inert) and node.args is not None and count < _TEXT_UNIT
+        return f"{name}{_spelled(node.args)}" if small else name  # a member of an enum: its class and value
 
     def _sequence(self, raw: Any, depth: int) -> tuple[Tree, int]:
         nodes, total = [], 1
@@ -140,13 +154,24 @@ class Resolver:
         return inert, total
 
 
+def _rank(member: Any) -> str:
+    """Gives the text by which members of a set are ordered, so that a set always gives one list."""
+    if isinstance(member, tuple | frozenset):
+        return ",".join(map(_rank, member))
+    return repr(member) if is_plain(member) else type(member).__name__
+
+
+def _spelled(args: tuple[Tree, ...]) -> str:
+    return f"({', '.join(repr(arg) if is_plain(arg) else type(arg).__name__ for arg in args)})"
+
+
 def module_state_dict(made: Made) -> Any:
     """Gives the state dict of a pickled ``nn.Module``, found in its state without its class; else ``made`` itself.
 
     A module's state is its ``__dict__``: ``_parameters``, ``_buffers`` and ``_modules`` (torch and OneFlow alike);
     a buffer named in ``_non_persistent_buffers_set`` is not part of a state dict.
     """
-    return _collect(made, "", 0) if _is_module(made) else made
+    return _Collector().collect(made, "", 0) if _is_module(made) else made
 
 
 def _is_module(raw: Any) -> bool:
@@ -157,13 +182,36 @@ def _is_module(raw: Any) -> bool:
     )
 
 
-def _collect(module: Made, prefix: str, depth: int) -> dict[str, Any]:
-    state = module.state
-    transient = state.get("_non_persistent_buffers_set") or ()
-    found: dict[str, Any] = {}
-    own = {**state["_parameters"], **{k: v for k, v in (state.get("_buffers") or {}).items() if k not in transient}}
-    found.update({f"{prefix}{name}": value for name, value in own.items() if value is not None})
-    for name, child in state["_modules"].items():
-        if _is_module(child) and depth < MAX_DEPTH:
-            found.update(_collect(child, f"{prefix}{name}.", depth + 1))
-    return found
+class _Collector:
+    """Walks the modules of a model; a module that stands in several places is walked in each."""
+
+    def __init__(self) -> None:
+        self._left = _KEY_TEXT
+
+    def collect(self, module: Made, prefix: str, depth: int) -> dict[str, Any]:
+        """Gives the module's parameters and buffers, then its children's."""
+        state = module.state
+        transient = state.get("_non_persistent_buffers_set")
+        own = dict(state["_parameters"])
+        for name, value in (state.get("_buffers") or {}).items():
+            if not (isinstance(transient, set) and name in transient):
+                own[name] = value
+        found = {self._key(prefix, name): value for name, value in own.items() if value is not None}
+        for name, child in state["_modules"].items():
+            if _is_module(child):
+                if depth == MAX_DEPTH:
+                    raise _forged_model(f"modules nested deeper than {MAX_DEPTH}")
+                found.update(self.collect(child, f"{self._key(prefix, name)}.", depth + 1))
+        return found
+
+    def _key(self, prefix: str, name: Any) -> str:
+        if not isinstance(name, str):
+            raise TypeError(f"a module's attribute that is called by a {type(name).__name__}")
+        self._left -= len(prefix) + len(name) + 1
+        if self._left < 0:
+            raise _forged_model(f"modules that share each other into names of more than {_KEY_TEXT} characters")
+        return prefix + name
+
+
+def _forged_model(found: str) -> UnsafeError:
+    return UnsafeError(f"found a pickled model with {found}, expected a model; this file is forged")
