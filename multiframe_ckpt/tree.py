@@ -80,7 +80,14 @@ def is_plain(value: object) -> bool:
 
 def join_key(path: Path) -> str:
     """Gives the key of a path: its components escaped and joined by ``/``."""
-    return "/".join(str(part).replace("~", "~0").replace("/", "~1") for part in path)
+    return "/".join(_spelled(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _spelled(part: Any) -> str:
+    try:
+        return str(part)
+    except ValueError:  # an int of more decimal digits than Python spells, or a tuple that holds one
+        return hex(part) if isinstance(part, int) else f"({', '.join(map(_spelled, part))})"
 
 
 def split_key(key: str) -> tuple[str, ...]:
