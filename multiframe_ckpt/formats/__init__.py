@@ -36,6 +36,10 @@ def format_at(path: Path) -> Format:
     """Gives the format whose layout lies at ``path``; raises FileNotFoundError, or UnknownFormatError for none."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: found nothing there, expected a checkpoint; check the path")
+    if not (path.is_file() or path.is_dir()):  # reading a pipe could wait for ever
+        raise UnknownFormatError(
+            f"{path}: found a pipe or device, expected a file or folder; copy what it gives into one"
+        )
     for kind in FORMATS.available():
         found = kind()
         if found.sniff(path):

@@ -17,6 +17,7 @@ import numpy as np
 from ..dtypes import DType
 from ..errors import ValueRefusedError
 from ..progress import OnProgress, silent
+from ..storage.extents import open_regular
 from ..storage.integrity import digest_of
 from ..tensor import LazyTensor
 from ..tree import Tree, partition
@@ -44,7 +45,7 @@ class Hdf5Format:
     def sniff(self, path: Path) -> bool:
         """Says whether HDF5's signature stands where it may."""
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 return any(file.seek(start) == start and file.read(8) == _SIGNATURE for start in _STARTS)
         except (OSError, ValueError):  # ValueError: a path with a NUL in it
             return False

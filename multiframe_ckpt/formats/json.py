@@ -28,7 +28,7 @@ import numpy as np
 from ..dtypes import dtype_named
 from ..errors import DamagedError, FormatError, MultiframeError
 from ..progress import OnProgress, silent
-from ..storage.extents import MappedFile, require_shape
+from ..storage.extents import MappedFile, open_regular, require_shape
 from ..storage.integrity import digest_of
 from ..tensor import LazyTensor, tied_groups
 from ..tree import Tree, partition
@@ -55,7 +55,7 @@ class JsonFormat:
     def sniff(self, path: Path) -> bool:
         """Says whether ``path`` is a JSON object whose entry ``format`` is this library's."""
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 start = file.read(4096)
             return _MARK.match(start) is not None or (start.lstrip()[:1] == b"{" and _has_mark(path))
         except (MultiframeError, OSError, ValueError):  # ValueError: a path with a NUL in it

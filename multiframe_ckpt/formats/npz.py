@@ -19,7 +19,7 @@ from ..dtypes import DTYPES, DType, dtype_of_numpy
 from ..errors import DamagedError, FormatError
 from ..progress import OnProgress, silent
 from ..storage.archive import MappedArchive, new_member
-from ..storage.extents import require_shape
+from ..storage.extents import open_regular, require_shape
 from ..storage.integrity import write_bytes
 from ..tensor import LazyTensor
 from ..tree import Tree, partition
@@ -118,7 +118,7 @@ def _fits(name: str) -> bool:
 
 def _begins_with_npy(path: Path) -> bool:
     """Says whether a zip file's first member is a ``.npy``; damage to its end can then be told of."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(30 + 2 * _NAME_CAP)
     name = start[30 : 30 + int.from_bytes(start[26:28], "little")]
     return start[:4] == b"PK\x03\x04" and name.endswith(_SUFFIX.encode("ascii"))

@@ -58,8 +58,7 @@ class OneFlowFormat:
         if not (path / MARKER).exists() and not options.allow_incomplete:
             raise _incomplete(path)
         if (path / PICKLE).is_file():
-            pickle = path / PICKLE
-            return read_pickle(pickle.read_bytes(), pickle, path, allow_inert=options.allow_inert)
+            return read_pickle(path / PICKLE, path, allow_inert=options.allow_inert)
         return _read_snapshot(path, allow_incomplete=options.allow_incomplete)
 
     def plan(self, tree: Tree) -> WritePlan:
@@ -143,11 +142,15 @@ def _read_snapshot(path: Path, *, allow_incomplete: bool) -> dict[str, LazyTenso
         _check_count(path, found)
     if all(note is not None for note, _, _ in found):
         found.sort(key=lambda item: item[0].index if item[0] else 0)
-    ties: dict[str, object] = {}
-    return {
-        name: replace(tensor, alias=ties.setdefault(note.tied, object())) if note and note.tied else tensor
-        for note, name, tensor in found
-    }
+    ties: dict[tuple[str, str], object] = {}
+    return {name: _tied(tensor, note, ties) for note, name, tensor in found}
+
+
+def _tied(tensor: LazyTensor, note: Note | None, ties: dict[tuple[str, str], object]) -> LazyTensor:
+    """Ties variables that the notes say are one tensor, unless their digests say otherwise: one was written anew."""
+    if note is None or note.tied is None or note.digest is None:
+        return tensor
+    return replace(tensor, alias=ties.setdefault((note.tied, note.digest), object()))
 
 
 def _check_count(path: Path, found: list[tuple[Note | None, str, LazyTensor]]) -> None:

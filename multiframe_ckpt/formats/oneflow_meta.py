@@ -27,7 +27,9 @@ __all__ = ["META_LIMIT", "Note", "VariableMeta", "parse_meta", "render_meta"]
 #: A meta file is under a hundred bytes; one above this is no meta file.
 META_LIMIT = 1 << 20
 
-_TOKEN = re.compile(r"(?:\s|#[^\n]*)*(?:([A-Za-z_]\w*)|(-?(?:0[xX][0-9a-fA-F]+|\d+)\b)|([{}<>\[\]:,;])|$)", re.ASCII)
+_TOKEN = re.compile(
+    r"(?:\s|#[^\n]*(?:\n|\Z))*(?:([A-Za-z_]\w*)|(-?(?:0[xX][0-9a-fA-F]+|\d+)\b)|([{}<>\[\]:,;])|$)", re.ASCII
+)
 _COMMENT = re.compile(r"^# multiframe_ckpt (\{.*\})\r?$", re.MULTILINE)
 _INT64 = range(-(2**63), 2**63)
 _BY_NAME = {row.oneflow: row for row in DTYPES if row.oneflow}

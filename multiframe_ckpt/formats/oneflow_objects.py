@@ -5,16 +5,18 @@ Source: OneFlow 0.9 ``check_point_v2.py`` (``tensor_getstate``, ``tensor_setstat
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..dtypes import DTYPES, dtype_named, narrow
 from ..errors import DamagedError, FormatError, UnsafeError
+from ..storage.extents import MappedFile
 from ..tensor import LazyTensor
 from ..tree import Path as TreePath
 from ..tree import Tree
-from .oneflow_variable import read_variable
+from .oneflow_variable import leads_out, read_variable
 from .pickle.known import PLAIN, ArrayPart
 from .pickle.machine import Builders, PickleMachine
 from .pickle.resolve import Resolver, module_state_dict
@@ -45,6 +47,8 @@ class _Dtype:
 
     def resolve(self) -> str:
         row = self.row()
+        if row is None and type(self.number) is not int:
+            raise TypeError("a dtype without its number")
         return f"oneflow.{row.name}" if row else f"oneflow.dtype({self.number})"
 
 
@@ -57,6 +61,8 @@ class _Tensor:
         self._tensor: LazyTensor | None = None
 
     def set_state(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise TypeError(f"a tensor whose state is a {type(state).__name__}")
         self._state = state
 
     def resolve(self) -> LazyTensor:
@@ -85,18 +91,22 @@ def _builders(load: Callable[[Any], LazyTensor]) -> Builders:
     }
 
 
-def read_pickle(data: Any, path: Path, root: Path | None, *, allow_inert: bool) -> Tree:
+def read_pickle(path: Path, root: Path | None, *, allow_inert: bool) -> Tree:
     """Gives the object of a ``pickled_data`` file in the folder ``root``, or of a 1.0 single file (root None)."""
+    if root is not None and leads_out(path, root):
+        raise UnsafeError(f"{path}: found a link that leads out of {root}, expected the file itself; copy it there")
+    data = MappedFile(path).buffer
 
     def load(folder: Any) -> LazyTensor:
         return _load(folder, path, root)
 
     machine = PickleMachine(data, where=str(path), builders=_builders(load))
     raw = machine.run()
-    if not isinstance(raw, dict) or raw.get("protocol_version") != 1 or "data" not in raw:
-        version = raw.get("protocol_version") if isinstance(raw, dict) else None
+    version = raw.get("protocol_version") if isinstance(raw, dict) else None
+    if type(version) is not int or version != 1 or "data" not in raw:
+        named = f"protocol_version {version}" if type(version) is int and abs(version) < 1 << 32 else "another header"
         raise FormatError(
-            f"{path}: found a pickle with protocol_version {version!r}, expected OneFlow's 1 with its data; "
+            f"{path}: found a pickle with {named}, expected OneFlow's protocol_version 1 with its data; "
             "if another program wrote it, name its format"
         )
     # A pickled module needs its classes to be of use in OneFlow; its weights are read only when asked to look inside.
@@ -106,14 +116,14 @@ def read_pickle(data: Any, path: Path, root: Path | None, *, allow_inert: bool) 
 
 def _load(folder: Any, path: Path, root: Path | None) -> LazyTensor:
     if root is None or not isinstance(folder, str) or not folder:
-        raise DamagedError(f"{path}: found a tensor that points to {folder!r}, expected a folder beside the pickle")
+        raise DamagedError(f"{path}: found a tensor that points to no folder, expected one beside the pickle")
     inside = root / folder
-    if not inside.resolve().is_relative_to(root.resolve()):
+    if leads_out(inside, root):
         raise UnsafeError(
             f"{path}: found a tensor that points to {folder!r}, out of the checkpoint, expected a folder inside it; "
             "this file is forged: do not load it with OneFlow"
         )
-    if not (inside / "out").is_file():
+    if not os.path.isfile(inside / "out"):  # False, not an error, for a name that no disk can hold
         raise DamagedError(f"{inside}: found no file 'out', expected one: {path.name} points there; restore it")
     return read_variable(inside, root)[0]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..progress import OnProgress, silent
-from ..storage.extents import MappedFile
+from ..storage.extents import open_regular
 from ..tensor import LazyTensor, shared_storages, tied_groups
 from ..tree import Path as TreePath
 from ..tree import Tree, tensors_of
@@ -39,7 +39,7 @@ class OneFlowPickleFormat:
         try:
             if path.is_dir():
                 return (path / PICKLE).is_file() and not (path / MARKER).exists()
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 head = file.read(_HEAD)
             return head[:1] == b"\x80" and _SINGLE_FILE_KEY in head
         except (OSError, ValueError):  # ValueError: a path no system can have
@@ -47,10 +47,8 @@ class OneFlowPickleFormat:
 
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
         """Gives the tree; the tensors of a 1.0 file are views of the file's own pickle."""
-        if path.is_dir():
-            pickle = path / PICKLE
-            return read_pickle(pickle.read_bytes(), pickle, path, allow_inert=options.allow_inert)
-        return read_pickle(MappedFile(path).buffer, path, None, allow_inert=options.allow_inert)
+        pickle, root = (path / PICKLE, path) if path.is_dir() else (path, None)
+        return read_pickle(pickle, root, allow_inert=options.allow_inert)
 
     def plan(self, tree: Tree) -> WritePlan:
         """Refuses dtypes that ``flow.load`` cannot read; ties are kept, other sharing of a storage is not."""

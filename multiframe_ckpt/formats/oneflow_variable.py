@@ -7,6 +7,7 @@ it back; the payload's size tells, and it is read right here.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -15,23 +16,28 @@ import numpy as np
 
 from ..dtypes import DType, dtype_named, narrow, widen
 from ..errors import DamagedError, DtypeRefusedError, UnsafeError
-from ..storage.extents import whole_file
+from ..storage.extents import require_shape, whole_file
 from ..storage.integrity import digest_of, write_bytes
 from ..tensor import LazyTensor
 from .oneflow_meta import META_LIMIT, Note, VariableMeta, parse_meta, render_meta
 
-__all__ = ["read_variable", "stored_dtype", "write_variable"]
+__all__ = ["leads_out", "read_variable", "stored_dtype", "write_variable"]
 
 _FLOAT32 = dtype_named("float32")
 _BFLOAT16 = dtype_named("bfloat16")
 assert _FLOAT32 is not None and _BFLOAT16 is not None
 
 
+def leads_out(path: Path, root: Path) -> bool:
+    """Says whether ``path``, its links followed, lies outside the checkpoint ``root``."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))  # unlike resolve(), takes a loop
+
+
 def read_variable(folder: Path, root: Path) -> tuple[LazyTensor, Note | None]:
     """Gives the tensor of a variable folder and our note; ``root`` is the checkpoint it must not lead out of."""
     out, meta_path = folder / "out", folder / "meta"
     for path in (out, meta_path):
-        if not path.resolve().is_relative_to(root.resolve()):
+        if leads_out(path, root):
             raise UnsafeError(f"{path}: found a link that leads out of {root}, expected the file itself; copy it there")
     if not meta_path.is_file():
         raise DamagedError(f"{folder}: found no file 'meta' beside 'out', expected one; restore it from a copy")
@@ -42,6 +48,7 @@ def read_variable(folder: Path, root: Path) -> tuple[LazyTensor, Note | None]:
 
 
 def _tensor(out: Path, meta: VariableMeta) -> LazyTensor:
+    require_shape(meta.shape, meta.dtype, str(out))
     stored = meta.dtype
     own = dtype_named(meta.note.dtype) if meta.note and meta.note.dtype else stored
     if stored is _BFLOAT16 and out.stat().st_size == 4 * prod(meta.shape) != 0:
@@ -49,7 +56,14 @@ def _tensor(out: Path, meta: VariableMeta) -> LazyTensor:
         stored = _FLOAT32  # what real OneFlow writes for bfloat16
     digest = meta.note.digest if meta.note else None
     tensor = whole_file(out, stored, meta.shape, alias=object(), digest=digest)
-    return tensor if own is stored or own is None else _narrowed(out, tensor, own)
+    if own is stored or own is None:
+        return tensor
+    if own.oneflow_wider != stored.name:
+        raise DamagedError(
+            f"{out.with_name('meta')}: found {own.name} noted for values of {stored.name}, expected a dtype that is "
+            "widened to it; the variable is damaged: restore it from a copy"
+        )
+    return _narrowed(out, tensor, own)
 
 
 def _narrowed(out: Path, tensor: LazyTensor, dtype: DType) -> LazyTensor:

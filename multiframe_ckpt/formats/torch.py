@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 from ..progress import OnProgress, silent
+from ..storage.extents import open_regular
 from ..tree import Tree
 from .base import ReadOptions, WritePlan
 from .torch_legacy import is_legacy, read_legacy
@@ -28,7 +29,7 @@ class TorchFormat:
     def sniff(self, path: Path) -> bool:
         """Says whether the file is a zip archive with a ``data.pkl``, or a legacy stream."""
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 head = file.read(_HEAD)
             return (
                 is_legacy(head) or _begins_with_pickle(head) or (head[:2] == b"PK" and Archive(path).root is not None)
@@ -38,7 +39,7 @@ class TorchFormat:
 
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
         """Gives the tree over a read-only map of the file."""
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(16)
         return read_legacy(path, options) if is_legacy(head) else Archive(path).tree(options)
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 from collections.abc import Hashable
 from math import prod
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -22,7 +24,9 @@ from ..dtypes import DType
 from ..errors import DamagedError
 from ..tensor import Extent, LazyTensor
 
-__all__ = ["MappedFile", "require_shape"]
+__all__ = ["MappedFile", "open_regular", "require_shape"]
+
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe waits for a writer
 
 _MAX_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # NumPy's own limits
 
@@ -37,12 +41,21 @@ def require_shape(shape: tuple[int, ...], dtype: DType, where: str) -> None:
         raise DamagedError(f"{where}: found shape {shape}, expected one of fewer than 2**63 bytes")
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file for reading; DamagedError for a pipe or device, which could keep the reader waiting for ever."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAITING))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise DamagedError(f"{path}: found a pipe or device, expected a file; copy what it gives into one")
+    return file
+
+
 class MappedFile:
     """A file mapped read-only; gives bytes and tensors of it after checking that they lie inside it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             self.size = file.seek(0, 2)
             # An empty file cannot be mapped.
             self.buffer: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
