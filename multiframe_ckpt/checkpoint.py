@@ -17,11 +17,11 @@ from .formats.base import Describing, Format, HoldsMetadata, ReadOptions, WriteP
 from .progress import OnProgress, silent
 from .restore import RestoreReport, ResumeCheck, check_resume, restore
 from .storage.atomic import staged
-from .storage.integrity import checked
+from .storage.integrity import guarded
 from .storage.room import bytes_needed, require_room
 from .tensor import LazyTensor
 from .training import weights_path
-from .tree import Tree, map_leaves, plain_inert, tensors_of
+from .tree import Tree, plain_inert, tensors_of
 
 __all__ = ["Checkpoint", "load", "open", "save"]
 
@@ -143,13 +143,7 @@ class Checkpoint:
     def prepared(self, layout: Format) -> tuple[Tree, WritePlan]:
         """Gives the tree as ``layout`` will get it and the layout's plan; raises what writing would refuse."""
         tree, _ = plain_inert(self.tree)
-        plan = layout.plan(tree)
-        keys = {id(tensor): key for key, tensor in tensors_of(tree).items()}
-
-        def guard(_: Any, leaf: Tree) -> Tree:
-            return checked(keys[id(leaf)], leaf) if isinstance(leaf, LazyTensor) else leaf
-
-        return map_leaves(tree, guard), plan
+        return guarded(tree), layout.plan(tree)
 
     @staticmethod
     def require_free(path: Path, *, overwrite: bool) -> None:

@@ -19,6 +19,7 @@ from .formats import format_for, format_named
 from .formats.base import HoldsMetadata
 from .keymap import parse_rename, renamed, select
 from .progress import OnProgress, silent
+from .storage.integrity import guarded
 from .tensor import LazyTensor
 from .training import TranslateReport, find_parts, translate, weights_path
 from .tree import Path as TreePath
@@ -93,7 +94,7 @@ def convert(
     target = Path(target)
     layout = format_named(to) if to else format_for(target)
     taken, left = _weights(opened.tree) if weights_only else (opened.tree, [])
-    tree, inert = plain_inert(taken)
+    tree, inert = plain_inert(guarded(taken))  # before casts and translations, whose results have other bytes
     keys = list(tensors_of(tree))
     kept = select(keys, include, exclude)
     tree = without(tree, set(keys) - set(kept)) if len(kept) < len(keys) else tree

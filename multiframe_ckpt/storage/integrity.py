@@ -16,8 +16,9 @@ import xxhash
 
 from ..errors import DamagedError
 from ..tensor import LazyTensor
+from ..tree import Tree, map_leaves, tensors_of
 
-__all__ = ["checked", "chunks_of", "digest_of", "write_bytes"]
+__all__ = ["checked", "chunks_of", "digest_of", "guarded", "write_bytes"]
 
 #: Small enough to stay in cache between hashing and writing, large enough to keep system calls rare.
 CHUNK = 1 << 20
@@ -52,8 +53,17 @@ def write_bytes(array: np.ndarray, file: BinaryIO) -> str:
     return f"xxh3:{state.hexdigest()}"
 
 
+def guarded(tree: Tree) -> Tree:
+    """Gives the tree with every tensor :func:`checked` when it is read, whatever is made of it before."""
+    keys = {id(tensor): key for key, tensor in tensors_of(tree).items()}
+    return map_leaves(tree, lambda _, leaf: checked(keys[id(leaf)], leaf) if isinstance(leaf, LazyTensor) else leaf)
+
+
 def checked(key: str, tensor: LazyTensor) -> LazyTensor:
-    """Gives the tensor so that reading it raises DamagedError where its bytes are not the ones its file promised."""
+    """Gives the tensor so that reading it raises DamagedError where its bytes are not the ones its file promised.
+
+    It has no digest any more: what is made of it has other bytes, and it is not checked twice.
+    """
     promised = tensor.digest
     if promised is None:
         return tensor
@@ -68,4 +78,4 @@ def checked(key: str, tensor: LazyTensor) -> LazyTensor:
             )
         return array
 
-    return replace(tensor, source=source)
+    return replace(tensor, source=source, digest=None)
