@@ -17,7 +17,7 @@ from typing import Any
 from ..dtypes import DTYPES, DType
 from ..errors import DamagedError, DtypeRefusedError, FormatError, ValueRefusedError
 from ..progress import OnProgress, silent
-from ..storage.extents import MappedFile, require_shape
+from ..storage.extents import MappedFile, open_regular, require_shape
 from ..storage.integrity import write_bytes
 from ..tensor import LazyTensor
 from ..tree import Tree, partition
@@ -29,6 +29,8 @@ __all__ = ["SafetensorsFormat"]
 
 HEADER_CAP = 100_000_000  # tensor.rs: MAX_HEADER_SIZE
 _METADATA = "__metadata__"
+#: transformers refuses a file that has metadata without it.
+_FORMAT = ("format", "pt")
 _PREFIX = 8  # the header's length, little-endian
 _BY_TAG = {row.safetensors: row for row in DTYPES if row.safetensors}
 
@@ -42,7 +44,7 @@ class SafetensorsFormat:
     def sniff(self, path: Path) -> bool:
         """Says whether a JSON object begins where the file's first eight bytes promise a header."""
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 start = file.read(_PREFIX + 1)
         except (OSError, ValueError):  # ValueError: a path with a NUL in it
             return False
@@ -59,7 +61,7 @@ class SafetensorsFormat:
 
     def plan(self, tree: Tree) -> WritePlan:
         """Says which ties are written twice; refuses complex128 and headers past the layout's cap."""
-        _layout(tree, {})
+        _layout(tree, dict([_FORMAT]))
         return duplicated_ties(partition(tree)[1])
 
     def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
@@ -67,15 +69,21 @@ class SafetensorsFormat:
         self.write_with_metadata(tree, path, {}, on_progress=on_progress)
 
     def read_metadata(self, path: Path) -> dict[str, str]:
-        """Gives the entries of ``__metadata__`` but this library's own."""
+        """Gives the entries of ``__metadata__`` but this library's own and ``format: pt``, which every file gets."""
         metadata: dict[str, str] = _read_header(MappedFile(path))[0].get(_METADATA, {})
-        return {key: value for key, value in metadata.items() if key != METADATA_KEY}
+        return {key: value for key, value in metadata.items() if key != METADATA_KEY and (key, value) != _FORMAT}
+
+    def describe(self, path: Path) -> dict[str, object]:
+        """Says that the tensors are PyTorch's where another writer did; they are nobody's in files of this library."""
+        metadata: dict[str, str] = _read_header(MappedFile(path))[0].get(_METADATA, {})
+        told = METADATA_KEY not in metadata and metadata.get(_FORMAT[0]) == _FORMAT[1]
+        return {"framework": "PyTorch"} if told else {}
 
     def write_with_metadata(
         self, tree: Tree, path: Path, metadata: Mapping[str, str], *, on_progress: OnProgress = silent
     ) -> None:
-        """Writes the tree with entries in ``__metadata__``, such as the ``format: pt`` some readers ask for."""
-        layout = _layout(tree, metadata)
+        """Writes the tree with entries in ``__metadata__``; ``format: pt`` is one of them unless they say otherwise."""
+        layout = _layout(tree, dict([_FORMAT]) | dict(metadata))
         meter = Meter(layout.tensors, on_progress)
         digests: dict[str, str] = {}
         with path.open("xb") as file:

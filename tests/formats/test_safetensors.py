@@ -64,7 +64,8 @@ def test_a_file_of_the_real_library_is_read_and_mapped(tmp_path):
     assert found.keys() == arrays.keys()
     assert all(tensor.extent is not None and tensor.digest is None for tensor in found.values())
     assert all(np.array_equal(found[name].numpy(), array) for name, array in arrays.items())
-    assert FORMAT.read_metadata(tmp_path / "x.safetensors") == {"format": "pt"}
+    assert FORMAT.read_metadata(tmp_path / "x.safetensors") == {}
+    assert FORMAT.describe(tmp_path / "x.safetensors") == {"framework": "PyTorch"}
 
 
 def test_torch_reads_every_dtype_it_has(tmp_path):
@@ -101,12 +102,14 @@ def test_digests_are_those_of_the_bytes(tmp_path):
     }
 
 
-def test_no_format_is_invented_but_the_users_metadata_comes_back(tmp_path):
+def test_every_file_says_format_pt_and_the_users_metadata_comes_back(tmp_path):
     FORMAT.write(flat_tree(), tmp_path / "plain")
-    FORMAT.write_with_metadata(flat_tree(), tmp_path / "told", {"format": "pt", "Ü": "☃"})
+    FORMAT.write_with_metadata(flat_tree(), tmp_path / "told", {"format": "np", "Ü": "☃"})
+    with safetensors.safe_open(tmp_path / "plain", "np") as file:
+        assert file.metadata()["format"] == "pt"  # without it transformers refuses the file
     assert FORMAT.read_metadata(tmp_path / "plain") == {}
-    assert FORMAT.read_metadata(tmp_path / "told") == {"format": "pt", "Ü": "☃"}
-    assert_trees_equal(FORMAT.read(tmp_path / "told"), flat_tree())
+    assert FORMAT.read_metadata(tmp_path / "told") == {"format": "np", "Ü": "☃"}
+    assert FORMAT.describe(tmp_path / "plain") == {}
 
 
 def test_metadata_under_this_librarys_own_key_is_refused_before_a_byte_is_written(tmp_path):
