@@ -11,6 +11,7 @@
     │   ├── DtypeRefusedError                 a dtype the layout cannot hold, nor any exact wider one
     │   └── ValueRefusedError                 a plain value or container the layout cannot hold
     ├── MismatchError (ValueError)            a strict load whose keys, shapes or dtypes differ
+    ├── AnswerError (ValueError)              an answer that is wrong, or needed with nobody to ask
     ├── UnknownNameError (LookupError)        a format or backend nobody registered
     ├── UnavailableError (ImportError)        a backend whose framework is absent or broken
     ├── TargetExistsError (FileExistsError)   a target that would be overwritten unasked
@@ -28,6 +29,7 @@ from __future__ import annotations
 import errno
 
 __all__ = [
+    "AnswerError",
     "CheckpointWarning",
     "DamagedError",
     "DtypeRefusedError",
@@ -95,6 +97,10 @@ class MismatchError(MultiframeError, ValueError):
     def __init__(self, message: str, report: object = None) -> None:
         super().__init__(message)
         self.report = report
+
+
+class AnswerError(MultiframeError, ValueError):
+    """An answer to a question that is wrong, or that is needed where nobody can be asked; the message has the flag."""
 
 
 class UnknownNameError(MultiframeError, LookupError):

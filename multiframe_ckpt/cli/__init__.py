@@ -18,6 +18,7 @@ VERBS = {
     "diff": "look:diff_command",
     "verify": "look:verify_command",
     "list": "runs:list_command",
+    "manage": "manage:manage_command",
     "formats": "listing:formats_command",
     "backends": "listing:backends_command",
 }
