@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..dtypes import DTYPES
-from ..errors import DamagedError, FormatError
+from ..errors import DamagedError, FormatError, UnsafeError
 from ..progress import OnProgress, silent
 from ..storage.archive import MappedArchive, new_member
 from ..storage.integrity import chunks_of, digest_of
@@ -30,6 +30,8 @@ __all__ = ["Archive", "plan_zip", "write_zip"]
 
 _UINT8 = next(row for row in DTYPES if row.name == "uint8")
 _ROOT = "archive"
+_PICKLE = "/data.pkl"
+_INFLATED_LIMIT = 1 << 28  # torch compresses nothing; a small file could inflate to a thousand times its size
 
 
 class Archive:
@@ -38,7 +40,8 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._zip = MappedArchive(path)
-        self.root = next((name[: -len("/data.pkl")] for name in self._zip.members if name.endswith("/data.pkl")), None)
+        self._roots = [name[: -len(_PICKLE)] for name in self._zip.members if name.endswith(_PICKLE)]
+        self.root = next(iter(self._roots), None)
 
     def tree(self, options: ReadOptions) -> Tree:
         """Gives the tree, without moving a tensor byte."""
@@ -46,6 +49,11 @@ class Archive:
             raise FormatError(
                 f"{self._path}: found a TorchScript archive, expected a checkpoint; "
                 "with torch: torch.save(torch.jit.load(path).state_dict(), new_path)"
+            )
+        if len(self._roots) > 1:
+            raise UnsafeError(
+                f"{self._path}: found {len(self._roots)} records called data.pkl, expected one: readers would differ "
+                "over which is meant; the file is forged"
             )
         pickled = self._small("data.pkl")
         if pickled is None:
@@ -74,6 +82,11 @@ class Archive:
         member = f"{self.root}/{name}"
         if member not in self._zip.members:
             return None
+        if self._zip.stored_at(member) is None and self._zip.members[member].file_size > _INFLATED_LIMIT:
+            raise UnsafeError(
+                f"{self._path}: record {member}: found it compressed from more than {_INFLATED_LIMIT} bytes, "
+                "expected at most so many; zip the file again without compression"
+            )
         array = self._bytes(member).numpy()
         promised = self._digest(member)
         if promised is not None and digest_of(array, "crc32") != promised:

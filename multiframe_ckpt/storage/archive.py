@@ -51,6 +51,7 @@ class MappedArchive:
             raise UnsafeError(f"{path}: found two members of one name, expected distinct ones; the file is forged")
         self.comment = directory.comment
         self._offsets = {name: self._data_offset(info) for name, info in self.members.items()}
+        self._require_apart()
         self._directory_offset: int = directory.start_dir
 
     def _where(self, name: str) -> str:
@@ -81,6 +82,17 @@ class MappedArchive:
                 f"expected at most {most}; the file is damaged or forged"
             )
         return offset
+
+    def _require_apart(self) -> None:
+        """Refuses members that lie on each other: a small file could so unpack to any size."""
+        end = 0
+        for info in sorted(self.members.values(), key=lambda info: info.header_offset):
+            if info.header_offset < end:
+                raise UnsafeError(
+                    f"{self._where(info.filename)}: found it on top of another member, expected its own place; "
+                    "the file is forged"
+                )
+            end = self._offsets[info.filename] + info.compress_size
 
     def stored_at(self, name: str) -> int | None:
         """Gives the offset of a member's bytes in the file, or None where they are compressed."""
