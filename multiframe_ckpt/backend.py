@@ -75,12 +75,12 @@ class Backend(ABC):
 
 @runtime_checkable
 class KeepsRandomState(Protocol):
-    """A backend whose framework has global random generators."""
+    """A backend whose framework has random generators: global ones, and perhaps some that a model's modules own."""
 
-    def random_state(self) -> dict[str, Tree]:
+    def random_state(self, model: object = None) -> dict[str, Tree]:
         """Gives the generators' states, copied now."""
 
-    def set_random_state(self, state: Mapping[str, Tree]) -> None:
+    def set_random_state(self, state: Mapping[str, Tree], model: object = None) -> None:
         """Sets the generators to states that :meth:`random_state` gave."""
 
 

@@ -79,7 +79,7 @@ def capture(run: LiveRun, *, backend: str | None = None) -> tuple[Tree, Backend]
         if name in ("optimizer", "scheduler"):
             tree[f"{name}_class"] = type(obj).__name__
     if run.rng:
-        tree["rng_state"] = random_state(owner)
+        tree["rng_state"] = random_state(owner, run.model)
     return tree | _extra(owner, run.extra or {}, tree), owner
 
 

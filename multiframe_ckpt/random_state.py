@@ -18,8 +18,8 @@ from .tree import Tree
 __all__ = ["random_state", "set_random_state"]
 
 
-def random_state(backend: Backend) -> dict[str, Tree]:
-    """Gives the state of every global generator that a training loop draws from, copied now."""
+def random_state(backend: Backend, model: object = None) -> dict[str, Tree]:
+    """Gives the state of every generator that a training loop draws from, the model's own included, copied now."""
     version, words, gauss = random.getstate()
     key = np.random.get_state(legacy=False)
     state: dict[str, Tree] = {
@@ -33,11 +33,11 @@ def random_state(backend: Backend) -> dict[str, Tree]:
         },
     }
     if isinstance(backend, KeepsRandomState):
-        state[backend.name] = backend.random_state()
+        state[backend.name] = backend.random_state(model)
     return state
 
 
-def set_random_state(state: Mapping[str, Tree], backend: Backend) -> list[str]:
+def set_random_state(state: Mapping[str, Tree], backend: Backend, model: object = None) -> list[str]:
     """Sets the generators that ``state`` holds; gives the names of those it holds for which there is none here."""
     left = [name for name in state if name not in ("python", "numpy", backend.name)]
     if "python" in state:
@@ -50,7 +50,7 @@ def set_random_state(state: Mapping[str, Tree], backend: Backend) -> list[str]:
         np.random.set_state(values)
     if backend.name in state:
         if isinstance(backend, KeepsRandomState):
-            backend.set_random_state(state[backend.name])
+            backend.set_random_state(state[backend.name], model)
         else:
             left.append(backend.name)
     return left

@@ -62,7 +62,7 @@ def restore(
     given = _translated(parts, live, backend, notes, strict=strict)
     load = backend.load_into({name: live[name] for name in given}, given, strict=strict) if given else LoadReport()
     restored = list(given)
-    restored += _restore_rng(parts, backend, notes) if rng else []
+    restored += _restore_rng(parts, backend, live.get("model"), notes) if rng else []
     _say_unasked(parts, live, notes, rng=rng)
     for text in notes.warnings:
         warnings.warn(text, CheckpointWarning, stacklevel=3)
@@ -145,10 +145,10 @@ def _absent(name: str, obj: Any) -> str:
     return f"{text}, with the learning rate it was given ({', '.join(map(str, rates))})"
 
 
-def _restore_rng(parts: TrainingParts, backend: Backend, notes: _Notes) -> list[str]:
+def _restore_rng(parts: TrainingParts, backend: Backend, model: object, notes: _Notes) -> list[str]:
     for part in parts.rng:
         if part.key == "rng_state" and isinstance(part.tree, Mapping):
-            left = set_random_state(part.tree, backend)
+            left = set_random_state(part.tree, backend, model)
             notes.left_out += [f"rng_state/{name}: this program has no such generator" for name in left]
             return ["rng"]
         notes.left_out.append(f"{part.key}: a random state of another program's own making")

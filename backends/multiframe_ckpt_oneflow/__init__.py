@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,8 @@ from multiframe_ckpt.dtypes import DTYPES, DType, narrow, widen
 from multiframe_ckpt.errors import DtypeRefusedError, UnavailableError, ValueRefusedError
 from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.tree import Tree
+
+from .generators import generator_state, generators_of, set_generator_state
 
 __all__ = ["OneflowBackend"]
 
@@ -87,25 +88,15 @@ class OneflowBackend(TensorBackend):
             return []
         return [parameter for group in optimizer.param_groups for parameter in group.parameters]
 
-    def random_state(self) -> dict[str, Tree]:
-        """Gives the default generators' state, one for all devices, and that of the one all DataLoaders shuffle with."""
-        states = {"default": self._flow.get_rng_state()}
-        if (generator := self._loader_generator()) is not None:
-            states["data_loader"] = generator.get_state()
-        return {name: LazyTensor.of_array(state.numpy().copy()) for name, state in states.items()}
+    def random_state(self, model: object = None) -> dict[str, Tree]:
+        """Gives the states of the default generator, of the data loaders' and of those that the model's modules have."""
+        return {name: generator_state(self._flow, generator) for name, generator in generators_of(self._flow, model)}
 
-    def set_random_state(self, state: Mapping[str, Tree]) -> None:
-        """Sets the default generators, and the DataLoaders' where the state has it."""
-        self._flow.set_rng_state(self._flow.tensor(state["default"].numpy()))
-        generator = self._loader_generator()
-        if generator is not None and "data_loader" in state:
-            generator.set_state(self._flow.tensor(state["data_loader"].numpy()))
-
-    def _loader_generator(self) -> Any:
-        # 0.9 makes one generator when oneflow.utils.data is imported: the default of an argument, so that it is everyone's.
-        arguments = signature(self._flow.utils.data.DataLoader.__init__).parameters
-        found = arguments["generator"].default if "generator" in arguments else None
-        return found if hasattr(found, "get_state") else None
+    def set_random_state(self, state: Mapping[str, Tree], model: object = None) -> None:
+        """Sets the generators whose state is there."""
+        for name, generator in generators_of(self._flow, model):
+            if name in state:
+                set_generator_state(self._flow, generator, state[name])
 
     def _array(self, tensor: Any, row: DType) -> np.ndarray:
         array = np.asarray(tensor.numpy())

@@ -143,7 +143,7 @@ class TorchBackend(TensorBackend):
     def _empty(self, tensor: LazyTensor) -> Any:
         return self._torch.empty(tensor.shape, dtype=self._dtypes[tensor.dtype.name], device="meta")
 
-    def random_state(self) -> dict[str, Tree]:
+    def random_state(self, model: object = None) -> dict[str, Tree]:
         """Gives the CPU generator's state, and one a CUDA device where CUDA is in use."""
         cuda = self._torch.cuda
         devices = cuda.get_rng_state_all() if cuda.is_available() and cuda.is_initialized() else []
@@ -152,7 +152,7 @@ class TorchBackend(TensorBackend):
             "cuda": [LazyTensor.of_array(state.numpy().copy()) for state in devices],
         }
 
-    def set_random_state(self, state: Mapping[str, Tree]) -> None:
+    def set_random_state(self, state: Mapping[str, Tree], model: object = None) -> None:
         """Sets the CPU generator, and those of as many CUDA devices as are here."""
         self._torch.set_rng_state(self._torch.from_numpy(state["cpu"].numpy().copy()))
         if self._torch.cuda.is_available():
