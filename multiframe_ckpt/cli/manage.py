@@ -45,9 +45,9 @@ __all__ = ["manage_command"]
 @click.option("--overwrite", is_flag=True, help="Replace copies of that name.")
 @click.option("--no-input", is_flag=True, help="Ask nothing, as where there is no terminal.")
 def manage_command(out: Output, directory: str, no_input: bool, **given: Any) -> Status:
-    """Choose a model saved below DIR, load it, and save it in other forms.
+    """Choose a saved model, load it, save it in other forms.
 
-    Lists what is there, whichever the format, and asks; each question has an option that answers it. Loading reads every
+    Lists what is saved below DIR, whichever the format, and asks; each question has an option that answers it. Loading reads every
     layer and compares it with its digest. Copies go to checkpoints/NAME.pth and exports/NAME.json. What was chosen is
     printed, as --json for a script, with the command that does the same again.
     """

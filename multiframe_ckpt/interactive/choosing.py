@@ -99,7 +99,7 @@ def choose_among(models: Sequence[SavedModel], answers: Answers, dialogue: Dialo
         return Choice(model.path, "use", name=model.name)
     tree = Checkpoint.open(model.path).tree
     lost = [part for part, there in resume_parts(tree).items() if not there]
-    if lost:
+    if lost and not dialogue.alone:
         dialogue.say(f"note: {model.name} holds no {', '.join(lost)} to go on with")
     epochs = dialogue.answer(_EPOCHS, answers.epochs)
     rate = dialogue.answer(_rate_question(learning_rate_of(tree)), answers.lr)

@@ -43,7 +43,8 @@ def find_models(directory: str | os.PathLike[str]) -> tuple[SavedModel, ...]:
     """Gives every saved model in the folder and its folders, the newest first; a checkpoint's own folder gives itself.
 
     Those that cannot be used come last. A link to a model that is found anyway is one of its ``pointers``. Links to
-    other folders are not followed, and names that begin with a dot are passed over. Raises FileNotFoundError or NotADirectoryError where there is no folder.
+    other folders are not followed, and names that begin with a dot are passed over. Raises FileNotFoundError or
+    NotADirectoryError where there is no folder.
     """
     top = Path(directory)
     os.listdir(top)  # raises
