@@ -29,8 +29,9 @@ help: ## this list
 	@echo "PYTEST_ARGS='-k name'  for make test-bare, test-torch, test-oneflow"
 
 .PHONY: demo
-demo: env-torch $(if $(filter-out 0,$(ONEFLOW)),env-oneflow) ## train, convert to OneFlow's layout, verify, read back (ONEFLOW=1, in real OneFlow too)
+demo: env-torch $(if $(filter-out 0,$(ONEFLOW)),env-oneflow) ## train, convert to OneFlow's layout, verify, read back (ONEFLOW=1: in real OneFlow too, and move a run)
 	$(TORCH) examples/demo.py $(if $(filter-out 0,$(ONEFLOW)),--oneflow-python .envs/oneflow/bin/python)
+	$(if $(filter-out 0,$(ONEFLOW)),$(TORCH) examples/move_a_run.py --oneflow-python .envs/oneflow/bin/python)
 
 .PHONY: test test-bare test-torch test-oneflow
 test: notice environments $(ENVIRONMENTS:%=test-%) ## the tests in three environments: bare, new torch, real OneFlow

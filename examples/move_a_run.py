@@ -16,6 +16,7 @@ written under ``outputs/move_a_run`` of the current folder, over what is there.
 from __future__ import annotations
 
 import argparse
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -59,9 +60,7 @@ def main() -> None:
     pythons = {"torch": sys.executable, "oneflow": arguments.oneflow_python}
     both = [move(here, there, pythons, arguments) for here, there in (("torch", "oneflow"), ("oneflow", "torch"))]
     draw(both)
-    print(
-        f"\nLargest difference of a parameter, {arguments.steps_after} steps after the move, from the run that stayed"
-    )
+    print(f"\nLargest difference of a parameter from the run that stayed, {arguments.steps_after} steps after the move")
     for way in both:
         title = f"{NAMES[way.here]} to {NAMES[way.there]}"
         print(f"  {title}: moved {way.distance:.1e}, by weights only {way.control_distance:.1e}")
@@ -75,8 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--oneflow-python", default=sys.executable, metavar="PATH", help="a Python with real OneFlow; default: this one"
     )
-    parser.add_argument("--optimizer", default="AdamW", help="AdamW, Adam, SGD, …; default AdamW")
-    parser.add_argument("--steps_before", type=int, default=160, help="steps before the move; default 160")
+    parser.add_argument("--steps_before", type=int, default=400, help="steps before the move; default 400")
     parser.add_argument("--steps_after", type=int, default=20, help="steps after it; default 20")
     return parser.parse_args()
 
@@ -89,22 +87,16 @@ def move(here: str, there: str, pythons: dict[str, str], arguments: argparse.Nam
 
     def train(backend: str, name: str, last_step: int, *resume: object) -> Path:
         saved = folder / (f"{name}.pt" if backend == "torch" else name)
-        options = ("--backend", backend, "--optimizer", arguments.optimizer, "--last_step", last_step, "--save", saved)
+        options = ("--backend", backend, "--last_step", last_step, "--save", saved)
         run(pythons[backend], TRAINING, *options, *resume)
         return saved
 
     begun = train(here, "begun", at_step)
     stayed = mfc.open(train(here, "stayed", end))
     converted = folder / ("converted.pt" if there == "torch" else "converted")
-    run(
-        Path(sysconfig.get_path("scripts"), "multiframe-ckpt"),
-        "convert",
-        begun,
-        converted,
-        "--to",
-        there,
-        "--overwrite",
-    )
+    command = ("convert", begun, converted, "--to", there, "--overwrite")
+    print("$", shlex.join(["multiframe-ckpt", *map(str, command)]))
+    run(Path(sysconfig.get_path("scripts"), "multiframe-ckpt"), *command)
     moved = mfc.open(train(there, "moved", end, "--resume", converted))
     control = mfc.open(train(there, "control", end, "--resume", converted, "--weights_only"))
     return Moved(

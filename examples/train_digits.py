@@ -4,6 +4,9 @@
     train_digits.py --backend oneflow --last_step 100 --save later --resume converted
 
 ``move_a_run.py`` runs it. The loss on held-out digits after each step is kept in the checkpoint's metrics.
+
+The two frameworks round differently. Where a gradient is as small as AdamW's default eps of 1e-8, as that of a pixel that
+is hardly ever lit, its rounding decides the step; an eps of 1e-6 keeps such steps small.
 """
 
 from __future__ import annotations
@@ -18,8 +21,6 @@ from digits import SEED, batches, digits, held_out, network, train_step
 
 import multiframe_ckpt as mfc
 
-LEARNING_RATE = 1e-3
-
 
 def main() -> None:
     """Trains from step 0, or from the checkpoint's, and saves."""
@@ -27,8 +28,8 @@ def main() -> None:
     framework = importlib.import_module(arguments.backend)
     framework.manual_seed(SEED)
     model = network(framework)
-    optimizer = getattr(framework.optim, arguments.optimizer)(model.parameters(), lr=LEARNING_RATE)
-    scheduler = framework.optim.lr_scheduler.StepLR(optimizer, step_size=50, gamma=0.8)
+    optimizer = framework.optim.AdamW(model.parameters(), lr=2e-3, eps=1e-6)
+    scheduler = framework.optim.lr_scheduler.StepLR(optimizer, step_size=100, gamma=0.5)
 
     first = 0
     if arguments.resume:
@@ -51,7 +52,6 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--backend", choices=("torch", "oneflow"), required=True, help="the framework that trains")
-    parser.add_argument("--optimizer", default="AdamW", help="its class, of the framework's optim; default AdamW")
     parser.add_argument("--last_step", type=int, required=True, help="the step to stop after, of 50 digits each")
     parser.add_argument(
         "--save", type=Path, required=True, help="the checkpoint to write; .pt, or a folder for OneFlow"
