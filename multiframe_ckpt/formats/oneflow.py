@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ..errors import CheckpointWarning, DamagedError, IncompleteError, KeyRefusedError
 from ..progress import OnProgress, silent
+from ..storage.extents import read_folder
 from ..tensor import LazyTensor, tied_groups
 from ..tree import Path as TreePath
 from ..tree import Tree, join_key, leaves, tensors_of
@@ -55,6 +56,9 @@ class OneFlowFormat:
 
         Raises IncompleteError without ``snapshot_done``, unless the options allow it.
         """
+        return read_folder(path, lambda: self._read(path, options))
+
+    def _read(self, path: Path, options: ReadOptions) -> Tree:
         if not (path / MARKER).exists() and not options.allow_incomplete:
             raise _incomplete(path)
         if (path / PICKLE).is_file():

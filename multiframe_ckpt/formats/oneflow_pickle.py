@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..progress import OnProgress, silent
-from ..storage.extents import open_regular
+from ..storage.extents import open_regular, read_folder
 from ..tensor import LazyTensor, shared_storages, tied_groups
 from ..tree import Path as TreePath
 from ..tree import Tree, tensors_of
@@ -47,8 +47,9 @@ class OneFlowPickleFormat:
 
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
         """Gives the tree; the tensors of a 1.0 file are views of the file's own pickle."""
-        pickle, root = (path / PICKLE, path) if path.is_dir() else (path, None)
-        return read_pickle(pickle, root, allow_inert=options.allow_inert)
+        if path.is_dir():
+            return read_folder(path, lambda: read_pickle(path / PICKLE, path, allow_inert=options.allow_inert))
+        return read_pickle(path, None, allow_inert=options.allow_inert)
 
     def plan(self, tree: Tree) -> WritePlan:
         """Refuses dtypes that ``flow.load`` cannot read; ties are kept, other sharing of a storage is not."""

@@ -7,7 +7,8 @@ The commit protocol. A target ``model.pt`` (a file or a folder) is written as
 whose files and folders are then flushed to the disk, renamed to ``model.pt`` in one step, and the target's folder is
 flushed. A process that dies earlier leaves the old target, or none, as it was; one that dies later leaves the new one.
 Replacing a folder swaps the two names in one step (Linux ``renameat2``); the old folder is deleted only after the new
-one is durable. Where the system cannot swap, the old folder steps aside first, and comes back if the rename fails.
+one is durable. Where the system cannot swap, the old folder steps aside first, and comes back if the rename fails, or
+with the next save if the process dies between the two.
 
 The owner holds a lock on its temporary folder. The next save to the same target removes those whose owner is dead, and
 nothing else; :func:`sweep` does so for all targets of a folder.
@@ -34,6 +35,7 @@ except ImportError:  # no such locks on Windows: temporaries of killed runs then
 __all__ = ["STAGE_SUFFIX", "discard", "flush", "flush_tree", "stage_for", "staged", "sweep"]
 
 STAGE_SUFFIX = ".multiframe-tmp"
+_ASIDE = ".replaced"  # the folder of a stage in which a replaced folder waits
 _AT_FDCWD = -100  # fcntl.h
 _NOREPLACE, _EXCHANGE = 1, 2  # linux/fs.h: RENAME_NOREPLACE, RENAME_EXCHANGE
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -100,10 +102,13 @@ def _prefix(target: Path) -> str:
 def _open_stage(target: Path) -> tuple[Path, int]:
     while True:
         stage = Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=STAGE_SUFFIX, dir=target.parent))
-        lock = os.open(stage, os.O_RDONLY)
+        try:
+            lock = os.open(stage, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # another process took it for a dead one before it could be locked
         if _lock(lock) and stage.exists():
             return stage, lock
-        os.close(lock)  # another process took it for a dead one between the two calls
+        os.close(lock)  # the same, a call later
 
 
 def _lock(descriptor: int) -> bool:
@@ -131,16 +136,26 @@ def sweep(folder: Path, *, prefix: str = ".") -> None:
             lock = os.open(stage, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its owner lives
+                _bring_back(stage / _ASIDE, folder)
                 shutil.rmtree(stage, ignore_errors=True)
             finally:
                 os.close(lock)
 
 
+def _bring_back(aside: Path, folder: Path) -> None:
+    """Gives a folder that stepped aside its name again, unless its successor took it."""
+    for name in os.listdir(aside) if aside.is_dir() else ():
+        if not os.path.lexists(folder / name):
+            os.rename(aside / name, folder / name)
+            flush(folder)
+
+
 def flush_tree(path: Path) -> None:
     """Flushes a file, or every file and folder of a folder, to the disk."""
     if path.is_dir():
-        for entry in os.scandir(path):
-            flush_tree(Path(entry.path))
+        with os.scandir(path) as entries:
+            for entry in entries:
+                flush_tree(Path(entry.path))
     flush(path)
 
 
@@ -154,8 +169,13 @@ def flush(path: Path) -> None:
 
 
 def _commit(fresh: Path, target: Path, *, overwrite: bool) -> None:
-    if not overwrite or not os.path.lexists(target):
-        _rename_new(fresh, target)
+    if not (overwrite and os.path.lexists(target)):
+        try:
+            _rename_new(fresh, target)
+        except TargetExistsError:
+            if not overwrite:
+                raise
+            _commit(fresh, target, overwrite=True)  # another save was quicker: replace what it made
     elif fresh.is_dir() or target.is_dir():
         _swap(fresh, target)
     else:
@@ -177,7 +197,8 @@ def _rename_new(fresh: Path, target: Path) -> None:
 def _swap(fresh: Path, target: Path) -> None:
     if _renameat2(fresh, target, _EXCHANGE):
         return
-    aside = fresh.with_name(f"old-{fresh.name}"[:200])
+    aside = fresh.parent / _ASIDE / fresh.name
+    aside.parent.mkdir()
     os.rename(target, aside)
     try:
         os.rename(fresh, target)

@@ -4,7 +4,7 @@ A file is mapped when its headers are read and stays mapped as long as a tensor 
 replaced meanwhile is still read whole from the file that was opened. One that is cut short in place cannot be defended
 against: the system ends a process that reads past a map's end.
 
-A folder of many files is not held open: a file of it is mapped when its tensor is read, after a check that it is the one
+A folder of many files is not held open: a file of it is mapped when its tensor is read, with a check that it is the one
 whose size was seen.
 """
 
@@ -13,19 +13,22 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
 from ..dtypes import DType
-from ..errors import DamagedError
+from ..errors import DamagedError, FormatError
 from ..tensor import Extent, LazyTensor
 
-__all__ = ["MappedFile", "open_regular", "require_shape"]
+__all__ = ["MappedFile", "open_regular", "read_folder", "require_shape"]
 
+T = TypeVar("T")
+
+_TRIES = 100
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe waits for a writer
 
 _MAX_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # NumPy's own limits
@@ -56,7 +59,8 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with open_regular(path) as file:
-            self.size = file.seek(0, 2)
+            self.status = os.fstat(file.fileno())
+            self.size = self.status.st_size
             # An empty file cannot be mapped.
             self.buffer: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
 
@@ -100,6 +104,29 @@ class MappedFile:
         return LazyTensor(dtype, shape, source, Extent(self.path, offset, nbytes), alias, digest=digest)
 
 
+def read_folder(path: Path, read: Callable[[], T]) -> T:
+    """Gives what ``read`` makes of a folder's files; reads again where the folder was replaced by another meanwhile.
+
+    Files are found by their names, so that otherwise some could come from the old folder and some from the new one.
+    """
+    for _ in range(_TRIES):
+        seen = os.stat(path)
+        try:
+            found = read()
+        except (FormatError, OSError):
+            if _same_folder(path, seen):
+                raise
+            continue
+        if _same_folder(path, seen):
+            return found
+    raise DamagedError(f"{path}: found the folder replaced again and again while it was read; stop the saves to it")
+
+
+def _same_folder(path: Path, seen: os.stat_result) -> bool:
+    now = os.stat(path)
+    return (now.st_dev, now.st_ino) == (seen.st_dev, seen.st_ino)
+
+
 def whole_file(path: Path, dtype: DType, shape: tuple[int, ...], *, alias: Hashable, digest: str | None) -> LazyTensor:
     """Gives the tensor whose bytes are a whole file; the file is mapped when the tensor is read.
 
@@ -114,9 +141,10 @@ def whole_file(path: Path, dtype: DType, shape: tuple[int, ...], *, alias: Hasha
         )
 
     def source() -> np.ndarray:
-        now = os.stat(path)
+        file = MappedFile(path)
+        now = file.status
         if (now.st_ino, now.st_size, now.st_mtime_ns) != (seen.st_ino, seen.st_size, seen.st_mtime_ns):
             raise DamagedError(f"{path}: found the file replaced since it was opened, expected the same; open it again")
-        return MappedFile(path).raw(0, nbytes, "values").view(dtype.numpy).reshape(shape)
+        return file.raw(0, nbytes, "values").view(dtype.numpy).reshape(shape)
 
     return LazyTensor(dtype, shape, source, Extent(path, 0, nbytes), alias, digest=digest)
