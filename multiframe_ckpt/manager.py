@@ -183,14 +183,18 @@ class CheckpointManager:
         if not found or self._retention.best == 0:
             return
         value = found.get(self._retention.monitor)
-        if value is None or value != value:
-            what = f"nothing of that name, but {', '.join(sorted(found))}" if value is None else "NaN"
-            warnings.warn(
-                f"monitor {self._retention.monitor!r}: found {what} at epoch {checkpoint.tree['epoch']}, expected a "
-                "number; this checkpoint cannot be the best (keep_best=0 to have none)",
-                CheckpointWarning,
-                stacklevel=3,
-            )
+        if value is None:
+            what = f"nothing of that name, but {', '.join(sorted(found))}"
+        elif value != value:
+            what = f"NaN at epoch {checkpoint.tree['epoch']}"
+        else:
+            return
+        warnings.warn(
+            f"monitor {self._retention.monitor!r}: found {what}, expected a number; such a checkpoint cannot be the best "
+            "(keep_best=0 to have none)",
+            CheckpointWarning,
+            stacklevel=3,
+        )
 
     def _start(self, checkpoint: Checkpoint, path: Path) -> None:
         """Checks all that can be checked, then writes, now or in the background."""

@@ -52,11 +52,11 @@ class CheckpointFolder:
         self._known: dict[str, tuple[Signature, CheckpointRecord]] = {}
 
     def records(self) -> list[CheckpointRecord]:
-        """Gives every checkpoint, complete or not, in the order in which they were written."""
+        """Gives every checkpoint in the order in which they were written; unusable ones stand by their epoch."""
         names = os.listdir(self.path) if self.path.is_dir() else []
         found = [self._record(name, epoch) for name in names if (epoch := epoch_of(name)) is not None]
         self._known = {name: known for name, known in self._known.items() if name in set(names)}
-        return sorted((record for record in found if record is not None), key=lambda record: record.order)
+        return _in_order([record for record in found if record is not None])
 
     def _record(self, name: str, epoch: int) -> CheckpointRecord | None:
         path = self.path / name
@@ -145,3 +145,11 @@ class CheckpointFolder:
         """Removes the temporaries that killed saves left here."""
         if self.path.is_dir():
             sweep(self.path)
+
+
+def _in_order(found: list[CheckpointRecord]) -> list[CheckpointRecord]:
+    ordered = sorted((record for record in found if record.complete), key=lambda record: record.order)
+    for record in sorted((record for record in found if not record.complete), key=lambda record: record.order):
+        before = [at for at, other in enumerate(ordered, 1) if (other.epoch or 0) <= (record.epoch or 0)]
+        ordered.insert(max(before, default=0), record)
+    return ordered

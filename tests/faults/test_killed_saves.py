@@ -1,4 +1,4 @@
-"""A run that is killed at any moment of a save: the latest checkpoint loads, no pointer dangles, nothing foreign is touched.
+"""A run that is killed at any moment of a save: the latest loads, no pointer dangles, nothing foreign is touched.
 
 The kills of the first tests fall, in turn, on every single step: the process ends itself with SIGKILL at its n-th call to
 the file system, for every n that there is. The last test kills from outside, wherever the process happens to be.
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and 
 # Forks a child for each n; the child keeps a run and dies at its n-th call to the file system. A process of its own, since
 # a test process with a framework in it has threads, and must not fork.
 EVERY_STEP = """
-import os, signal, sys
+import os, shutil, signal, sys, traceback
 from pathlib import Path
 import numpy as np
 from multiframe_ckpt import CheckpointManager
@@ -31,34 +31,31 @@ CALLS = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "o
 format, async_save, top = sys.argv[1], sys.argv[2] == "async", Path(sys.argv[3])
 
 def weights(epoch):
-    return {"w": np.full(8, epoch, np.float32), "b": np.full(2, epoch, np.float32)}
+    return {"w": np.full(8, epoch, np.float32)}
 
 def manager_of(folder):
-    return CheckpointManager(folder, format=format, max_to_keep=2, async_save=async_save, rng=False)
+    return CheckpointManager(folder, format=format, max_to_keep=1, async_save=async_save, rng=False)
 
 def child(folder, n):
-    with manager_of(folder) as manager:
-        for epoch in range(2):  # a past for the killed saves to lose
-            manager.save(epoch, weights(epoch), loss=epoch)
-        manager.wait()
-        calls = 0
-        def die(event, arguments):
-            nonlocal calls
-            calls += event in CALLS
+    calls = 0
+    def die(event, arguments):
+        nonlocal calls
+        if event in CALLS:
+            calls += 1
             if calls == n:
                 os.kill(os.getpid(), signal.SIGKILL)
-        sys.addaudithook(die)
-        for epoch in range(2, 5):
-            manager.save(epoch, weights(epoch), loss=10 - epoch)
+    sys.addaudithook(die)
+    with manager_of(folder) as manager:
+        manager.save(3, weights(3), loss=0.1)  # the new best: both pointers move, and two old ones go
 
 def check(folder, killed):
     pointers = [path for path in folder.iterdir() if path.is_symlink()]
-    assert all(path.exists() for path in pointers), pointers
+    assert len(pointers) == 2 and all(path.exists() for path in pointers), pointers
     manager = manager_of(folder)
     model = weights(99)
     report = manager.restore(model=model)
-    assert all((array == report.epoch).all() for array in model.values()), model
-    assert report.epoch >= (1 if killed else 4), report.epoch
+    assert set(model["w"].tolist()) == {float(report.epoch)}, model
+    assert report.epoch in ((2, 3) if killed else (3,)), report.epoch
     assert all(record.complete for record in manager.checkpoints()), manager.checkpoints()
     assert (folder / "mine.txt").read_text() == "mine" and (folder / ".mine").is_dir()
     manager.save(9, weights(9), loss=0.5)  # and it goes on as if nothing had been
@@ -66,19 +63,26 @@ def check(folder, killed):
     assert manager.latest().epoch == 9
     assert not list(folder.glob(".*.multiframe-tmp")), list(folder.iterdir())
 
+past = top / "past"
+with manager_of(past) as manager:
+    for epoch in range(3):
+        manager.save(epoch, weights(epoch), loss=epoch + 1)
+(past / "mine.txt").write_text("mine")
+(past / ".mine").mkdir()
+
 n, killed = 0, True
 while killed:
     n += 1
     folder = top / f"killed_at_{n}"
-    folder.mkdir()
-    (folder / "mine.txt").write_text("mine")
-    (folder / ".mine").mkdir()
+    shutil.copytree(past, folder, symlinks=True)
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
             child(folder, n)
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     _, status = os.waitpid(pid, 0)
@@ -90,13 +94,12 @@ print(n)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["sync", "async"])
-@pytest.mark.parametrize("format", ["torch", "oneflow", "safetensors"])
+@pytest.mark.parametrize(("format", "way"), [("torch", "sync"), ("torch", "async"), ("oneflow", "sync")])
 def test_a_kill_at_any_step_of_a_save_leaves_a_run_that_goes_on(format, way, tmp_path):
     command = [sys.executable, "-c", EVERY_STEP, format, way, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 50  # steps, or the hook has missed them
+    assert int(done.stdout) > 20  # steps, or the hook has missed them
 
 
 ENDLESS = """

@@ -1,0 +1,188 @@
+"""Saves in the background: what the training thread waits for, and where errors come out."""
+
+import subprocess
+import sys
+from threading import Event, current_thread
+
+import numpy as np
+import pytest
+
+import multiframe_ckpt as mfc
+from multiframe_ckpt import CheckpointManager
+from multiframe_ckpt.errors import CheckpointWarning, KeyRefusedError
+from multiframe_ckpt.formats.torch import TorchFormat
+from multiframe_ckpt.keeping.snapshot import snapshot
+
+
+def weights(value=0.0):
+    return {"w": np.full(4, value, np.float32)}
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Writing waits for the event, once it has begun; gives the event and what was written by then."""
+    go, begun = Event(), []
+    real = TorchFormat.write
+
+    def write(self, tree, path, **options):
+        begun.append((tree["epoch"], current_thread().name))
+        assert go.wait(60)
+        real(self, tree, path, **options)
+
+    monkeypatch.setattr(TorchFormat, "write", write)
+    yield go, begun
+    go.set()
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Writing fails."""
+
+    def write(self, tree, path, **_):
+        raise OSError(5, f"no disk at epoch {tree['epoch']}")
+
+    monkeypatch.setattr(TorchFormat, "write", write)
+
+
+def test_saving_returns_before_anything_is_written_and_waiting_makes_it_durable(tmp_path, held):
+    go, _ = held
+    manager = CheckpointManager(tmp_path, async_save=True)
+    path = manager.save(0, weights(), loss=0.1)
+    assert not path.exists()
+    go.set()
+    manager.wait()
+    assert mfc.open(path).tree["epoch"] == 0
+    assert manager.latest().path == path
+
+
+def test_what_training_changes_meanwhile_does_not_reach_the_file(tmp_path, held):
+    go, _ = held
+    manager = CheckpointManager(tmp_path, async_save=True)
+    model = weights(1.0)
+    path = manager.save(0, model, loss=0.1)
+    model["w"][:] = 2.0
+    go.set()
+    manager.wait()
+    assert mfc.load(path)["model_state_dict"]["w"].tolist() == [1.0] * 4
+
+
+def test_a_second_save_waits_for_the_first(tmp_path, held):
+    go, begun = held
+    manager = CheckpointManager(tmp_path, async_save=True)
+    manager.save(0, weights(), loss=0.1)
+    go.set()
+    manager.save(1, weights(), loss=0.1)
+    manager.wait()
+    assert [epoch for epoch, _ in begun] == [0, 1]
+    assert [record.epoch for record in manager.checkpoints()] == [0, 1]
+
+
+def test_the_writing_is_done_in_a_thread_of_its_own(tmp_path, held):
+    go, begun = held
+    go.set()
+    with CheckpointManager(tmp_path, async_save=True) as manager:
+        manager.save(0, weights(), loss=0.1)
+    assert begun == [(0, "multiframe-ckpt save")]
+
+
+@pytest.mark.parametrize("call", ["save", "save_passed_over", "wait", "restore", "close"])
+def test_an_error_in_the_background_comes_out_of_the_next_call_once(tmp_path, broken, call):
+    manager = CheckpointManager(tmp_path, async_save=True, save_freq=2)
+    manager.save(0, weights(), loss=0.1)
+    manager._background._thread.join()
+    calls = {
+        "save": lambda: manager.save(2, weights(), loss=0.1),
+        "save_passed_over": lambda: manager.save(1, weights(), loss=0.1),
+        "wait": manager.wait,
+        "restore": lambda: manager.restore(model=weights()),
+        "close": manager.close,
+    }
+    with pytest.raises(OSError, match="no disk at epoch 0"):
+        calls[call]()
+    manager.wait()
+
+
+def test_an_error_in_the_background_comes_out_of_the_with_block(tmp_path, broken):
+    with pytest.raises(OSError, match="no disk"), CheckpointManager(tmp_path, async_save=True) as manager:
+        manager.save(0, weights(), loss=0.1)
+
+
+def test_what_ended_the_with_block_is_what_the_caller_sees_and_the_lost_save_is_said(tmp_path, broken):
+    with (
+        pytest.warns(CheckpointWarning, match="the last save failed: .*no disk"),
+        pytest.raises(KeyError, match="mine"),
+        CheckpointManager(tmp_path, async_save=True) as manager,
+    ):
+        manager.save(0, weights(), loss=0.1)
+        raise KeyError("mine")
+
+
+def test_a_with_block_that_raises_still_finishes_its_save(tmp_path, held):
+    go, _ = held
+    with pytest.raises(KeyError), CheckpointManager(tmp_path, async_save=True) as manager:
+        manager.save(0, weights(), loss=0.1)
+        go.set()
+        raise KeyError
+    assert CheckpointManager(tmp_path).latest().epoch == 0
+
+
+def test_what_a_format_cannot_hold_is_refused_by_save_itself(tmp_path):
+    manager = CheckpointManager(tmp_path, async_save=True, format="oneflow")
+    with pytest.raises(KeyRefusedError):
+        manager.save(0, {"a/b": np.zeros(1, np.float32)}, loss=0.1)
+    manager.wait()
+
+
+AT_EXIT = """
+import sys, numpy as np
+from multiframe_ckpt import CheckpointManager
+from multiframe_ckpt.formats.torch import TorchFormat
+if sys.argv[2] == "broken":
+    def fail(self, tree, path, **_): raise OSError(5, "no disk")
+    TorchFormat.write = fail
+CheckpointManager(sys.argv[1], async_save=True).save(0, {"w": np.zeros(1 << 20, np.float32)}, loss=0.1)
+"""
+
+
+def test_a_program_that_ends_without_waiting_loses_no_save(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EXIT, str(tmp_path), "whole"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert CheckpointManager(tmp_path).latest().epoch == 0
+
+
+def test_a_program_that_ends_without_waiting_is_told_of_a_save_that_failed(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EXIT, str(tmp_path), "broken"], capture_output=True, text=True, check=False
+    )
+    assert "a save in the background failed: [Errno 5] no disk" in done.stderr
+
+
+# The copy in memory
+
+
+def test_the_copy_keeps_tied_tensors_tied():
+    shared = np.arange(3, dtype=np.float32)
+    tree = mfc.Checkpoint.of({"a": shared, "b": shared, "c": shared.copy()}).tree
+    copies = snapshot(tree)
+    assert copies["a"] is copies["b"]
+    shared[:] = 9
+    assert copies["b"].numpy().tolist() == [0, 1, 2]
+    assert copies["a"].identity != copies["c"].identity
+
+
+def test_the_copy_is_written_to_the_very_bytes_of_the_original(tmp_path):
+    torch = pytest.importorskip("torch")
+    base = torch.arange(24, dtype=torch.bfloat16)
+    state = {
+        **{"head": base[:6], "tail": base[12:].view(3, 4).t(), "base": base},  # three views of one storage
+        **{"tied": base, "alone": torch.ones(4, 4)[:, 1], "scalar": torch.tensor(1.5), "empty": torch.zeros(0, 3)},
+    }
+    checkpoint = mfc.Checkpoint.of(state)
+    copied = mfc.Checkpoint(snapshot(checkpoint.tree), checkpoint.meta)
+    with torch.no_grad():
+        checkpoint.save(tmp_path / "original.pt")
+        base.zero_()
+    copied.save(tmp_path / "copied.pt")
+    assert (tmp_path / "copied.pt").read_bytes() == (tmp_path / "original.pt").read_bytes()
