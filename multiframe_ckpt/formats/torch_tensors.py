@@ -9,7 +9,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from ..dtypes import DTYPES, DType, dtype_named
 from ..errors import DamagedError, UnsafeError
@@ -145,13 +144,10 @@ class TorchTensor:
         storage, dtype = self._storage.bound(), self._dtype
 
         def source() -> np.ndarray:
-            whole = storage.numpy()[: storage.size // dtype.itemsize * dtype.itemsize].view(dtype.numpy)
             strides = [step * dtype.itemsize for step in self._stride]
-            array = (
-                np.ascontiguousarray(as_strided(whole[self._offset :], self._shape, strides))
-                if prod(self._shape)
-                else np.empty(self._shape, dtype.numpy)
-            )
+            start = self._offset * dtype.itemsize if prod(self._shape) else 0
+            array = np.ndarray(self._shape, dtype.numpy, storage.numpy(), start, strides)
+            array = np.ascontiguousarray(array).reshape(self._shape)  # of one dimension where array has none
             array = array.byteswap() if self._storage.swapped else array
             array = np.conjugate(array) if self._flags.get("conj") else array
             return np.negative(array) if self._flags.get("neg") else array
