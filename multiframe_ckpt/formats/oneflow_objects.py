@@ -146,15 +146,14 @@ class OneFlowPickle(PickleWriter):
     def tensor(self, tensor: LazyTensor, path: TreePath) -> None:
         """Writes the reference: the opcodes that OneFlow's own pickler gives."""
         folder = self._folder_of(path[1:], tensor)
-        known = tensor.identity in self._memo if tensor.identity is not None else False
-        if known:
-            self.emit(b"j", self._memo[tensor.identity].to_bytes(4, "little"))
+        owner = object() if tensor.identity is None else tensor.identity
+        if owner in self._memo:
+            self.emit(b"j", self._memo[owner].to_bytes(4, "little"))
             return
         self.name("oneflow", "Tensor")
         self.emit(b")\x81}")
         self._str("path")
         self._str(folder)
         self.emit(b"sb")
-        if tensor.identity is not None:
-            self._memo[tensor.identity] = len(self._memo)
-            self.emit(b"r", self._memo[tensor.identity].to_bytes(4, "little"))
+        self._memo[owner] = len(self._memo)  # of every tensor: whether it is tied must not show in other bytes
+        self.emit(b"r", self._memo[owner].to_bytes(4, "little"))
