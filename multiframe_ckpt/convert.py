@@ -108,6 +108,7 @@ def convert(
     checkpoint = replace(opened, tree=tree)
     _, plan = checkpoint.prepared(layout)
     checkpoint.require_free(target, overwrite=overwrite)
+    checkpoint.require_room(target, plan)
     if not dry_run:
         checkpoint.save(target, format=layout.name, overwrite=overwrite, on_progress=on_progress)
     metadata = opened.meta.get("metadata") or {}
@@ -155,9 +156,13 @@ def _translated(tree: Tree, framework: str | None) -> tuple[Tree, TranslateRepor
 def _outline(tree: Tree) -> dict[str, object]:
     """Gives every leaf by key, tensors as their dtype and shape."""
     return {
-        join_key(path): (leaf.dtype.name, leaf.shape) if isinstance(leaf, LazyTensor) else repr(leaf)
+        join_key(path): (leaf.dtype.name, leaf.shape) if isinstance(leaf, LazyTensor) else _spelled(leaf)
         for path, leaf in leaves(tree)
     }
+
+
+def _spelled(leaf: Tree) -> object:
+    return leaf if type(leaf) is int else repr(leaf)  # repr refuses an int of too many digits
 
 
 def _weights(tree: Tree) -> tuple[Tree, list[str]]:

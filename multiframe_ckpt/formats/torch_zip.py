@@ -189,8 +189,14 @@ def plan_zip(tree: Tree) -> WritePlan:
     """Refuses what the pickle cannot hold; sharing is kept but between tensors of different dtypes."""
     table = tensors_of(tree)
     _TorchPickle(set()).dump(tree)
-    mixed = [group for group in shared_storages(table) if len({table[key].dtype for key in group}) > 1]
-    return WritePlan(lost_ties=tuple(map(tuple, mixed)))
+    lost = [group for group in shared_storages(table) if not _kept_together([table[key] for key in group])]
+    return WritePlan(lost_ties=tuple(map(tuple, lost)))
+
+
+def _kept_together(tensors: list[LazyTensor]) -> bool:
+    """Says whether tensors of one storage share one record: those that are one tensor, or views of one dtype."""
+    one = len({tensor.identity for tensor in tensors}) == 1
+    return one or (len({tensor.dtype for tensor in tensors}) == 1 and all(tensor.view for tensor in tensors))
 
 
 def write_zip(tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
