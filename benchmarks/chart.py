@@ -44,9 +44,10 @@ def draw(document: dict[str, Any], path: Path) -> None:
     figure.legend(handles=legend, loc="lower left", ncol=len(legend), frameon=False, bbox_to_anchor=(0.005, 0.0))
     figure.suptitle(f"{document['benchmark']}: what the peer takes, as a multiple of ours", weight="bold", y=0.995)
     machine = document["machine"]
+    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['file_system']}, load {machine['load_average']}"
     figure.text(
-        0.995, 0.008, f"{machine['cpu']}, {machine['cores']} cores, {machine['file_system']}; "
-        f"{document['rounds']} rounds: median and quartiles", ha="right", va="bottom", size=8, color="#555555",
+        0.995, 0.008, f"{where}; rounds: {document['rounds']}; dots are medians, lines quartiles",
+        ha="right", va="bottom", size=8, color="#555555",
     )  # fmt: skip
     figure.tight_layout(rect=(0, 0.5 / figure.get_figheight(), 1, 1))
     figure.savefig(path, dpi=130)
@@ -97,7 +98,8 @@ def finish(axes: Axes, title: str, depth: float) -> None:
     axes.set_xlim(min(low, 0.45), max(high, 2.2) ** 1.22)
     axes.axvspan(1, axes.get_xlim()[1], color="#eef4ea", zorder=0)
     axes.axvline(1, color="#888888", linewidth=1, zorder=1)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    wide = axes.get_xlim()[1] / axes.get_xlim()[0] > 300  # three labels a decade would run into each other
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", labelsize=7)

@@ -231,13 +231,13 @@ def require_right(case: Case, contender: Contender, run: Run, target: Path, agre
 def tell(outcomes: Sequence[Outcome]) -> None:
     """Prints a case: the medians, and in brackets the quartiles of the ratios to ours."""
     case = outcomes[0].case
-    print(f"\n{f'{case.name}, {case.size}':<42}{''.join(f'{title:>36}' for title, _ in MEASURES.values())}")
+    print(f"\n{f'{case.name}, {case.size}':<42}{''.join(f'{title:>39}' for title, _ in MEASURES.values())}")
     for outcome in outcomes:
         cells = []
         for measure, (_, say) in MEASURES.items():
             ratio = outcome.ratios[measure].summary
             spread = "{median:.2f}x ({low:.2f}-{high:.2f})".format(**ratio) if outcome is not outcomes[0] else ""
-            cells.append(f"{say(outcome.spreads[measure].summary['median']):>13}{spread:>23}")
+            cells.append(f"{say(outcome.spreads[measure].summary['median']):>13}{spread:>26}")
         print(f"  {outcome.contender.label:<40}{''.join(cells)}", flush=True)
 
 
@@ -273,6 +273,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "system": os.uname().sysname,
+        "load_average": round(os.getloadavg()[2], 1),  # of the last 15 minutes; about 1 where nothing else ran
         "file_system": max(ours, key=lambda mount: len(mount[0]), default=("", "unknown"))[1],
     }
 
