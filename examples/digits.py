@@ -30,7 +30,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def network(framework: Any) -> Any:
-    """Gives the 784-128-64-10 classifier, untrained, of ``torch`` or ``oneflow`` modules."""
+    """Gives the 784-128-64-10 classifier, untrained, of ``torch`` or ``oneflow`` modules; demo_oneflow.py has it too."""
     nn = framework.nn
     return nn.Sequential(
         OrderedDict(
