@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 from .checkpoint import Checkpoint
 from .errors import CheckpointWarning, DamagedError, ValueRefusedError
@@ -257,11 +257,11 @@ class CheckpointManager:
         optimizer: object = None,
         scheduler: object = None,
         scaler: object = None,
-        which: str | int | os.PathLike[str] = "latest",
+        which: str | SupportsIndex | os.PathLike[str] = "latest",
         rng: bool = True,
         strict: bool = True,
     ) -> RestoreReport:
-        """Loads a checkpoint into live objects: the ``latest``, the ``best``, the one of an epoch, or a path.
+        """Loads a checkpoint into live objects: the ``latest``, the ``best``, the one of an epoch (a number), or a path.
 
         Its bytes are read and compared with their digests first; a latest or best one that is damaged is passed over
         with a warning. See ``Checkpoint.restore``. Raises FileNotFoundError where there is none.
@@ -283,7 +283,7 @@ class CheckpointManager:
         optimizer: object = None,
         scheduler: object = None,
         scaler: object = None,
-        which: str | int | os.PathLike[str] = "latest",
+        which: str | SupportsIndex | os.PathLike[str] = "latest",
         strict: bool = True,
     ) -> int:
         """Restores the run and gives the epoch to go on with: 0 where nothing was saved, else the one after the last.
@@ -304,11 +304,11 @@ class CheckpointManager:
         )
         return record.epoch + 1
 
-    def _chosen(self, which: str | int | os.PathLike[str]) -> tuple[CheckpointRecord, Checkpoint]:
+    def _chosen(self, which: str | SupportsIndex | os.PathLike[str]) -> tuple[CheckpointRecord, Checkpoint]:
         self.wait()
         records = self._folder.records()
-        if isinstance(which, int):
-            named = [record for record in records if record.epoch == which][-1:]
+        if isinstance(which, SupportsIndex) or (isinstance(which, str) and which.isdecimal()):
+            named = [record for record in records if record.epoch == int(which)][-1:]
             return self._first_whole(named, f"of epoch {which}", passing_over=False)
         if which == "latest":
             self.latest()  # warns

@@ -452,7 +452,7 @@ def test_a_damaged_checkpoint_takes_the_place_of_no_whole_one_and_is_not_deleted
 # Restoring
 
 
-@pytest.mark.parametrize(("which", "value"), [("latest", 2.0), ("best", 1.0), (0, 0.0)])
+@pytest.mark.parametrize(("which", "value"), [("latest", 2.0), ("best", 1.0), (0, 0.0), ("0", 0.0), (np.int64(2), 2.0)])
 def test_the_checkpoint_that_was_asked_for_is_restored(tmp_path, which, value):
     manager = CheckpointManager(tmp_path)
     save_epochs(manager, [0.5, 0.1, 0.3])

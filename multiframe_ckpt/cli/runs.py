@@ -19,9 +19,10 @@ __all__ = ["list_command"]
 @verb(example=f"{NAME} list outputs")
 @click.argument("folder", metavar="DIR")
 def list_command(out: Output, folder: str) -> Status:
-    """List the training runs below DIR: epochs, metrics, sizes, and what can be resumed.
+    """List the training runs below DIR, and compare their seeds.
 
-    Runs that differ only in their seed are compared. Reads headers only.
+    Says of each checkpoint its epoch, size and metrics, whether it has the optimizer, and whether it can be used.
+    Reads headers only.
     """
     with out.waiting("reading"):
         runs = survey(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import Checkpoint
-from ..errors import FormatError
+from ..errors import MultiframeError
 from ..training import find_parts
 
 __all__ = ["SAVE_COUNT", "CheckpointRecord", "Signature", "numbers_of", "read_record", "signature_of"]
@@ -70,13 +70,18 @@ def signature_of(path: Path) -> Signature:
 
 
 def read_record(path: Path, seen: Signature, *, epoch: int | None = None) -> CheckpointRecord:
-    """Gives the record of a checkpoint from its header; ``epoch`` counts where the header has none."""
+    """Gives the record of a checkpoint from its header; ``epoch`` counts where the header has none.
+
+    Raises FileNotFoundError where it is gone.
+    """
     bare = CheckpointRecord(path, epoch, nbytes=seen.nbytes, modified_ns=seen.modified_ns)
     try:
         checkpoint = Checkpoint.open(path)
-    except FormatError as problem:
+        parts = find_parts(checkpoint.tree)
+    except FileNotFoundError:
+        raise
+    except (MultiframeError, OSError) as problem:
         return replace(bare, problem=str(problem))
-    parts = find_parts(checkpoint.tree)
     plain = {name: part.tree for name in _PLAIN if (part := getattr(parts, name)) is not None}
     own = checkpoint.tree if isinstance(checkpoint.tree, Mapping) else {}
     return replace(
