@@ -4,8 +4,9 @@
     OUT/<group>/<name>/expected.json   what flow.load of the same OneFlow gave
     OUT/<group>/<name>/expected.npz    the arrays that expected.json names
 
-Needs OneFlow 0.8.0 or 0.9.0 on Python 3.10 (``make environments`` builds one). The group is ``oneflow-<version>`` unless
-named. The archive beside this file also holds groups written by hand (``legacy``, ``handpickled``), which no OneFlow writes.
+Needs OneFlow 0.8.0 or 0.9.0 on Python 3.10 (``make environments`` builds one). The group is ``oneflow-<version>``
+unless named. The archive beside this file also holds groups written by hand (``legacy``, ``handpickled``), which no
+OneFlow writes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def mlp() -> Any:
     )
 
 
-def trained(optimizer_of: Callable[[Any], Any], steps: int = 7, scheduler_of: Callable[[Any], Any] | None = None) -> Any:
+def trained(
+    optimizer_of: Callable[[Any], Any], steps: int = 7, scheduler_of: Callable[[Any], Any] | None = None
+) -> Any:
     net = mlp()
     optimizer = optimizer_of(net.parameters())
     scheduler = scheduler_of(optimizer) if scheduler_of else None
@@ -56,6 +59,7 @@ def special() -> dict[str, Any]:
     return {"f32": flow.tensor(bits32), "f64": flow.tensor(bits32.astype(np.float64)), "f16": flow.tensor(bits16)}
 
 
+ODD_NAMES = ("", "a/b", "..", "é", "W", "w", "x" * 300)
 DTYPES = ("float64", "float32", "float16", "int8", "int32", "int64", "uint8", "bool")
 
 MAKERS: dict[str, tuple[str, Callable[[], Any]]] = {
@@ -65,7 +69,7 @@ MAKERS: dict[str, tuple[str, Callable[[], Any]]] = {
     "special_floats": ("NaN payloads, infinities, denormals, -0", special),
     "scalars_and_empty": ("0-d and empty", lambda: {"s": flow.tensor(np.array(2.5)), "e": flow.zeros(0, 3)}),
     "bare_tensor": ("no dict", lambda: flow.ones(2, 3)),
-    "odd_names": ("keys live in the pickle", lambda: {k: flow.ones(1) for k in ("", "a/b", "..", "é", "W", "w", "x" * 300)}),
+    "odd_names": ("keys live in the pickle", lambda: {name: flow.ones(1) for name in ODD_NAMES}),
     "plain_python": ("no tensor", lambda: {"epoch": 5, "best": 0.25, "names": ["a", None, True], "raw": b"\0\xff"}),
     "ckpt_sgd_momentum": ("SGD", lambda: trained(lambda p: flow.optim.SGD(p, lr=0.1, momentum=0.9))),
     "ckpt_adam": ("Adam", lambda: trained(lambda p: flow.optim.Adam(p, lr=1e-3))),
