@@ -124,6 +124,25 @@ def test_the_control_that_carries_the_weights_alone_ends_elsewhere(name, tmp_pat
     assert run.weights() != expected
 
 
+@pytest.mark.skipif(oneflow is None, reason="needs real OneFlow")
+@pytest.mark.parametrize("drawn", [0, 1, 300, 623, 624, 625, 2000])
+def test_a_generator_of_oneflow_goes_on_where_it_was_however_much_was_drawn(drawn):
+    from multiframe_ckpt_oneflow.generators import generator_state, set_generator_state  # only where OneFlow is
+
+    def draw(generator, count):
+        return oneflow.rand(count, generator=generator).numpy().tolist() if count else []
+
+    one, same, other = (oneflow.Generator("cpu") for _ in range(3))
+    for generator, seed in ((one, 5), (same, 5), (other, 6)):
+        generator.manual_seed(seed)
+    draw(one, drawn), draw(same, drawn), draw(other, 77)
+    kept = generator_state(oneflow, one)
+    set_generator_state(oneflow, other, kept)
+    expected = draw(same, 1500)
+    assert draw(one, 1500) == expected  # asking changed nothing
+    assert draw(other, 1500) == expected
+
+
 IN_A_FRESH_PROCESS = """
 import importlib.util, sys
 from pathlib import Path
