@@ -47,9 +47,9 @@ __all__ = ["manage_command"]
 def manage_command(out: Output, directory: str, no_input: bool, **given: Any) -> Status:
     """Choose a saved model, load it, save it in other forms.
 
-    Lists what is saved below DIR, whichever the format, and asks; each question has an option that answers it. Loading reads every
-    layer and compares it with its digest. Copies go to checkpoints/NAME.pth and exports/NAME.json. What was chosen is
-    printed, as --json for a script, with the command that does the same again.
+    Lists what is saved below DIR, whichever the format, and asks; each question has an option that answers it. Loading
+    reads every layer and compares it with its digest. Copies go to checkpoints/NAME.pth and exports/NAME.json. What was
+    chosen is printed, as --json for a script, with the command that does the same again.
     """
     answers = Answers(**given)
     dialogue = Dialogue(None if no_input or out.quiet else ask_terminal, _tell)

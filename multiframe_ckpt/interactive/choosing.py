@@ -108,7 +108,9 @@ def choose_among(models: Sequence[SavedModel], answers: Answers, dialogue: Dialo
 
 def _without_model(answers: Answers, where: str) -> Choice:
     if answers.goal is not None:
-        raise AnswerError(f"--{answers.goal}: found no saved model in {where}, expected one; name another folder")
+        raise AnswerError(
+            f"{where}: found no saved model, expected one to {answers.goal}; save one, or name another folder"
+        )
     return Choice()
 
 
@@ -121,7 +123,7 @@ def _wanted(answers: Answers, dialogue: Dialogue) -> bool:
 def _model(models: Sequence[SavedModel], answers: Answers, dialogue: Dialogue, where: str) -> SavedModel:
     if answers.load is not None:
         if not models:
-            raise AnswerError(f"--load: found no saved model in {where}, expected {answers.load!r}; check the folder")
+            raise AnswerError(f"{where}: found no saved model, expected {answers.load!r} there; check the folder")
         return pick(models, answers.load)
 
     def read(text: str) -> SavedModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -51,13 +52,15 @@ def find_models(directory: str | os.PathLike[str]) -> tuple[SavedModel, ...]:
     if _is_checkpoint(top):
         return (_model(top, top.parent, ()),)
     same: dict[Hashable, list[Path]] = {}
+    models: list[SavedModel] = []
     for path in _checkpoints(top):
-        seen = path.stat()
-        same.setdefault((seen.st_dev, seen.st_ino), []).append(path)
-    models = []
+        with suppress(FileNotFoundError):  # deleted since, by the run that writes here
+            seen = path.stat()
+            same.setdefault((seen.st_dev, seen.st_ino), []).append(path)
     for paths in same.values():
         first, *others = sorted(paths, key=lambda path: (path.is_symlink(), _is_pointer(path), path))
-        models.append(_model(first, top, tuple(_name(path, top) for path in others)))
+        with suppress(FileNotFoundError):
+            models.append(_model(first, top, tuple(_name(path, top) for path in others)))
     return tuple(sorted(models, key=_newest_first))
 
 
@@ -102,6 +105,8 @@ def _model(path: Path, top: Path, pointers: tuple[str, ...]) -> SavedModel:
     try:
         checkpoint = Checkpoint.open(path)
         parts = find_parts(checkpoint.tree)
+    except FileNotFoundError:
+        raise
     except (MultiframeError, OSError) as problem:
         return replace(model, problem=str(problem).removeprefix(f"{path}: "))
     epoch, metrics, loss = (part.tree if part else None for part in (parts.epoch, parts.metrics, parts.loss))

@@ -137,5 +137,5 @@ def _read_name(text: str) -> str:
     for _, _, suffix in _FILES.values():
         text = text.removesuffix(suffix)
     if not text or text in (".", "..") or "/" in text or "\\" in text or "\0" in text:
-        raise AnswerError(f"--name: found {text!r}, expected a name without folder; convert writes to any path")
+        raise AnswerError(f"--name: found {text!r}, expected a name without folder; leave the folder out")
     return text

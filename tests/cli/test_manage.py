@@ -11,7 +11,7 @@ import pytest
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt.errors import AnswerError
-from multiframe_ckpt.interactive import Answers, Choice, choose, find_models, listing, pick, save_by_hand
+from multiframe_ckpt.interactive import Answers, Choice, choose, find_models, finding, listing, pick, save_by_hand
 from multiframe_ckpt.manager import CheckpointManager
 from multiframe_ckpt.testing.terminal import Terminal
 
@@ -125,6 +125,16 @@ def test_a_link_to_a_model_elsewhere_is_a_model(runs, tmp_path):
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "mine.pth").symlink_to(runs / "run" / EPOCH_1)
     assert [model.name for model in find_models(tmp_path / "links")] == ["mine.pth"]
+
+
+def test_a_model_that_its_run_deletes_while_we_look_is_passed_over(runs, monkeypatch):
+    def deleting(path, *arguments, **options):
+        (runs / "run" / EPOCH_1).unlink(missing_ok=True)
+        return signature_of(path, *arguments, **options)
+
+    signature_of = finding.signature_of
+    monkeypatch.setattr(finding, "signature_of", deleting)
+    assert [model.epoch for model in find_models(runs)] == [0, None]
 
 
 def test_a_checkpoint_folder_gives_itself(tmp_path):
