@@ -68,7 +68,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--loss", choices=LOSSES, default="hybrid", help="default hybrid: focal and Dice")
     parser.add_argument("--no_save_optimizer", action="store_true", help="leave the optimizer out of the checkpoints")
     parser.add_argument(
-        "--resume", nargs="?", const="latest", metavar="WHICH", help="go on from latest (the default), best, or a file"
+        "--resume",
+        nargs="?",
+        const="latest",
+        metavar="WHICH",
+        help="go on from latest (the default), best, an epoch, or a file",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the order of the tiles; default 0")
     return parser.parse_args()
