@@ -177,7 +177,14 @@ class PickleMachine:
         if builder is None:
             return Made(target, args)
         self._spend(len(args) + sum(len(arg) for arg in args if isinstance(arg, _SIZED)))
-        return builder(*args)
+        try:
+            return builder(*args)
+        except FormatError:
+            raise
+        except _PROBLEMS:
+            if not any(isinstance(arg, Made) for arg in args):
+                raise
+            return Made(target, args)  # a time in a zone of another package: as unknown as its zone
 
     def _spend(self, copies: int) -> None:
         """Counts what builders copy; a small file could ask for one long value to be copied without end."""
