@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import zipfile
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -32,7 +33,8 @@ __all__ = ["NpzFormat"]
 
 _SUFFIX = ".npy"
 _NAME_CAP = 1000  # a zip file takes 65535 bytes, many an unpacker fewer
-_TEXT_CAP = 1 << 26  # arrays of text become plain values, which are read at once
+#: Arrays of text become plain values, which are read at once and take many times their bytes.
+_TEXT_CAP, _TEXT_COUNT = 1 << 26, 100_000
 #: By item size, the dtype whose bits stand in for a dtype that NumPy itself does not have.
 _BITS = {row.itemsize: row for row in DTYPES if row.name in ("uint8", "uint16")}
 
@@ -172,6 +174,10 @@ def _text(archive: MappedArchive, name: str, header: ArrayHeader, where: str) ->
     _require_size(archive, name, header, where)
     if not 0 < header.nbytes <= _TEXT_CAP:
         raise FormatError(f"{where}: found text of {header.nbytes} bytes, expected 1 to {_TEXT_CAP}; save it elsewhere")
+    if prod(header.shape) > _TEXT_COUNT:
+        raise FormatError(
+            f"{where}: found {prod(header.shape)} texts, expected at most {_TEXT_COUNT}; save them elsewhere"
+        )
     array = _array(archive, name, header)
     if header.dtype.kind == "U":
         code_points = np.ascontiguousarray(array).reshape(-1).view(header.dtype.byteorder + "u4")

@@ -188,9 +188,9 @@ def _dict(keys: list[Any], items: list[Tree], where: str) -> dict[Any, Tree]:
     try:
         found = dict(zip(keys, items, strict=True))
     except TypeError:  # a key that cannot be hashed
-        raise _malformed(keys, where) from None
+        raise _malformed("a key that no dict can have", where) from None
     if len(found) != len(keys):
-        raise _malformed(keys, where)
+        raise _malformed("a key that comes twice in one dict", where)
     return found
 
 
