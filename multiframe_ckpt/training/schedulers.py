@@ -85,7 +85,7 @@ _COMMON = {
         "T_i",
         "default_min_lr",
     },
-    "oneflow": {"last_step", "base_lrs", "verbose", "_last_lr", "interval_rescaling"},
+    "oneflow": {"last_step", "base_lrs", "verbose", "_last_lr", "_is_initial", "interval_rescaling"},
 }
 
 #: An attribute that gives away a scheduler which the other framework does not have.
@@ -175,8 +175,9 @@ def _crossed(state: Mapping[str, Tree], row: Scheduler, to: str, notes: Notes) -
     for name in ("base_lrs", "_last_lr"):
         if name in state:
             out[name] = _plain(state[name])
-    if isinstance(state.get("verbose"), bool):
-        out["verbose"] = state["verbose"]
+    for name in ("verbose", "_is_initial"):  # OneFlow keeps the second, of torch 2.13, and does nothing with it
+        if isinstance(state.get(name), bool):
+            out[name] = state[name]
     for name in {*state} - _names(row, "torch") - _names(row, "oneflow") - _COMMON["torch"] - _COMMON["oneflow"]:
         notes.leave_out(f"{name}, which {row.name} of the other framework does not have")
     if to == "oneflow":
