@@ -129,9 +129,8 @@ class Checkpoint:
         """
         path = Path(path)
         layout = format_named(format) if format else format_for(path)
-        tree, plan = self.prepared(layout)
-        self.require_free(path, overwrite=overwrite)
-        self.require_room(path, plan)
+        plan = self.require_writable(path, layout, overwrite=overwrite)
+        tree = guarded(plain_inert(self.tree)[0])
         with staged(path, overwrite=overwrite) as fresh:
             if isinstance(layout, HoldsMetadata):
                 metadata = self.meta.get("metadata") or {}
@@ -140,10 +139,12 @@ class Checkpoint:
                 layout.write(tree, fresh, on_progress=on_progress)
         return plan
 
-    def prepared(self, layout: Format) -> tuple[Tree, WritePlan]:
-        """Gives the tree as ``layout`` will get it and the layout's plan; raises what writing would refuse."""
-        tree, _ = plain_inert(self.tree)
-        return guarded(tree), layout.plan(tree)
+    def require_writable(self, path: Path, layout: Format, *, overwrite: bool) -> WritePlan:
+        """Gives the layout's plan; raises what saving would refuse, before any byte is written."""
+        plan = layout.plan(plain_inert(self.tree)[0])
+        self.require_free(path, overwrite=overwrite)
+        self.require_room(path, plan)
+        return plan
 
     @staticmethod
     def require_free(path: Path, *, overwrite: bool) -> None:
@@ -173,7 +174,7 @@ class Checkpoint:
 
     def _backend(self, name: str | None) -> Backend:
         own = _BACKEND_OF_FRAMEWORK.get(str(self.meta.get("framework")))
-        if name is None and own in sys.modules and not os.environ.get("MULTIFRAME_CKPT_BACKEND"):
+        if name is None and own and sys.modules.get(own) and not os.environ.get("MULTIFRAME_CKPT_BACKEND"):
             name = own
         return backend_named(name) if name else default_backend()
 

@@ -97,7 +97,8 @@ def convert(
     tree, inert = plain_inert(guarded(taken))  # before casts and translations, whose results have other bytes
     keys = list(tensors_of(tree))
     kept = select(keys, include, exclude)
-    tree = without(tree, set(keys) - set(kept)) if len(kept) < len(keys) else tree
+    dropped = set(keys).difference(kept)
+    tree = without(tree, dropped) if dropped else tree
     changed: dict[str, str] = {}
     tree = _cast(tree, cast, "model", changed) if cast else tree
     tree = _cast(tree, cast_optimizer, "optimizers", changed) if cast_optimizer else tree
@@ -106,11 +107,10 @@ def convert(
     tree, crossing, inexact = _translated(tree, backend or _DIALECTS.get(layout.name))
 
     checkpoint = replace(opened, tree=tree)
-    _, plan = checkpoint.prepared(layout)
-    checkpoint.require_free(target, overwrite=overwrite)
-    checkpoint.require_room(target, plan)
-    if not dry_run:
-        checkpoint.save(target, format=layout.name, overwrite=overwrite, on_progress=on_progress)
+    if dry_run:
+        plan = checkpoint.require_writable(target, layout, overwrite=overwrite)
+    else:
+        plan = checkpoint.save(target, format=layout.name, overwrite=overwrite, on_progress=on_progress)
     metadata = opened.meta.get("metadata") or {}
     table = tensors_of(tree)
     return ConvertReport(
@@ -121,7 +121,7 @@ def convert(
         tensors=len(table),
         nbytes=sum(tensor.nbytes for tensor in table.values()),
         dry_run=dry_run,
-        excluded=(*left, *(key for key in keys if key not in set(kept))),
+        excluded=(*left, *(key for key in keys if key in dropped)),
         renamed=names,
         cast=changed,
         widened=dict(plan.widened),

@@ -203,9 +203,7 @@ class CheckpointManager:
         counted = self._counted(checkpoint)
         if not self._async:
             return self._write(counted, path)
-        _, plan = counted.prepared(self._layout)
-        counted.require_free(path, overwrite=True)
-        counted.require_room(path, plan)
+        counted.require_writable(path, self._layout, overwrite=True)
         copied = replace(counted, tree=snapshot(counted.tree))
         self._background.start(lambda: self._write(copied, path))
 

@@ -45,8 +45,8 @@ class OneFlowFormat:
     def sniff(self, path: Path) -> bool:
         """Says whether the path is a folder of variables, finished or not."""
         try:
-            if (path / PICKLE).is_file():
-                return (path / MARKER).exists()
+            if (path / PICKLE).is_file():  # a nested checkpoint has markers below, also where it lost its own
+                return (path / MARKER).exists() or any((entry / MARKER).exists() for entry in path.iterdir())
             return path.is_dir() and ((path / MARKER).exists() or any(_is_variable(entry) for entry in path.iterdir()))
         except (OSError, ValueError):  # ValueError: a path no system can have
             return False
@@ -83,9 +83,9 @@ class OneFlowFormat:
         tied = {key: group[0] for group in tied_groups(table) for key in group}
         path.mkdir()
         snapshots = _snapshots(folders)
+        places = {folder: (index, len(group)) for group in snapshots.values() for index, folder in enumerate(group)}
         for (tree_path, folder), (key, tensor) in zip(folders.items(), table.items(), strict=True):
-            siblings = snapshots[os.path.dirname(folder)]
-            note = Note(siblings.index(folder), len(siblings), tied=tied.get(key))
+            note = Note(*places[folder], tied=tied.get(key))
             write_variable(_fresh_folder(path, folder, tree_path), tensor, note, key)
             meter.moved(key, tensor)
         if not _is_flat(tree):

@@ -22,6 +22,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -38,6 +39,7 @@ STAGE_SUFFIX = ".multiframe-tmp"
 _ASIDE = ".replaced"  # the folder of a stage in which a replaced folder waits
 _AT_FDCWD = -100  # fcntl.h
 _NOREPLACE, _EXCHANGE = 1, 2  # linux/fs.h: RENAME_NOREPLACE, RENAME_EXCHANGE
+_FLUSHERS = 8  # more threads flush a thousand small files hardly faster
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -151,12 +153,14 @@ def _bring_back(aside: Path, folder: Path) -> None:
 
 
 def flush_tree(path: Path) -> None:
-    """Flushes a file, or every file and folder of a folder, to the disk."""
-    if path.is_dir():
-        with os.scandir(path) as entries:
-            for entry in entries:
-                flush_tree(Path(entry.path))
-    flush(path)
+    """Flushes a file, or every file and folder of a folder, to the disk; several at a time, which disks are faster at."""
+    if not path.is_dir():
+        flush(path)
+        return
+    parts = [Path(folder, name) for folder, _, names in os.walk(path) for name in ("", *names)]
+    with ThreadPoolExecutor(_FLUSHERS) as pool:
+        for _ in pool.map(flush, parts):
+            pass  # a failed flush raises here
 
 
 def flush(path: Path) -> None:
