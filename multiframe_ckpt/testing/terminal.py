@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -79,8 +80,20 @@ class Terminal:
         self.press(f"{line}\n")
 
     def press(self, keys: str) -> None:
-        """Types keys as they are: ``\\x03`` is Ctrl-C, ``\\x04`` Ctrl-D."""
+        """Types keys as they are: ``\\x04`` is Ctrl-D."""
         os.write(self._master, keys.encode())
+
+    def interrupt(self) -> None:
+        """Presses Ctrl-C once the program waits for a key.
+
+        Between showing a prompt and reading, Python would note the signal and act on it only after the next line, which
+        a person never is fast enough to see.
+        """
+        state = Path(f"/proc/{self._process.pid}/stat")
+        deadline = time.monotonic() + _PATIENCE
+        while state.exists() and state.read_text().rpartition(") ")[2][0] == "R" and time.monotonic() < deadline:
+            os.sched_yield()
+        self.press("\x03")
 
     def finished(self) -> int:
         """Waits for the program's end and gives its exit status."""

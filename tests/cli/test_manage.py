@@ -540,7 +540,7 @@ def test_ctrl_d_at_the_last_question_saves_nothing(person, runs, tmp_path):
 def test_ctrl_c_leaves_with_status_130_and_one_line(person, runs):
     at = person("manage", "runs")
     at.expect("Load a saved model?")
-    at.press("\x03")
+    at.interrupt()
     at.expect("error: interrupted")
     assert at.finished() == 128 + signal.SIGINT
     assert "Traceback" not in at.screen
