@@ -9,7 +9,7 @@ are text as objects. Whatever JSON cannot say is an object with one key that beg
     {"$str": "…"}                   text with lone surrogates: base64 of its UTF-8 form (surrogatepass)
     {"$bytes": "…"}                 base64
     {"$tuple": [item, …]}
-    {"$dict": [[key, item], …]}     a dict with a key that is not text, or that begins with ``$``
+    {"$dict": [[key, item], …]}     a dict with a key that is not text, or whose one key begins with ``$``
     {"$tensor": key}                a tensor, found by its key in the table beside the skeleton
 
 Reading is strict: an unknown or malformed ``$`` object is DamagedError, never a guess.
@@ -106,7 +106,8 @@ def encode(node: Tree, *, depth: int = 0) -> Json:
 
 def _encode_dict(node: dict[Any, Tree], depth: int) -> Json:
     items = [(encode(key, depth=depth), encode(item, depth=depth)) for key, item in node.items()]
-    if all(type(key) is str and not key.startswith("$") for key, _ in items):
+    texts = all(type(key) is str for key, _ in items)
+    if texts and not (len(items) == 1 and items[0][0].startswith("$")):
         return dict(items)
     return {"$dict": [[key, item] for key, item in items]}
 
@@ -174,7 +175,7 @@ def _decode_items(values: Iterable[Json], where: str, depth: int) -> list[Tree]:
 def _decode_object(value: dict[str, Json], where: str, depth: int) -> Tree:
     tag = next(iter(value), "") if len(value) == 1 else ""
     inner = value.get(tag)
-    if not any(key.startswith("$") for key in value):
+    if not tag.startswith("$"):
         return dict(zip(value, _decode_items(value.values(), where, depth), strict=True))
     if tag == "$tuple" and isinstance(inner, list):
         return tuple(_decode_items(inner, where, depth))
