@@ -34,6 +34,7 @@ from .errors import (
 from .examine import diff, summarize, verify
 from .manager import CheckpointManager, CheckpointRecord
 from .progress import Progress
+from .restore import RestoreReport, ResumeCheck
 from .runs import RunFolder, add_checkpoint_arguments, restore_or_train
 from .tensor import Extent, LazyTensor
 from .tree import Inert, combine, partition
@@ -61,6 +62,8 @@ __all__ = [
     "NotTrainedError",
     "Progress",
     "RefusedError",
+    "RestoreReport",
+    "ResumeCheck",
     "RunFolder",
     "TargetExistsError",
     "UnavailableError",
