@@ -19,8 +19,8 @@ FORMATS: Registry[type[Format]] = Registry(
         "oneflow": "multiframe_ckpt.formats.oneflow:OneFlowFormat",
         "oneflow-pickle": "multiframe_ckpt.formats.oneflow_pickle:OneFlowPickleFormat",
         "safetensors": "multiframe_ckpt.formats.safetensors:SafetensorsFormat",
-        "hdf5": "multiframe_ckpt.formats.hdf5:Hdf5Format",
         "npz": "multiframe_ckpt.formats.npz:NpzFormat",
+        "hdf5": "multiframe_ckpt.formats.hdf5:Hdf5Format",  # whose signature may stand inside another file's values
         "json": "multiframe_ckpt.formats.json:JsonFormat",
     },
     group="multiframe_ckpt.formats",
