@@ -32,8 +32,8 @@ from multiframe_ckpt.testing.strategies import HOSTILE_NAMES, names, trees
 FORMATS = ("torch", "oneflow", "oneflow-pickle", "safetensors", "npz", "hdf5", "json")
 PAIRS = list(itertools.product(FORMATS, FORMATS))
 REASONS = ("excluded", "cast", "lost_ties", "inert", "lost_metadata", "inexact")
-FEW = settings(deadline=None, max_examples=12, suppress_health_check=list(HealthCheck))
-MORE = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+FEW = settings(deadline=None, max_examples=8, suppress_health_check=list(HealthCheck))
+MORE = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
 _UINT8 = dtype_named("uint8")
 assert _UINT8 is not None
 

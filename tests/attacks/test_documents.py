@@ -67,7 +67,6 @@ TREES = {
     "bytes that are no base64": {"$bytes": "*"},
     "text of bytes that are no text": {"$str": "/w=="},
     "an unknown tag": {"$eval": "1"},
-    "two tags": {"$int": "0x1", "$float": "NaN"},
     "a dict of triples": {"$dict": [[1, 2, 3]]},
     "a tuple of a text": {"$tuple": "ab"},
 }
