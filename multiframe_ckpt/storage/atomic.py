@@ -157,10 +157,14 @@ def flush_tree(path: Path) -> None:
     if not path.is_dir():
         flush(path)
         return
-    parts = [Path(folder, name) for folder, _, names in os.walk(path) for name in ("", *names)]
+    parts = [Path(folder, name) for folder, _, names in os.walk(path, onerror=_give_up) for name in ("", *names)]
     with ThreadPoolExecutor(_FLUSHERS) as pool:
         for _ in pool.map(flush, parts):
             pass  # a failed flush raises here
+
+
+def _give_up(problem: OSError) -> None:
+    raise problem  # os.walk would take a folder that it cannot list for an empty one
 
 
 def flush(path: Path) -> None:

@@ -221,6 +221,15 @@ def test_a_tensor_that_cannot_be_read_leaves_the_old_checkpoint_and_no_litter(la
     assert os.listdir(tmp_path) == [target.name]
 
 
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model" / "w").mkdir(parents=True)
+    monkeypatch.setattr(os, "scandir", failing(errno.EIO, at=2)(os.scandir))
+    with pytest.raises(OSError, match="Input/output error"):
+        atomic.flush_tree(tmp_path / "model")
+
+
 # Where the system cannot swap two names.
 
 
