@@ -53,7 +53,7 @@ class ConvertReport:
     translated: tuple[str, ...] = ()  # optimizers and schedulers now in the other framework's dialect
     untranslated: tuple[str, ...] = ()  # parts that cannot cross, and why: in the target as they were
     warnings: tuple[str, ...] = ()  # what to mind of those translated
-    inexact: tuple[str, ...] = ()  # keys of translated parts that translating back does not give again
+    inexact: tuple[str, ...] = ()  # keys of translated parts that translating back does not give again, or elsewhere
 
     @property
     def lossless(self) -> bool:
@@ -150,7 +150,9 @@ def _translated(tree: Tree, framework: str | None) -> tuple[Tree, TranslateRepor
     source = "oneflow" if framework == "torch" else "torch"
     again, _ = translate(crossed, to=source, strict=False, keep=True)
     before, after = _outline(tree), _outline(again)
-    return crossed, report, tuple(key for key in {**before, **after} if before.get(key) != after.get(key))
+    changed = tuple(key for key in {**before, **after} if before.get(key) != after.get(key))
+    moved_keys = tuple(key for key, now in zip(before, after, strict=False) if key != now)
+    return crossed, report, changed or moved_keys
 
 
 def _outline(tree: Tree) -> dict[str, object]:

@@ -184,9 +184,19 @@ def test_an_optimizer_crosses_into_oneflows_dialect_and_back(tmp_path: Path) -> 
     assert state["param_groups"][0]["_options"]["lr"] == 0.1
     assert (len(report.translated), report.inexact, report.lossless) == (1, (), True)
     mfc.convert(tmp_path / "b", tmp_path / "c.pt")
-    assert mfc.diff(mfc.open(tmp_path / "a.pt"), mfc.open(tmp_path / "c.pt")).equal
+    assert (tmp_path / "c.pt").read_bytes() == (tmp_path / "a.pt").read_bytes()
     mfc.convert(tmp_path / "a.pt", tmp_path / "kept", backend="torch")
     assert_trees_equal(mfc.open(tmp_path / "kept").tree, tree)
+
+
+def test_options_that_come_back_in_another_order_are_not_lossless(tmp_path: Path) -> None:
+    sgd = {"momentum": 0.9, "lr": 0.1, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False, "maximize": False}
+    sgd |= {"foreach": None, "differentiable": False, "fused": None}  # torch has lr before momentum
+    state = {"state": {}, "param_groups": [{**sgd, "params": [0]}]}
+    mfc.Checkpoint({"optimizer_state_dict": state}).save(tmp_path / "a.pt")
+    report = mfc.convert(tmp_path / "a.pt", tmp_path / "b")
+    group = "optimizer_state_dict/param_groups/0"
+    assert (report.inexact, report.lossless) == ((f"{group}/momentum", f"{group}/lr"), False)
 
 
 def test_what_cannot_cross_stays_and_is_named(source: Path, tmp_path: Path) -> None:

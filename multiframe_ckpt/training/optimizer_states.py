@@ -17,6 +17,7 @@ from ..tree import Tree
 from .neutral import Group, NeutralState, momentum_scale, read_state, scaled
 from .optimizers import (
     NEUTRAL,
+    OPTIMIZERS,
     Optimizer,
     framework_of,
     group_options,
@@ -188,6 +189,8 @@ def _to_torch(state: NeutralState) -> Tree:
         known = {**NEUTRAL["torch"], **state.row.fixed, **group.options}
         options = {name: known[name] for name in state.row.torch}
         if state.certain and state.row.name in ("Adam", "AdamW"):
+            # torch has this option since 2.6, and AdamW's in Adam's order.
+            options = {name: known[name] for name in OPTIMIZERS["Adam"].torch}
             options["decoupled_weight_decay"] = state.row.name == "AdamW"
         groups.append({**options, **group.extras, "params": group.params})
     entries: dict[Any, Tree] = {}

@@ -88,6 +88,14 @@ _COMMON = {
     "oneflow": {"last_step", "base_lrs", "verbose", "_last_lr", "_is_initial", "interval_rescaling"},
 }
 
+#: The order in which torch's schedulers have their attributes, so that a way back gives the same file.
+_TORCH_ORDER = (
+    "step_size milestones T_max T_0 T_i T_mult start_factor end_factor factor total_iters power gamma eta_min T_cur "
+    "min_lrs patience cooldown eps base_lrs _milestones last_epoch verbose _step_count _is_initial "
+    "_get_lr_called_within_step _last_lr mode_worse mode threshold threshold_mode best cooldown_counter num_bad_epochs "
+    "lr_lambdas _schedulers"
+)
+
 #: An attribute that gives away a scheduler which the other framework does not have.
 _ELSEWHERE = {
     "max_lrs": "CyclicLR",
@@ -188,7 +196,8 @@ def _crossed(state: Mapping[str, Tree], row: Scheduler, to: str, notes: Notes) -
         if row.name not in ("ReduceLROnPlateau", "SequentialLR", "ChainedScheduler"):
             out |= {"_step_count": state["last_step"] + 1, "_get_lr_called_within_step": False}
     adjust = _ADJUST.get((row.name, to))
-    return adjust(out, state, notes) if adjust else out
+    out = adjust(out, state, notes) if adjust else out
+    return out if to == "oneflow" else {name: out[name] for name in _TORCH_ORDER.split() if name in out}
 
 
 def _require_fixed(state: Mapping[str, Tree], row: Scheduler, notes: Notes) -> None:

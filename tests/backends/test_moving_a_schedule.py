@@ -6,11 +6,13 @@ The oracle is the real scheduler that stays; handed over before its first step, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import multiframe_ckpt as mfc
 from multiframe_ckpt.backend import backend_named
 from multiframe_ckpt.training import translate_optimizer, translate_scheduler
 
@@ -129,3 +131,19 @@ def test_a_scheduler_that_goes_to_oneflow_and_back_gives_the_same_learning_rates
     stays.hand_over(moves, "torch")
     moves.backend.load_into(moves.scheduler, back)
     assert moves.rates(15) == stays.rates(15)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_a_run_comes_back_from_oneflow_to_the_byte_where_the_report_says_lossless(
+    tmp_path: Path, scheduler: str, optimizer: str
+) -> None:
+    trained = getattr(torch.optim, optimizer)([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+    schedule = SCHEDULERS[scheduler](torch, trained)
+    mfc.Checkpoint.of(optimizer=trained, scheduler=schedule).save(tmp_path / "a.pt")
+    report = mfc.convert(tmp_path / "a.pt", tmp_path / "b")
+    mfc.convert(tmp_path / "b", tmp_path / "c.pt")
+    assert report.lossless is ((tmp_path / "c.pt").read_bytes() == (tmp_path / "a.pt").read_bytes())
+    is_new = "decoupled_weight_decay" in torch.optim.AdamW(trained.param_groups[0]["params"]).param_groups[0]
+    if is_new and scheduler.partition(" ")[0] in ("StepLR", "CosineAnnealingLR", "LambdaLR", "ChainedScheduler"):
+        assert report.lossless, report
