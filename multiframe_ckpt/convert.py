@@ -204,9 +204,9 @@ def _cast(tree: Tree, name: str, part: str, changed: dict[str, str]) -> Tree:
 def _cast_tensor(key: str, tensor: LazyTensor, dtype: DType) -> LazyTensor:
     def source() -> np.ndarray:
         array = tensor.numpy()
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN is invalid in every cast
             result = array.astype(dtype.numpy)
-        lost = np.isfinite(array.astype(np.float64)) & ~np.isfinite(result.astype(np.float64))
+            lost = np.isfinite(array.astype(np.float64)) & ~np.isfinite(result.astype(np.float64))
         if lost.any():
             value = array[lost].flat[0]
             raise DtypeRefusedError(

@@ -181,8 +181,8 @@ def _compare(key: str, a: Any, b: Any, rtol: float, atol: float) -> tuple[Change
     if x.tobytes() == y.tobytes():
         return None, 0.0
     wide = np.complex128 if a.dtype.kind == "complex" else np.float64
-    p, q = x.astype(wide), y.astype(wide)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # a signalling NaN is invalid in every cast
+        p, q = x.astype(wide), y.astype(wide)
         gap = np.where((p == q) | (np.isnan(p) & np.isnan(q)), 0.0, np.abs(p - q))
         within = (rtol or atol) and bool(np.all(gap <= atol + rtol * np.abs(q)))
     largest = float("inf") if np.isnan(gap).any() else float(gap.max())

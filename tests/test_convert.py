@@ -120,6 +120,17 @@ def test_a_cast_that_would_overflow_is_refused_by_name_and_value(tmp_path: Path)
     assert sorted(os.listdir(tmp_path)) == ["a.pt"]
 
 
+def test_signalling_nans_are_cast_and_compared_without_a_warning(tmp_path: Path) -> None:
+    bits = np.array([0x7F81, 0x3F80], np.uint16)
+    bfloat16 = next(row for row in DTYPES if row.name == "bfloat16")
+    mfc.Checkpoint({"w": LazyTensor.of_array(bits.view(bfloat16.numpy))}).save(tmp_path / "a.pt")
+    mfc.convert(tmp_path / "a.pt", tmp_path / "b.pt", cast="float16")
+    assert np.isnan(mfc.open(tmp_path / "b.pt").tensors()["w"].numpy()[0])
+    bits[0] ^= 2
+    other = mfc.Checkpoint({"w": LazyTensor.of_array(bits.view(bfloat16.numpy))})
+    assert len(mfc.diff(mfc.open(tmp_path / "a.pt"), other).changed) == 1
+
+
 def test_tied_tensors_stay_tied_through_a_cast(tmp_path: Path) -> None:
     tied = LazyTensor.of_array(np.ones(4, np.float32), alias="tied")
     mfc.Checkpoint({"a": tied, "b": tied}).save(tmp_path / "a.pt")
