@@ -13,7 +13,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from datetime import datetime, timezone
+from datetime import date, datetime, time, timezone
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -69,11 +69,11 @@ def capture(run: LiveRun, *, backend: str | None = None) -> tuple[Tree, Backend]
     for name in ("epoch", "step", "loss"):
         value = getattr(run, name)
         if value is not None:
-            tree[name] = _plain(owner, value)
+            tree |= _plain(owner, {name: value})
     for name in ("metrics", "train_args"):
         value = getattr(run, name)
         if value is not None:
-            tree[name] = _plain(owner, _entries(value))
+            tree |= _plain(owner, {name: _entries(value)})
     for name, obj in live.items():
         tree[f"{name}_state_dict"] = owner.to_tree(obj)
         if name in ("optimizer", "scheduler"):
@@ -100,14 +100,17 @@ def _entries(value: Any) -> Any:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
-def _plain(owner: Backend, value: Any) -> Tree:
-    """Gives facts as plain values: one-element tensors become numbers, paths and enums text, sets lists."""
-    return map_leaves(owner.to_tree(map_leaves(value, lambda _, leaf: _spelled(leaf))), _number)
+def _plain(owner: Backend, facts: dict[str, Any]) -> dict[str, Tree]:
+    """Gives facts as plain values: one-element tensors become numbers; paths, devices and times text; sets lists."""
+    found: dict[str, Tree] = map_leaves(owner.to_tree(map_leaves(facts, lambda _, leaf: _spelled(leaf))), _number)
+    return found
 
 
 def _spelled(leaf: Any) -> Any:
-    if isinstance(leaf, PurePath):
+    if isinstance(leaf, PurePath) or type(leaf).__name__ in ("device", "dtype"):  # as each framework calls its own
         return str(leaf)
+    if isinstance(leaf, date | time):
+        return leaf.isoformat()
     if isinstance(leaf, Enum):
         return _spelled(leaf.value)
     return sorted(leaf, key=repr) if isinstance(leaf, set | frozenset) else leaf
