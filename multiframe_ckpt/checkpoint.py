@@ -239,6 +239,12 @@ def save(
     if whole_model:
         path = Path(path)
         pickles = _pickling(backend_named(backend) if backend else backend_of(obj))
+        layout = format_named(format) if format else format_for(path)
+        if layout.name != "torch":
+            raise ValueRefusedError(
+                f"{path}: found a whole model to be written as {layout.name}, expected torch, which alone holds one; "
+                "choose a path such as model.pth, or save its state dict"
+            )
         Checkpoint.require_free(path, overwrite=overwrite)
         with staged(path, overwrite=overwrite) as fresh:
             pickles.save_model(obj, str(fresh))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,25 @@ def test_a_whole_model_is_built_only_when_trusted_and_its_weights_are_read_by_al
     assert torch.equal(built(batch), net(batch))
     with pytest.raises(mfc.TargetExistsError):
         mfc.save(net, tmp_path / "m.pth", whole_model=True)
+
+
+@pytest.mark.parametrize(("name", "format"), [("m.safetensors", None), ("m", None), ("m.pth", "oneflow")])
+def test_a_whole_model_is_written_as_a_torch_file_alone(tmp_path: Path, name: str, format: str | None) -> None:
+    with pytest.raises(mfc.ValueRefusedError, match=r"expected torch.*state dict"):
+        mfc.save(build()[0], tmp_path / name, format=format, whole_model=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_devices_dtypes_and_times_among_the_arguments_are_kept_as_text() -> None:
+    when = datetime.datetime(2024, 5, 6, 7, 8)
+    args = argparse.Namespace(device=torch.device("cpu"), dtype=torch.float16, begun=when, day=when.date())
+    kept = mfc.Checkpoint.of(epoch=1, train_args=args).tree["train_args"]
+    assert kept == {"device": "cpu", "dtype": "torch.float16", "begun": "2024-05-06T07:08:00", "day": "2024-05-06"}
+
+
+def test_an_argument_that_cannot_be_kept_is_named_by_its_whole_key() -> None:
+    with pytest.raises(mfc.ValueRefusedError, match=r"^train_args/hook: found builtins\."):
+        mfc.Checkpoint.of(epoch=1, train_args={"hook": print})
 
 
 def test_an_extra_entry_cannot_take_a_name_of_the_layout() -> None:
