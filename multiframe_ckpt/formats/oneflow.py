@@ -20,6 +20,7 @@ from pathlib import Path
 from ..errors import CheckpointWarning, DamagedError, IncompleteError, KeyRefusedError
 from ..progress import OnProgress, silent
 from ..storage.extents import read_folder
+from ..storage.integrity import digest_of_bytes
 from ..tensor import LazyTensor, tied_groups
 from ..tree import Path as TreePath
 from ..tree import Tree, join_key, leaves, tensors_of
@@ -84,12 +85,14 @@ class OneFlowFormat:
         path.mkdir()
         snapshots = _snapshots(folders)
         places = {folder: (index, len(group)) for group in snapshots.values() for index, folder in enumerate(group)}
+        pickled = None if _is_flat(tree) else OneFlowPickle(lambda tree_path, _: folders[tree_path]).dump(tree)
+        seal = None if pickled is None else digest_of_bytes(pickled)
         for (tree_path, folder), (key, tensor) in zip(folders.items(), table.items(), strict=True):
-            note = Note(*places[folder], tied=tied.get(key))
+            note = Note(*places[folder], tied=tied.get(key), pickle=seal)
             write_variable(_fresh_folder(path, folder, tree_path), tensor, note, key)
             meter.moved(key, tensor)
-        if not _is_flat(tree):
-            (path / PICKLE).write_bytes(OneFlowPickle(lambda tree_path, _: folders[tree_path]).dump(tree))
+        if pickled is not None:
+            (path / PICKLE).write_bytes(pickled)
         for snapshot in sorted({*snapshots, ""}, reverse=True):
             _check_names(path / snapshot, snapshots.get(snapshot, []))
             (path / snapshot / MARKER).touch()

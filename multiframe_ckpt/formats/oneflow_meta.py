@@ -47,6 +47,7 @@ class Note:
     digest: str | None = None
     dtype: str | None = None  # the tensor's own, where a wider one is stored
     tied: str | None = None  # equal for variables that are one tensor
+    pickle: str | None = None  # the digest of the pickled_data that points here
 
     def render(self) -> str:
         """Gives the line."""
@@ -99,8 +100,8 @@ def _note(text: str, damaged: Callable[[str], DamagedError]) -> Note | None:
         note = Note(**json.loads(comment[1]))
     except (ValueError, TypeError, RecursionError):
         raise damaged(f"a comment line {comment[0][:80]!r} that is not ours") from None
-    kinds = ((note.index, int), (note.count, int), (note.digest, str), (note.dtype, str), (note.tied, str))
-    if any(value is not None and type(value) is not kind for value, kind in kinds):
+    counts, texts = (note.index, note.count), (note.digest, note.dtype, note.tied, note.pickle)
+    if any(type(value) is not int for value in counts) or any(type(value) not in (str, type(None)) for value in texts):
         raise damaged(f"a comment line {comment[0][:80]!r} with values of wrong types")
     if note.dtype is not None and dtype_named(note.dtype) is None:
         raise damaged(f"the dtype {note.dtype!r} in our comment line")

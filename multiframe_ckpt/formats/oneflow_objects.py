@@ -13,6 +13,7 @@ from typing import Any
 from ..dtypes import DTYPES, dtype_named, narrow
 from ..errors import DamagedError, FormatError, UnsafeError
 from ..storage.extents import MappedFile
+from ..storage.integrity import digest_of_bytes
 from ..tensor import LazyTensor
 from ..tree import Path as TreePath
 from ..tree import Tree
@@ -95,12 +96,13 @@ def read_pickle(path: Path, root: Path | None, *, allow_inert: bool) -> Tree:
     """Gives the object of a ``pickled_data`` file in the folder ``root``, or of a 1.0 single file (root None)."""
     if root is not None and leads_out(path, root):
         raise UnsafeError(f"{path}: found a link that leads out of {root}, expected the file itself; copy it there")
-    data = MappedFile(path).buffer
+    file = MappedFile(path)
+    digest = digest_of_bytes(memoryview(file.buffer)) if root is not None else ""
 
     def load(folder: Any) -> LazyTensor:
-        return _load(folder, path, root)
+        return _load(folder, path, root, digest)
 
-    machine = PickleMachine(data, where=str(path), builders=_builders(load))
+    machine = PickleMachine(file.buffer, where=str(path), builders=_builders(load))
     raw = machine.run()
     version = raw.get("protocol_version") if isinstance(raw, dict) else None
     if type(version) is not int or version != 1 or "data" not in raw:
@@ -114,7 +116,7 @@ def read_pickle(path: Path, root: Path | None, *, allow_inert: bool) -> Tree:
     return Resolver(str(path), machine.end, allow_inert=allow_inert, collapse=collapse).tree(raw["data"])
 
 
-def _load(folder: Any, path: Path, root: Path | None) -> LazyTensor:
+def _load(folder: Any, path: Path, root: Path | None, digest: str) -> LazyTensor:
     if root is None or not isinstance(folder, str) or not folder:
         raise DamagedError(f"{path}: found a tensor that points to no folder, expected one beside the pickle")
     inside = root / folder
@@ -125,7 +127,13 @@ def _load(folder: Any, path: Path, root: Path | None) -> LazyTensor:
         )
     if not os.path.isfile(inside / "out"):  # False, not an error, for a name that no disk can hold
         raise DamagedError(f"{inside}: found no file 'out', expected one: {path.name} points there; restore it")
-    return read_variable(inside, root)[0]
+    tensor, note = read_variable(inside, root)
+    if note is not None and note.pickle not in (None, digest):
+        raise DamagedError(
+            f"{path}: found a pickle with digest {digest}, expected {note.pickle} as {folder}/meta says; "
+            "its plain values cannot be trusted: restore it from a copy"
+        )
+    return tensor
 
 
 class OneFlowPickle(PickleWriter):

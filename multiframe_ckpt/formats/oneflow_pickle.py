@@ -13,6 +13,7 @@ from typing import Any
 
 from ..progress import OnProgress, silent
 from ..storage.extents import open_regular, read_folder
+from ..storage.integrity import digest_of_bytes
 from ..tensor import LazyTensor, shared_storages, tied_groups
 from ..tree import Path as TreePath
 from ..tree import Tree, tensors_of
@@ -67,11 +68,12 @@ class OneFlowPickleFormat:
         pickled = OneFlowPickle(numbers.folder).dump(tree)
         keys = {id(tensor): key for key, tensor in table.items()}
         meter = Meter(numbers.tensors, on_progress)
+        seal = digest_of_bytes(pickled)
         path.mkdir()
         for index, (folder, tensor) in enumerate(numbers.tensors.items()):
             (path / folder).mkdir()
             key = keys[id(tensor)]
-            write_variable(path / folder, tensor, Note(index, len(numbers.tensors)), key)
+            write_variable(path / folder, tensor, Note(index, len(numbers.tensors), pickle=seal), key)
             meter.moved(key, tensor)
         (path / PICKLE).write_bytes(pickled)
 

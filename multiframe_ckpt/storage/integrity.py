@@ -18,7 +18,7 @@ from ..errors import DamagedError
 from ..tensor import LazyTensor
 from ..tree import Tree, map_leaves, tensors_of
 
-__all__ = ["checked", "chunks_of", "digest_of", "guarded", "write_bytes"]
+__all__ = ["checked", "chunks_of", "digest_of", "digest_of_bytes", "guarded", "write_bytes"]
 
 #: Small enough to stay in cache between hashing and writing, large enough to keep system calls rare.
 CHUNK = 1 << 20
@@ -42,6 +42,11 @@ def digest_of(array: np.ndarray, scheme: str = "xxh3") -> str:
     for chunk in chunks_of(array):
         state.update(chunk)
     return f"xxh3:{state.hexdigest()}"
+
+
+def digest_of_bytes(raw: bytes | memoryview) -> str:
+    """Gives the digest of bytes that are no tensor, such as a header."""
+    return f"xxh3:{xxhash.xxh3_128_hexdigest(raw)}"
 
 
 def write_bytes(array: np.ndarray, file: BinaryIO) -> str:

@@ -201,6 +201,17 @@ def test_a_pickle_that_points_out_of_the_checkpoint_is_refused(tmp_path: Path, t
         layout.read(tmp_path / "c")
 
 
+@pytest.mark.parametrize("layout", [OneFlowFormat(), OneFlowPickleFormat()], ids=lambda layout: layout.name)
+def test_a_changed_plain_value_in_the_pickle_is_damage(tmp_path: Path, layout: Any) -> None:
+    layout.write({"epoch": 3, "model": {"w": tensor(2)}}, tmp_path / "c")
+    pickled = tmp_path / "c" / "pickled_data"
+    raw = pickled.read_bytes()
+    pickled.write_bytes(raw.replace(b"epochJ\x03", b"epochJ\x04"))
+    assert pickled.read_bytes() != raw
+    with pytest.raises(mfc.DamagedError, match="pickled_data: found a pickle with digest"):
+        layout.read(tmp_path / "c")
+
+
 def test_one_tensor_under_two_keys_is_one_folder_in_the_pickled_layout(tmp_path: Path) -> None:
     tied = tensor_of_bytes(DTYPES[0], (3,), [1], alias="tied")
     OneFlowPickleFormat().write({"a": tied, "b/c": [tied], "": tensor(1)}, tmp_path / "c")
