@@ -181,10 +181,11 @@ def _compare(key: str, a: Any, b: Any, rtol: float, atol: float) -> tuple[Change
     if x.tobytes() == y.tobytes():
         return None, 0.0
     wide = np.complex128 if a.dtype.kind == "complex" else np.float64
-    with np.errstate(invalid="ignore"):  # a signalling NaN is invalid in every cast
+    with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN is invalid in every cast
         p, q = x.astype(wide), y.astype(wide)
         gap = np.where((p == q) | (np.isnan(p) & np.isnan(q)), 0.0, np.abs(p - q))
-        within = (rtol or atol) and bool(np.all(gap <= atol + rtol * np.abs(q)))
+        near = np.isfinite(gap) & (gap <= atol + rtol * np.abs(q))  # nothing finite is near infinity
+        within = (rtol or atol) and bool(np.all((gap == 0) | near))
     largest = float("inf") if np.isnan(gap).any() else float(gap.max())
     count = int(np.count_nonzero(gap)) or int(np.count_nonzero(_bits(x) != _bits(y)))
     change = Change(key, _say(a), f"{count} of {a.size} values differ", largest)

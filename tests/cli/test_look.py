@@ -159,3 +159,23 @@ def test_the_keys_of_verify_as_json_are_these(run, model):
 def test_a_checkpoint_that_is_one_tensor_is_shown(run, tmp_path, verb):
     mfc.save(np.ones(3, np.float32), tmp_path / "one.pth")
     assert run(*verb, "one.pth").exit_code == 0
+
+
+@pytest.mark.parametrize("tolerance", [{"rtol": 1e-3}, {"atol": 1e-3}, {"rtol": 1e-3, "atol": 1e-3}], ids=str)
+@pytest.mark.parametrize(
+    ("own", "other", "equal"),
+    [
+        ([1.0, np.nan], [1.0001, np.nan], True),
+        ([1.0, np.inf], [1.0001, np.inf], True),
+        ([1.0, -np.inf], [1.0001, np.inf], False),
+        ([1.0, 2.0], [1.0001, np.inf], False),
+        ([1.0, np.inf], [1.0001, 2.0], False),
+        ([1.0, np.nan], [1.0001, 2.0], False),
+        ([1e308], [-1e308], False),
+    ],
+)
+def test_within_tolerances_a_nan_equals_a_nan_and_an_infinity_itself_alone(
+    own: list[float], other: list[float], equal: bool, tolerance: dict[str, float]
+) -> None:
+    a, b = (mfc.Checkpoint.of({"w": np.array(values)}) for values in (own, other))
+    assert mfc.diff(a, b, **tolerance).equal is equal
