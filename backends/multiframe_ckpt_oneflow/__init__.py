@@ -66,6 +66,14 @@ class OneflowBackend(TensorBackend):
             return LazyTensor(row, seen.shape, lambda: np.asarray(tensor.numpy()), alias=seen.alias)
         return LazyTensor(row, tuple(tensor.shape), lambda: self._array(tensor, row), alias=("oneflow", id(tensor)))
 
+    def from_tree(self, tree: Tree, *, device: str | None = None) -> Any:
+        """Gives the live object; raises UnavailableError for a GPU that is not there, at which OneFlow ends the process."""
+        if device is not None and device.startswith("cuda") and not self._flow.cuda.is_available():
+            raise UnavailableError(
+                f"device {device!r}: found no GPU that OneFlow can use, expected one; use device='cpu'"
+            )
+        return super().from_tree(tree, device=device)
+
     def live(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
         """Gives a tensor over the array's own memory, or over a copy where that is read-only or bfloat16."""
         if tensor.dtype.name not in self._dtypes:

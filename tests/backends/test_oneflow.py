@@ -158,6 +158,12 @@ def test_moments_of_another_dtype_are_a_mismatch():
         ONEFLOW.load_into(double[1], ONEFLOW.to_tree(live[1]))
 
 
+@pytest.mark.skipif(flow.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_a_gpu_that_is_not_there_is_an_error_and_not_the_end_of_the_process():
+    with pytest.raises(UnavailableError, match=r"device 'cuda:0': found no GPU.*device='cpu'"):
+        ONEFLOW.from_tree({"a": LazyTensor.of_array(samples("float32"))}, device="cuda:0")
+
+
 @pytest.mark.skipif(not flow.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_tensors_pass_through_the_host_and_back():
     array = samples("float32")
