@@ -111,6 +111,10 @@ class Loading:
             self._mismatch(path, found, described(expected))
         elif is_array and not target.flags.writeable:
             self._mismatch(path, found, f"a writable array of {described(expected)}")
+        elif expected.view is not None and _repeats(expected.shape, expected.view.stride):
+            self._mismatch(
+                path, found, f"a place for each element, not an expanded tensor: .clone() it; {described(expected)}"
+            )
         else:
             self._loaded.append(_key(path))
             if expected.identity is not None:
@@ -188,6 +192,11 @@ def _key(path: Path) -> str:
 
 def _keys_below(tree: Tree, path: Path) -> list[str]:
     return [_key((*path, *below)) for below, _ in leaves(tree)]
+
+
+def _repeats(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Says whether several elements lie at one place, as in an expanded tensor; no framework copies into such."""
+    return any(size > 1 and step == 0 for size, step in zip(shape, stride, strict=True))
 
 
 def _pairs(node: Any) -> dict[Any, Any] | None:

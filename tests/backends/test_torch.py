@@ -247,6 +247,17 @@ def test_a_module_on_the_meta_device_is_refused():
         TORCH.load_into(Net().to("meta"), TORCH.to_tree(Net()))
 
 
+def test_an_expanded_buffer_is_a_mismatch_before_anything_is_touched():
+    model = Net()
+    tree = TORCH.to_tree(model) | {"mask": LazyTensor.of_array(np.ones((2, 3), np.float32))}
+    model.register_buffer("mask", torch.zeros(3).expand(2, 3))
+    before = model.l1.weight.clone()
+    tree["l1.weight"] = LazyTensor.of_array(np.zeros((4, 3), np.float32))
+    with pytest.raises(MismatchError, match=r"mask: found float32 \(2, 3\), expected a place for each element.*clone"):
+        TORCH.load_into(model, tree)
+    assert torch.equal(model.l1.weight, before)
+
+
 def trained():
     model = Net()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
