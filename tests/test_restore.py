@@ -156,6 +156,23 @@ def test_a_scheduler_built_after_restoring_the_optimizer_is_caught(kept: Path) -
     assert any("last_epoch" in key for key in check.differing)
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_the_state_of_another_optimizer_is_refused(tmp_path: Path, named: bool) -> None:
+    net, optim, scheduler = build()
+    train(net, optim, scheduler, 1)
+    tree = dict(mfc.Checkpoint.of(model=net, optimizer=optim).tree)
+    if not named:
+        del tree["optimizer_class"]
+    other = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    with pytest.raises(
+        mfc.MismatchError, match=r"^optimizer_state_dict: found the state of AdamW, expected that of SGD"
+    ):
+        mfc.Checkpoint(tree).restore(model=net, optimizer=other)
+    report = mfc.Checkpoint(tree).restore(model=net, optimizer=other, strict=False)
+    assert report.restored == ("model",)
+    assert "found the state of AdamW" in report.left_out[0]
+
+
 def test_a_whole_model_is_built_only_when_trusted_and_its_weights_are_read_by_all(tmp_path: Path) -> None:
     net, _, _ = build()
     mfc.save(net, tmp_path / "m.pth", whole_model=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import dtype_of_numpy
-from ..errors import MismatchError
+from ..errors import MismatchError, ValueRefusedError
 from ..tensor import LazyTensor
 from ..tree import Tree
 from .neutral import Group, NeutralState, momentum_scale, read_state, scaled
@@ -79,6 +79,7 @@ def merged(
     notes = Notes(key)
     to = optimizer_dialect(target_state)
     if optimizer_dialect(state) == to:
+        _require_no_other_algorithm(target_state, state, class_name, target_class, key)
         return state, notes.report()
     _require_same_class(target_state, state, class_name, target_class, key)
     translated = translated_optimizer(state, to=to, class_name=class_name or target_class, notes=notes)
@@ -106,6 +107,21 @@ def _merged_group(own: Tree, given: Tree) -> Tree:
     return {**own, **kept, "params": own["params"]}
 
 
+def _require_no_other_algorithm(target: Tree, state: Tree, name: str | None, target_name: str | None, key: str) -> None:
+    """Raises where both are known and are two algorithms: torch would take the state, and fail or go wrong later."""
+    try:
+        found = recognised_optimizer(state, dialect=optimizer_dialect(state), name=name, key=key)[0].name
+        own = recognised_optimizer(target, dialect=optimizer_dialect(target), name=target_name, key=key)[0].name
+    except ValueRefusedError:  # an optimizer that only its own framework knows
+        return
+    if found != own and {found, own} != {"Adam", "AdamW"}:
+        raise _other_class(key, found, own)
+
+
+def _other_class(key: str, found: str, own: str) -> MismatchError:
+    return MismatchError(f"{key}: found the state of {found}, expected that of {own}; make an optimizer of that class")
+
+
 def _require_same_class(target: Tree, state: Tree, name: str | None, target_name: str | None, key: str) -> None:
     sizes = [[len(group["params"]) for group in one["param_groups"]] for one in (state, target)]
     if sizes[0] != sizes[1]:
@@ -115,9 +131,7 @@ def _require_same_class(target: Tree, state: Tree, name: str | None, target_name
     found = recognised_optimizer(state, dialect=optimizer_dialect(state), name=name, key=key)
     own = recognised_optimizer(target, dialect=optimizer_dialect(target), name=target_name, key=key)
     if found[0].name != own[0].name and (found[1] and own[1] and _differ(found[0], own[0], state)):
-        raise MismatchError(
-            f"{key}: found the state of {found[0].name}, expected that of {own[0].name}; make an optimizer of that class"
-        )
+        raise _other_class(key, found[0].name, own[0].name)
 
 
 def _differ(found: Optimizer, own: Optimizer, state: Tree) -> bool:
