@@ -14,7 +14,7 @@ import numpy as np
 
 from .checkpoint import Checkpoint
 from .dtypes import DType, dtype_named
-from .errors import DtypeRefusedError, KeyRefusedError
+from .errors import DtypeRefusedError, KeyRefusedError, UnknownNameError
 from .formats import format_for, format_named
 from .formats.base import HoldsMetadata
 from .keymap import parse_rename, renamed, select
@@ -90,6 +90,10 @@ def convert(
     The target appears whole or not at all. Raises FormatError for a bad source, RefusedError for what the target cannot
     hold, TargetExistsError unless ``overwrite``.
     """
+    if backend not in (None, *_DIALECTS.values()):
+        raise UnknownNameError(
+            f"backend: found {backend!r}, expected torch or oneflow, which have dialects of their own"
+        )
     opened = Checkpoint.open(source, allow_inert=allow_inert, allow_incomplete=allow_incomplete)
     target = Path(target)
     layout = format_named(to) if to else format_for(target)

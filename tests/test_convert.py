@@ -210,6 +210,12 @@ def test_options_that_come_back_in_another_order_are_not_lossless(tmp_path: Path
     assert (report.inexact, report.lossless) == ((f"{group}/momentum", f"{group}/lr"), False)
 
 
+@pytest.mark.parametrize("backend", ["numpy", "jax"])
+def test_a_backend_without_a_dialect_is_refused(source: Path, tmp_path: Path, backend: str) -> None:
+    with pytest.raises(mfc.UnknownNameError, match=f"found '{backend}', expected torch or oneflow"):
+        mfc.convert(source, tmp_path / "x", backend=backend)
+
+
 def test_what_cannot_cross_stays_and_is_named(source: Path, tmp_path: Path) -> None:
     tree = training_tree()
     tree["optimizer_state_dict"]["param_groups"][0]["max_iter"] = 20
