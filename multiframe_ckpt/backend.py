@@ -192,12 +192,18 @@ class TensorBackend(Backend):
         if strict and not report.complete:
             raise MismatchError(
                 f"{type(target).__name__}: found {report}, expected the same keys, shapes and dtypes; "
-                f"{' or '.join(report.suggestions) or 'load what fits with strict=False'}",
+                f"{_way_out(report)}",
                 report,
             )
         for step in loading.steps:
             step()
         return report
+
+
+def _way_out(report: LoadReport) -> str:
+    if not report.suggestions:
+        return "load what fits with strict=False"
+    return f"{' or '.join(report.suggestions)} (options of 'multiframe-ckpt convert', and of convert())"
 
 
 def _roots(cls: type) -> set[str]:

@@ -93,7 +93,7 @@ class Checkpoint:
         them; ``allow_incomplete`` reads what is there of a save that never finished.
         """
         path = Path(path)
-        layout = format_named(format) if format else format_at(path)
+        layout = format_at(path, format)
         tree = layout.read(path, ReadOptions(allow_inert=allow_inert, allow_incomplete=allow_incomplete))
         meta: dict[str, Any] = {"format": layout.name, "path": str(path)}
         if isinstance(layout, Describing):
@@ -166,6 +166,9 @@ class Checkpoint:
 
     def to(self, backend: str | None = None, *, device: str | None = None) -> Any:
         """Gives the checkpoint as live objects of a framework, read now, every dtype unchanged.
+
+        Optimizer state stays in its own dialect: :meth:`restore` and ``convert`` translate it. OneFlow copies late: load
+        tensors that another framework goes on to change with :meth:`load_into`, which waits for the copy.
 
         Without ``backend``: the one that MULTIFRAME_CKPT_BACKEND names, else the file's own framework where the program
         has imported it, else NumPy arrays. Raises UnavailableError where the framework is not here.

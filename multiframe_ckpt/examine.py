@@ -46,8 +46,9 @@ class Summary:
     resume: Mapping[str, bool]  # which of weights, optimizer, scheduler, rng, progress a resume from it would get
 
 
-def summarize(checkpoint: Checkpoint) -> Summary:
-    """Gives what the checkpoint holds, from its headers."""
+def summarize(checkpoint: Checkpoint | str | os.PathLike[str]) -> Summary:
+    """Gives what a checkpoint, or the one at a path, holds: from its headers."""
+    checkpoint = _opened(checkpoint)
     table = checkpoint.tensors()
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
     rows = tuple(TensorRow(key, t.dtype.name, t.shape, t.nbytes, first.get(key)) for key, t in table.items())
@@ -140,12 +141,23 @@ class DiffReport:
         return not (self.added or self.removed or self.changed)
 
 
-def diff(a: Checkpoint, b: Checkpoint, *, rtol: float = 0.0, atol: float = 0.0) -> DiffReport:
-    """Compares two checkpoints of any formats and frameworks, key by key.
+def _opened(checkpoint: Checkpoint | str | os.PathLike[str]) -> Checkpoint:
+    return checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
+
+
+def diff(
+    a: Checkpoint | str | os.PathLike[str],
+    b: Checkpoint | str | os.PathLike[str],
+    *,
+    rtol: float = 0.0,
+    atol: float = 0.0,
+) -> DiffReport:
+    """Compares two checkpoints, or those at two paths, of any formats and frameworks, key by key.
 
     With both tolerances 0 tensors are compared bit for bit, NaN payloads and signs of zero included; otherwise values
     differ where ``|a - b| > atol + rtol * |b|``, and NaN equals NaN. A dtype or shape that differs is a change.
     """
+    a, b = _opened(a), _opened(b)
     left, right = _entries(a), _entries(b)
     changed: list[Change] = []
     largest = 0.0

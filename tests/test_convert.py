@@ -243,3 +243,18 @@ def test_everything_a_tree_can_hold_comes_back_from_each_format(tmp_path: Path, 
     mfc.convert(tmp_path / "b", tmp_path / "c.pt")
     assert report.lossless
     assert_trees_equal(mfc.open(tmp_path / "c.pt").tree, rich_tree(held))
+
+
+def test_diff_and_summarize_take_paths(source: Path, tmp_path: Path) -> None:
+    mfc.convert(source, tmp_path / "c", backend="torch")
+    assert mfc.diff(source, str(tmp_path / "c")).equal
+    assert len(mfc.summarize(source).tensors) == 6
+
+
+@pytest.mark.parametrize(("path", "name"), [("nothing", "torch"), ("folder", "torch"), ("run.pt", "oneflow")])
+def test_a_format_named_for_what_cannot_be_it_is_a_clear_error(
+    source: Path, tmp_path: Path, path: str, name: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises((FileNotFoundError, mfc.FormatError), match=f"{path}: found .*, expected a "):
+        mfc.open(tmp_path / path, format=name)

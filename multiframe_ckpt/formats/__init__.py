@@ -32,14 +32,22 @@ def format_named(name: str) -> Format:
     return FORMATS.get(name)()
 
 
-def format_at(path: Path) -> Format:
-    """Gives the format whose layout lies at ``path``; raises FileNotFoundError, or UnknownFormatError for none."""
+def format_at(path: Path, name: str | None = None) -> Format:
+    """Gives the format whose layout lies at ``path``, or the one called ``name`` to read it as.
+
+    Raises FileNotFoundError where nothing is there, UnknownFormatError where no format can read it.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path}: found nothing there, expected a checkpoint; check the path")
     if not (path.is_file() or path.is_dir()):  # reading a pipe could wait for ever
         raise UnknownFormatError(
             f"{path}: found a pipe or device, expected a file or folder; copy what it gives into one"
         )
+    if name is not None:
+        named = format_named(name)
+        if path.is_dir() and named.suffixes:
+            raise UnknownFormatError(f"{path}: found {_looks_like(path)}, expected a file: {name} is read from one")
+        return named
     for kind in FORMATS.available():
         found = kind()
         if found.sniff(path):
@@ -70,7 +78,13 @@ _OWN_FILES = {"meta", "out", "snapshot_done", "pickled_data", "model.mlir"}
 
 def refuse_foreign(folder: Path) -> None:
     """Raises FormatError for a folder that holds anything but a checkpoint: replacing it would lose that."""
-    format_at(folder)
+    try:
+        format_at(folder)
+    except UnknownFormatError:
+        raise FormatError(
+            f"{folder}: found {_looks_like(folder)}, expected nothing but a checkpoint in a folder to be replaced; "
+            "move it away, or choose another target"
+        ) from None
     for inside, _, names in os.walk(folder):
         foreign = sorted(set(names) - _OWN_FILES)
         if foreign:

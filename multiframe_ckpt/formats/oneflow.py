@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import CheckpointWarning, DamagedError, IncompleteError, KeyRefusedError
+from ..errors import CheckpointWarning, DamagedError, FormatError, IncompleteError, KeyRefusedError
 from ..progress import OnProgress, silent
 from ..storage.extents import read_folder
 from ..storage.integrity import digest_of_bytes
@@ -57,6 +57,10 @@ class OneFlowFormat:
 
         Raises IncompleteError without ``snapshot_done``, unless the options allow it.
         """
+        if not path.is_dir():
+            raise FormatError(
+                f"{path}: found a file, expected a folder of variables; name no format to have it recognised"
+            )
         return read_folder(path, lambda: self._read(path, options))
 
     def _read(self, path: Path, options: ReadOptions) -> Tree:

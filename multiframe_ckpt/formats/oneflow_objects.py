@@ -19,7 +19,8 @@ from ..tree import Path as TreePath
 from ..tree import Tree
 from .oneflow_variable import leads_out, read_variable
 from .pickle.known import PLAIN, ArrayPart
-from .pickle.machine import Builders, PickleMachine
+from .pickle.machine import PickleMachine
+from .pickle.raw import Builders
 from .pickle.resolve import Resolver, module_state_dict
 from .pickle.writer import PickleWriter
 

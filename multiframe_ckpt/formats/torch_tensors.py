@@ -15,7 +15,7 @@ from ..errors import DamagedError, UnsafeError
 from ..storage.extents import require_shape
 from ..tensor import Extent, LazyTensor, View
 from .pickle.known import PLAIN
-from .pickle.machine import Builders, Global, Made
+from .pickle.raw import Builders, Global, Made
 
 __all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "TorchStorage", "dense_stride"]
 

@@ -25,7 +25,8 @@ from ...dtypes import DType, dtype_named, dtype_of_numpy
 from ...errors import DamagedError, UnsafeError
 from ...storage.extents import require_shape
 from ...tensor import LazyTensor
-from .machine import Builders, Global, Made, hashable
+from .machine import hashable
+from .raw import Builders, Global, Made
 
 __all__ = ["AS_TEXT", "PLAIN", "ArrayPart", "DtypePart"]
 

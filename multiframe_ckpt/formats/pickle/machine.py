@@ -8,49 +8,14 @@ from __future__ import annotations
 
 import codecs
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, TypeAlias
 
 from ...errors import DamagedError, FormatError, UnsafeError
+from .raw import Builders, Global, Made, Pending
 
-__all__ = ["Builders", "Global", "Made", "Pending", "PickleMachine", "broken_pickle", "hashable"]
-
-Builders: TypeAlias = Mapping[tuple[str, str], Callable[..., Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Global:
-    """A name the file mentions: never imported."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(slots=True, eq=False)
-class Made:
-    """What the file asked to be made of a name that is not known."""
-
-    type: Global
-    args: tuple[Any, ...]
-    state: Any = None
-    items: list[Any] = field(default_factory=list)
-    entries: dict[Any, Any] = field(default_factory=dict)
-
-
-@runtime_checkable
-class Pending(Protocol):
-    """A known object whose value is not complete before the whole pickle is read."""
-
-    def set_state(self, state: Any) -> None:
-        """Takes what BUILD gives it."""
-
-    def resolve(self) -> Any:
-        """Gives its value in a tree, the same one each time."""
+__all__ = ["PickleMachine", "broken_pickle", "hashable"]
 
 
 class _Mark:

@@ -13,7 +13,8 @@ from ...errors import DamagedError, UnsafeError
 from ...tensor import LazyTensor
 from ...tree import MAX_DEPTH, Inert, Tree, is_plain
 from .known import AS_TEXT
-from .machine import Global, Made, Pending, broken_pickle
+from .machine import broken_pickle
+from .raw import Global, Made, Pending
 
 __all__ = ["Resolver", "module_state_dict"]
 
