@@ -6,7 +6,7 @@ Rules are applied in the order select, cast, rename; each names tensors by their
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -99,16 +99,8 @@ def convert(
     layout = format_named(to) if to else format_for(target)
     taken, left = _weights(opened.tree) if weights_only else (opened.tree, [])
     tree, inert = plain_inert(guarded(taken))  # before casts and translations, whose results have other bytes
-    keys = list(tensors_of(tree))
-    kept = select(keys, include, exclude)
-    dropped = set(keys).difference(kept)
-    tree = without(tree, dropped) if dropped else tree
-    changed: dict[str, str] = {}
-    tree = _cast(tree, cast, "model", changed) if cast else tree
-    tree = _cast(tree, cast_optimizer, "optimizers", changed) if cast_optimizer else tree
-    names = renamed(kept, [parse_rename(rule) for rule in rename])
-    tree = moved(tree, names) if names else tree
-    tree, crossing, inexact = _translated(tree, backend or _DIALECTS.get(layout.name))
+    edited = _edited(tree, include, exclude, {"model": cast, "optimizers": cast_optimizer}, rename)
+    tree, crossing, inexact = _translated(edited.tree, backend or _DIALECTS.get(layout.name))
 
     checkpoint = replace(opened, tree=tree)
     if dry_run:
@@ -125,9 +117,9 @@ def convert(
         tensors=len(table),
         nbytes=sum(tensor.nbytes for tensor in table.values()),
         dry_run=dry_run,
-        excluded=(*left, *(key for key in keys if key in dropped)),
-        renamed=names,
-        cast=changed,
+        excluded=(*left, *edited.excluded),
+        renamed=edited.renamed,
+        cast=edited.cast,
         widened=dict(plan.widened),
         duplicated=plan.duplicated,
         lost_ties=plan.lost_ties,
@@ -138,6 +130,36 @@ def convert(
         warnings=crossing.warnings,
         inexact=inexact,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Edited:
+    """A tree after the user's rules, and what they did."""
+
+    tree: Tree
+    excluded: tuple[str, ...]
+    renamed: dict[str, str]
+    cast: dict[str, str]
+
+
+def _edited(
+    tree: Tree,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    casts: Mapping[str, str | None],
+    rename: Sequence[str],
+) -> _Edited:
+    """Selects, casts (part of the checkpoint → dtype) and renames, in this order."""
+    keys = list(tensors_of(tree))
+    kept = select(keys, include, exclude)
+    dropped = set(keys).difference(kept)
+    tree = without(tree, dropped) if dropped else tree
+    changed: dict[str, str] = {}
+    for part, dtype in casts.items():
+        tree = _cast(tree, dtype, part, changed) if dtype else tree
+    names = renamed(kept, [parse_rename(rule) for rule in rename])
+    tree = moved(tree, names) if names else tree
+    return _Edited(tree, tuple(key for key in keys if key in dropped), names, changed)
 
 
 #: Format → the framework whose dialect it is written in. The others are nobody's.
