@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from ..convert import ConvertReport, convert
+from ..spelling import human_size
 from ..storage.atomic import STAGE_SUFFIX
-from .output import Output, count_of, human_size, listed
+from .output import Output, count_of, listed
 from .program import NAME, Status, verb
 
 __all__ = ["convert_command"]

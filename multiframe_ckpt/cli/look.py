@@ -9,9 +9,10 @@ import click
 
 from ..checkpoint import Checkpoint
 from ..examine import Change, DiffReport, Summary, TensorRow, VerifyReport, diff, summarize, verify
+from ..spelling import human_size, shown
 from ..tensor import LazyTensor
 from ..tree import Path, Tree, children, is_plain, join_key
-from .output import Output, count_of, human_size, listed, said, shown, table, width
+from .output import Output, count_of, listed, said, table, width
 from .program import NAME, Status, verb
 
 __all__ = ["diff_command", "inspect_command", "verify_command"]

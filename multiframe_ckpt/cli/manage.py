@@ -26,7 +26,8 @@ from ..interactive import (
     save_copies,
 )
 from ..interactive.answers import KINDS
-from .output import Output, count_of, human_size, shown
+from ..spelling import human_size, shown
+from .output import Output, count_of
 from .program import NAME, Status, verb
 
 __all__ = ["manage_command"]

@@ -21,24 +21,22 @@ from io import TextIOWrapper
 from typing import Any, TextIO
 
 from ..progress import OnProgress, Progress, silent
+from ..spelling import shown
 
 __all__ = [
     "Output",
     "complain",
     "count_of",
-    "human_size",
     "json_text",
     "listed",
     "prepare_streams",
     "said",
-    "shown",
     "table",
     "width",
     "write",
 ]
 
 _NARROWEST_FOLD = 20
-_UNITS = ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB"))
 _LONGEST_DECIMAL = 2_000  # bits: Python may refuse to spell integers of more than 640 digits (int_info)
 
 
@@ -153,13 +151,6 @@ def complain(kind: str, message: str) -> None:
             sys.stderr.flush()
 
 
-def shown(text: str) -> str:
-    """Gives the text with everything that is not printable escaped, so that it is one harmless line."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
-
-
 def json_text(value: object) -> str:
     """Gives strict JSON, which any reader takes: NaN, infinities, complex numbers and bytes as strings."""
     return json.dumps(_strict(value), indent=2, allow_nan=False)
@@ -192,14 +183,6 @@ def said(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > _LONGEST_DECIMAL:
         return hex(value)
     return repr(value)
-
-
-def human_size(nbytes: int, *, exact: bool = False) -> str:
-    """Gives a size in the unit that reads best, in powers of 1000, with ``exact`` also in bytes."""
-    power, unit = next(((10**p, unit) for p, unit in _UNITS if nbytes >= 10**p), (1, "B"))
-    if power == 1:
-        return f"{nbytes} B"
-    return f"{nbytes / power:.1f} {unit}" + (f" ({nbytes:,} bytes)" if exact else "")
 
 
 def count_of(number: int, noun: str) -> str:

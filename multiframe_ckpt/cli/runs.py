@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from ..keeping.records import CheckpointRecord
+from ..spelling import human_size
 from ..survey import RunRecord, SeedComparison, compare_seeds, survey
-from .output import Output, count_of, human_size, table
+from .output import Output, count_of, table
 from .program import NAME, Status, verb
 
 __all__ = ["list_command"]

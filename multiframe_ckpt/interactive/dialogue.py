@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..errors import AnswerError
-from .showing import printable
+from ..spelling import shown
 
 __all__ = ["REQUIRED", "Ask", "Dialogue", "Question", "Say", "ask_terminal", "say_line"]
 
@@ -103,8 +103,8 @@ def ask_terminal(prompt: str) -> str:
     """Asks at the terminal; raises EOFError for Ctrl-D and KeyboardInterrupt for Ctrl-C, on a line of their own."""
     try:
         if sys.stdout is not None and sys.stdout.isatty():
-            return input(printable(prompt))  # with line editing where the program imported readline
-        sys.stderr.write(printable(prompt))
+            return input(shown(prompt))  # with line editing where the program imported readline
+        sys.stderr.write(shown(prompt))
         sys.stderr.flush()
         line = sys.stdin.readline()
         if not line:
@@ -118,4 +118,4 @@ def ask_terminal(prompt: str) -> str:
 
 def say_line(line: str) -> None:
     """Prints a line, with whatever could drive a terminal escaped."""
-    print(printable(line))
+    print(shown(line))

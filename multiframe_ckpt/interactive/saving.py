@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ..checkpoint import Checkpoint
 from ..errors import AnswerError
+from ..spelling import human_size
 from .answers import KINDS, UNANSWERED, Answers, Kind
 from .choosing import one_of
 from .dialogue import REQUIRED, Ask, Dialogue, Question, Say, ask_terminal, say_line
-from .showing import layer_line, size_text
+from .showing import layer_line
 
 __all__ = ["SavedCopies", "save_by_hand", "save_copies"]
 
@@ -63,7 +64,7 @@ def save_by_hand(
     dialogue = Dialogue(ask, say)
     copies = save_copies(checkpoint, dialogue, name=name, kind=kind, folder=folder, answers=answers)
     for path in copies.paths:
-        say(f"saved {path} ({size_text(path.stat().st_size)})")
+        say(f"saved {path} ({human_size(path.stat().st_size)})")
     return copies
 
 
@@ -94,7 +95,7 @@ def save_copies(
 
 
 def _kind_question(checkpoint: Checkpoint, default: Kind) -> Question:
-    nbytes = size_text(sum(tensor.nbytes for tensor in checkpoint.tensors().values()))
+    nbytes = human_size(sum(tensor.nbytes for tensor in checkpoint.tensors().values()))
     hint = "/".join(kind.upper() if kind == default else kind for kind in KINDS)
     return Question(
         f"Save a copy, binary ({nbytes}) or JSON (some three times that)?",

@@ -13,28 +13,15 @@ from contextlib import contextmanager
 from unicodedata import east_asian_width
 
 from ..progress import OnProgress, Progress, silent
+from ..spelling import human_size, shown
 from .finding import SavedModel
 
-__all__ = ["layer_line", "listing", "printable", "size_text"]
+__all__ = ["layer_line", "listing"]
 
-_UNITS = ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB"))
 _AGES = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 _HEAD = ("", "epoch", "metric", "parameters", "size", "age", "name")
 _RIGHT = {0, 1, 3, 4, 5}
 _MOST_METRICS = 2
-
-
-def printable(text: str) -> str:
-    """Gives the text with everything that is not printable escaped, so that it is one harmless line."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
-
-
-def size_text(nbytes: int) -> str:
-    """Gives a size in the unit that reads best, in powers of 1000."""
-    power, unit = next(((10**p, unit) for p, unit in _UNITS if nbytes >= 10**p), (1, "B"))
-    return f"{nbytes} B" if power == 1 else f"{nbytes / power:.1f} {unit}"
 
 
 def age_text(seconds: float) -> str:
@@ -50,7 +37,7 @@ def listing(models: Sequence[SavedModel], *, now: float | None = None) -> Iterat
     """Gives the models as a table, numbered from 1, with what points to each; one that cannot be used says why."""
     now = time.time() if now is None else now
     rows = [_HEAD, *(_cells(number, model, now) for number, model in enumerate(models, 1))]
-    rows = [tuple(map(printable, row)) for row in rows]
+    rows = [tuple(map(shown, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     for *fixed, name in rows:
         padded = [
@@ -70,7 +57,7 @@ def _cells(number: int, model: SavedModel, now: float) -> tuple[str, ...]:
         "-" if model.epoch is None else str(model.epoch),
         ", ".join(metrics) or "-",
         "-" if model.problem else f"{model.parameters:,}",
-        size_text(model.nbytes),
+        human_size(model.nbytes),
         age_text(now - model.modified_ns / 1e9),
         f"{name}  (not usable: {model.problem.partition(', expected')[0]})" if model.problem else name,
     )
@@ -88,7 +75,7 @@ def layer_line(task: str, layers: int, *, quiet: bool = False) -> Iterator[OnPro
         nonlocal done
         done += 1
         share = f"{event.done_bytes / event.total_bytes:4.0%}" if event.total_bytes else "100%"
-        text = f"{task} layer {done}/{layers} {share} {printable(event.key)}"
+        text = f"{task} layer {done}/{layers} {share} {shown(event.key)}"
         stream.write(f"\r{_clipped(text, shutil.get_terminal_size().columns - 1)}\x1b[K")
         stream.flush()
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.cli.output import human_size, json_text, shown, table
+from multiframe_ckpt.cli.output import json_text, table
+from multiframe_ckpt.spelling import human_size, shown
 
 
 def in_terminal(folder, *arguments, stdout=True, stderr=True):
