@@ -14,10 +14,10 @@ from typing import Any
 from ..progress import OnProgress, silent
 from ..storage.extents import open_regular, read_folder
 from ..storage.integrity import digest_of_bytes
-from ..tensor import LazyTensor, shared_storages, tied_groups
+from ..tensor import LazyTensor
 from ..tree import Path as TreePath
 from ..tree import Tree, tensors_of
-from .base import Meter, ReadOptions, WritePlan
+from .base import Meter, ReadOptions, WritePlan, duplicated_ties
 from .oneflow import MARKER, PICKLE, widened
 from .oneflow_meta import Note
 from .oneflow_objects import OneFlowPickle, read_pickle
@@ -56,9 +56,7 @@ class OneFlowPickleFormat:
         """Refuses dtypes that ``flow.load`` cannot read; ties are kept, other sharing of a storage is not."""
         table = tensors_of(tree)
         OneFlowPickle(_Numbers().folder).dump(tree)
-        whole = {frozenset(group) for group in tied_groups(table)}
-        lost = tuple(tuple(group) for group in shared_storages(table) if frozenset(group) not in whole)
-        return WritePlan(widened=widened(table), lost_ties=lost)
+        return WritePlan(widened=widened(table), lost_ties=duplicated_ties(table).lost_ties)
 
     def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
         """Writes the folder, one variable for each distinct tensor."""

@@ -15,20 +15,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..dtypes import DTYPES
 from ..errors import DamagedError
 from ..storage.extents import MappedFile
 from ..tree import Tree
 from .base import ReadOptions
 from .pickle.machine import PickleMachine
 from .pickle.resolve import Resolver, module_state_dict
-from .torch_tensors import TORCH_BUILDERS, TORCH_NAMES, TorchStorage
+from .torch_tensors import TORCH_BUILDERS, TORCH_NAMES, UINT8, TorchStorage
 
 __all__ = ["is_legacy", "read_legacy"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-_UINT8 = next(row for row in DTYPES if row.name == "uint8")
 
 
 def is_legacy(head: bytes) -> bool:
@@ -84,6 +82,6 @@ def _bind(file: MappedFile, storages: dict[str, TorchStorage], keys: list[Any], 
                 f"{file.path}: storage {key!r}: found {count} elements, "
                 f"expected {storage.nbytes // storage.dtype.itemsize}; the file is damaged: fetch it again"
             )
-        storage.raw = file.tensor(_UINT8, (storage.nbytes,), offset + 8, what=f"storage {key}")
+        storage.raw = file.tensor(UINT8, (storage.nbytes,), offset + 8, what=f"storage {key}")
         storage.swapped = order == "big"
         offset += 8 + storage.nbytes

@@ -17,9 +17,9 @@ from ..tensor import Extent, LazyTensor, View
 from .pickle.known import PLAIN
 from .pickle.raw import Builders, Global, Made
 
-__all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "TorchStorage", "dense_stride"]
+__all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "UINT8", "TorchStorage", "dense_stride"]
 
-_UINT8 = next(row for row in DTYPES if row.name == "uint8")
+UINT8 = next(row for row in DTYPES if row.name == "uint8")
 _BY_STORAGE = {row.torch_storage: row for row in DTYPES if row.torch_storage}
 _BY_TORCH = {row.torch: row for row in DTYPES if row.torch}
 
@@ -44,7 +44,7 @@ class TorchStorage:
         if not (isinstance(kind, Global) and isinstance(key, str) and type(count) is int and count >= 0):
             raise TypeError("a storage without a type, a key and a count")
         self.untyped = kind.name == "UntypedStorage"
-        row = _UINT8 if self.untyped else _BY_STORAGE.get(kind.name)
+        row = UINT8 if self.untyped else _BY_STORAGE.get(kind.name)
         if row is None:
             raise UnsafeError(f"found storage type {kind}, expected one of {', '.join(filter(None, _BY_STORAGE))}")
         self.dtype: DType = row

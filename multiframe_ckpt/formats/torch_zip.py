@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..dtypes import DTYPES
 from ..errors import DamagedError, FormatError, UnsafeError
 from ..progress import OnProgress, silent
 from ..storage.archive import MappedArchive, new_member
@@ -24,11 +23,10 @@ from .base import Meter, ReadOptions, WritePlan
 from .pickle.machine import PickleMachine
 from .pickle.resolve import Resolver, module_state_dict
 from .pickle.writer import PickleWriter
-from .torch_tensors import TORCH_BUILDERS, TORCH_NAMES, TorchStorage, dense_stride
+from .torch_tensors import TORCH_BUILDERS, TORCH_NAMES, UINT8, TorchStorage, dense_stride
 
 __all__ = ["Archive", "plan_zip", "write_zip"]
 
-_UINT8 = next(row for row in DTYPES if row.name == "uint8")
 _ROOT = "archive"
 _PICKLE = "/data.pkl"
 _INFLATED_LIMIT = 1 << 28  # torch compresses nothing; a small file could inflate to a thousand times its size
@@ -124,8 +122,8 @@ class Archive:
         nbytes = self._zip.members[member].file_size
         offset = self._zip.stored_at(member)
         if offset is None:
-            return LazyTensor(_UINT8, (nbytes,), lambda: self._zip.inflated(member))
-        return self._zip.file.tensor(_UINT8, (nbytes,), offset, what=f"record {member}")
+            return LazyTensor(UINT8, (nbytes,), lambda: self._zip.inflated(member))
+        return self._zip.file.tensor(UINT8, (nbytes,), offset, what=f"record {member}")
 
 
 class _TorchPickle(PickleWriter):
