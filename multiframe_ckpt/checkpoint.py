@@ -13,11 +13,11 @@ from .backend import Backend, LoadReport, PicklesModels, backend_named, backend_
 from .capture import LiveRun, capture
 from .errors import TargetExistsError, ValueRefusedError
 from .formats import format_at, format_for, format_named, refuse_foreign
-from .formats.base import Describing, Format, HoldsMetadata, ReadOptions, WritePlan
+from .formats.base import Describing, Format, HoldsMetadata, ReadOptions, WriteOptions, WritePlan
 from .progress import OnProgress, silent
 from .restore import RestoreReport, ResumeCheck, check_resume, restore
 from .storage.atomic import staged
-from .storage.integrity import guarded
+from .storage.integrity import guarded, unguarded
 from .storage.room import bytes_needed, require_room
 from .tensor import LazyTensor
 from .training import weights_path
@@ -83,14 +83,16 @@ class Checkpoint:
         path: str | os.PathLike[str],
         *,
         format: str | None = None,
+        verify: bool = True,
         allow_inert: bool = False,
         allow_incomplete: bool = False,
     ) -> Checkpoint:
         """Gives the checkpoint at ``path``, reading headers only; no framework is needed and nothing of it is run.
 
         The format is recognised by content, or named. Raises FileNotFoundError, or a FormatError for what is unknown,
-        damaged, incomplete or unsafe. ``allow_inert`` keeps objects of unknown types as Inert nodes instead of refusing
-        them; ``allow_incomplete`` reads what is there of a save that never finished.
+        damaged, incomplete or unsafe. Bytes of a tensor that are not the ones its digest promises are a DamagedError
+        when they are read, unless ``verify=False``. ``allow_inert`` keeps objects of unknown types as Inert nodes instead
+        of refusing them; ``allow_incomplete`` reads what is there of a save that never finished.
         """
         path = Path(path)
         layout = format_at(path, format)
@@ -100,7 +102,7 @@ class Checkpoint:
             meta |= layout.describe(path)
         if isinstance(layout, HoldsMetadata):
             meta["metadata"] = layout.read_metadata(path)
-        return cls(tree, meta)
+        return cls(guarded(tree, str(path)) if verify else unguarded(tree), meta)
 
     def tensors(self) -> dict[str, LazyTensor]:
         """Gives every tensor by its key (``l1.weight``, ``model_state_dict/l1.weight``), in order, unread."""
@@ -117,6 +119,8 @@ class Checkpoint:
         *,
         format: str | None = None,
         overwrite: bool = False,
+        digest: bool = True,
+        durable: bool = True,
         on_progress: OnProgress = silent,
     ) -> WritePlan:
         """Writes the checkpoint all-or-nothing and durably; gives what the format had to change.
@@ -126,17 +130,16 @@ class Checkpoint:
         cases, as after any failure, what was at ``path`` is still there. An existing path is a TargetExistsError
         unless ``overwrite``; a folder that holds anything but a checkpoint is never replaced. A disk that cannot hold it
         is a NoRoomError before anything is written.
+
+        ``digest=False`` writes no digests, by which damage is seen. ``durable=False`` does not wait for the disk: a
+        power cut soon after may lose the checkpoint, and what it replaced.
         """
         path = Path(path)
         layout = format_named(format) if format else format_for(path)
         plan = self.require_writable(path, layout, overwrite=overwrite)
-        tree = guarded(plain_inert(self.tree)[0])
-        with staged(path, overwrite=overwrite) as fresh:
-            if isinstance(layout, HoldsMetadata):
-                metadata = self.meta.get("metadata") or {}
-                layout.write_with_metadata(tree, fresh, metadata, on_progress=on_progress)
-            else:
-                layout.write(tree, fresh, on_progress=on_progress)
+        options = WriteOptions(digest=digest, metadata=self.meta.get("metadata") or {})
+        with staged(path, overwrite=overwrite, durable=durable) as fresh:
+            layout.write(plain_inert(self.tree)[0], fresh, options, on_progress=on_progress)
         return plan
 
     def require_writable(self, path: Path, layout: Format, *, overwrite: bool) -> WritePlan:
@@ -232,6 +235,8 @@ def save(
     backend: str | None = None,
     whole_model: bool = False,
     overwrite: bool = False,
+    digest: bool = True,
+    durable: bool = True,
     on_progress: OnProgress = silent,
 ) -> WritePlan:
     """Writes live objects as a checkpoint: :meth:`Checkpoint.of`, then :meth:`Checkpoint.save`.
@@ -249,11 +254,13 @@ def save(
                 "choose a path such as model.pth, or save its state dict"
             )
         Checkpoint.require_free(path, overwrite=overwrite)
-        with staged(path, overwrite=overwrite) as fresh:
+        with staged(path, overwrite=overwrite, durable=durable) as fresh:
             pickles.save_model(obj, str(fresh))
         return WritePlan()
     checkpoint = Checkpoint.of(obj, backend=backend)
-    return checkpoint.save(path, format=format, overwrite=overwrite, on_progress=on_progress)
+    return checkpoint.save(
+        path, format=format, overwrite=overwrite, digest=digest, durable=durable, on_progress=on_progress
+    )
 
 
 def load(
@@ -262,6 +269,7 @@ def load(
     format: str | None = None,
     backend: str | None = None,
     device: str | None = None,
+    verify: bool = True,
     trusted: bool = False,
     allow_inert: bool = False,
     allow_incomplete: bool = False,
@@ -273,7 +281,9 @@ def load(
     """
     if trusted:
         return _pickling(backend_named(backend or "torch")).load_model(str(path), device=device)
-    checkpoint = Checkpoint.open(path, format=format, allow_inert=allow_inert, allow_incomplete=allow_incomplete)
+    checkpoint = Checkpoint.open(
+        path, format=format, verify=verify, allow_inert=allow_inert, allow_incomplete=allow_incomplete
+    )
     return checkpoint.to(backend, device=device)
 
 

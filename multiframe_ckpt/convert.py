@@ -19,7 +19,6 @@ from .formats import format_for, format_named
 from .formats.base import HoldsMetadata
 from .keymap import parse_rename, renamed, select
 from .progress import OnProgress, silent
-from .storage.integrity import guarded
 from .tensor import LazyTensor
 from .training import TranslateReport, find_parts, translate, weights_path
 from .tree import Path as TreePath
@@ -74,6 +73,9 @@ def convert(
     cast_optimizer: str | None = None,
     weights_only: bool = False,
     overwrite: bool = False,
+    verify: bool = True,
+    digest: bool = True,
+    durable: bool = True,
     dry_run: bool = False,
     allow_inert: bool = False,
     allow_incomplete: bool = False,
@@ -83,7 +85,8 @@ def convert(
 
     ``include`` and ``exclude`` are globs over keys; ``rename`` rules read ``OLD=NEW`` (see keymap); ``cast`` names the
     dtype that floating tensors of the weights get, ``cast_optimizer`` that of the optimizer's; ``weights_only`` takes
-    the state dict out of a training checkpoint; ``dry_run`` writes nothing. ``backend`` names the framework in whose
+    the state dict out of a training checkpoint; ``dry_run`` writes nothing. ``verify``, ``digest`` and ``durable`` are
+    those of :meth:`Checkpoint.open` and :meth:`Checkpoint.save`. ``backend`` names the framework in whose
     dialect optimizers and schedulers are written: by default OneFlow's in OneFlow's formats, PyTorch's in its own, and
     in others as they are. What cannot cross stays as it is and is named in the report. Needs no framework.
 
@@ -94,11 +97,11 @@ def convert(
         raise UnknownNameError(
             f"backend: found {backend!r}, expected torch or oneflow, which have dialects of their own"
         )
-    opened = Checkpoint.open(source, allow_inert=allow_inert, allow_incomplete=allow_incomplete)
+    opened = Checkpoint.open(source, verify=verify, allow_inert=allow_inert, allow_incomplete=allow_incomplete)
     target = Path(target)
     layout = format_named(to) if to else format_for(target)
     taken, left = _weights(opened.tree) if weights_only else (opened.tree, [])
-    tree, inert = plain_inert(guarded(taken))  # before casts and translations, whose results have other bytes
+    tree, inert = plain_inert(taken)
     edited = _edited(tree, include, exclude, {"model": cast, "optimizers": cast_optimizer}, rename)
     tree, crossing, inexact = _translated(edited.tree, backend or _DIALECTS.get(layout.name))
 
@@ -106,7 +109,9 @@ def convert(
     if dry_run:
         plan = checkpoint.require_writable(target, layout, overwrite=overwrite)
     else:
-        plan = checkpoint.save(target, format=layout.name, overwrite=overwrite, on_progress=on_progress)
+        plan = checkpoint.save(
+            target, format=layout.name, overwrite=overwrite, digest=digest, durable=durable, on_progress=on_progress
+        )
     metadata = opened.meta.get("metadata") or {}
     table = tensors_of(tree)
     return ConvertReport(

@@ -14,7 +14,16 @@ from ..progress import OnProgress, Progress, silent
 from ..tensor import LazyTensor, shared_storages, tied_groups
 from ..tree import Tree
 
-__all__ = ["Describing", "Format", "HoldsMetadata", "Meter", "ReadOptions", "WritePlan", "duplicated_ties"]
+__all__ = [
+    "Describing",
+    "Format",
+    "HoldsMetadata",
+    "Meter",
+    "ReadOptions",
+    "WriteOptions",
+    "WritePlan",
+    "duplicated_ties",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,14 @@ class ReadOptions:
 
     allow_inert: bool = False
     allow_incomplete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """What a writer puts beside the tree: digests of what it writes, and the user's metadata where it has a slot."""
+
+    digest: bool = True
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +71,7 @@ class Format(Protocol):
     def plan(self, tree: Tree) -> WritePlan:
         """Says what :meth:`write` will change; raises a RefusedError for what the layout cannot hold."""
 
-    def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = ...) -> None:
+    def write(self, tree: Tree, path: Path, options: WriteOptions = ..., *, on_progress: OnProgress = ...) -> None:
         """Writes the tree to a path that does not exist; ``storage.atomic`` makes it all-or-nothing."""
 
 
@@ -68,15 +85,10 @@ class Describing(Protocol):
 
 @runtime_checkable
 class HoldsMetadata(Protocol):
-    """A format with a slot for the user's own str → str metadata."""
+    """A format with a slot for the user's own str → str metadata, which it writes from ``WriteOptions.metadata``."""
 
     def read_metadata(self, path: Path) -> dict[str, str]:
         """Gives the user's metadata, without what this library keeps there itself."""
-
-    def write_with_metadata(
-        self, tree: Tree, path: Path, metadata: Mapping[str, str], *, on_progress: OnProgress = ...
-    ) -> None:
-        """Writes like :meth:`Format.write`, with the user's metadata in its slot."""
 
 
 class Meter:

@@ -6,7 +6,7 @@
                   "member": …,          what the layout calls it, where that is not its name
                   "dtype": …,           its dtype, where the layout holds its bits as another
                   "tied_to": …,         the name of the earlier tensor that it is
-                  "digest": "xxh3:…"},  of its little-endian bytes
+                  "digest": "xxh3:…"},  of its little-endian bytes; absent where none was asked for
                  …],
      "seal": "xxh3:…"}                  of the text before the seal, and of every member's name, dtype and shape
 
@@ -66,7 +66,7 @@ class Note:
     member: str
     dtype: str | None = None
     tied_to: str | None = None
-    digest: str = PENDING
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +77,19 @@ class Document:
     flat: bool
     skeleton: Tree = None  # None may also be the tree
 
-    def text(self, members: Mapping[str, tuple[DType, tuple[int, ...]]], digests: Mapping[str, str]) -> str:
-        """Gives the sealed JSON text; ``digests`` by member, PENDING where one is missing."""
+    def text(self, members: Mapping[str, tuple[DType, tuple[int, ...]]], digests: Mapping[str, str] | None) -> str:
+        """Gives the sealed JSON text; ``digests`` by member, PENDING where one is missing; None writes no digests."""
         body: dict[str, Any] = {"format_version": FORMAT_VERSION}
         if not self.flat:
             body["tree"] = encode(self.skeleton)
-        body["tensors"] = [_note_json(note, digests.get(note.member, note.digest)) for note in self.notes]
+        body["tensors"] = [
+            _note_json(note, None if digests is None else digests.get(note.member, PENDING)) for note in self.notes
+        ]
         text = dump_json(body)[:-1]
         return f'{text}{_SEAL}{_seal(text, members)}"}}'
 
 
-def _note_json(note: Note, digest: str) -> dict[str, Any]:
+def _note_json(note: Note, digest: str | None) -> dict[str, Any]:
     entry = {"name": encode(note.name)}
     if note.member != note.name:
         entry["member"] = note.member
@@ -95,7 +97,7 @@ def _note_json(note: Note, digest: str) -> dict[str, Any]:
         entry["dtype"] = note.dtype
     if note.tied_to is not None:
         entry["tied_to"] = encode(note.tied_to)
-    return entry | {"digest": digest}
+    return entry if digest is None else entry | {"digest": digest}
 
 
 def _seal(text: str, members: Mapping[str, tuple[DType, tuple[int, ...]]]) -> str:
@@ -170,9 +172,9 @@ def _read_note(entry: Any, where: str) -> Note:
     if not isinstance(entry, dict) or not entry.keys() <= {"name", "member", "dtype", "tied_to", "digest"}:
         raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
     values = {key: decode(value, where) for key, value in entry.items()}
-    if not {"name", "digest"} <= values.keys() or not all(isinstance(value, str) for value in values.values()):
+    if "name" not in values or not all(isinstance(value, str) for value in values.values()):
         raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
-    if not _DIGEST.fullmatch(values["digest"]):
+    if not _DIGEST.fullmatch(values.get("digest", PENDING)):
         raise _malformed(f"{where}: found the digest {values['digest'][:80]!r}")
     return Note(**({"member": values["name"]} | values))
 

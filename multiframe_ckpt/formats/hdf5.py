@@ -21,7 +21,7 @@ from ..storage.extents import open_regular
 from ..storage.integrity import digest_of
 from ..tensor import LazyTensor
 from ..tree import Tree, partition
-from .base import Meter, ReadOptions, WritePlan, duplicated_ties
+from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
 from .document import METADATA_KEY, Document, assemble, check_metadata, document_of, named_tensors
 from .hdf5_read import Hdf5Reader
 from .skeleton import is_utf8
@@ -64,30 +64,26 @@ class Hdf5Format:
         document.text(_outline(members), {})
         return WritePlan(lost_ties=duplicated_ties(partition(tree)[1]).lost_ties)
 
-    def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
-        """Writes the tree to a fresh path."""
-        self.write_with_metadata(tree, path, {}, on_progress=on_progress)
-
     def read_metadata(self, path: Path) -> dict[str, str]:
         """Gives the root attributes that are text."""
         return Hdf5Reader(path).text_attributes()
 
-    def write_with_metadata(
-        self, tree: Tree, path: Path, metadata: Mapping[str, str], *, on_progress: OnProgress = silent
+    def write(
+        self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
     ) -> None:
         """Writes the tree with root attributes of text, such as the ``backend`` that Keras looks for."""
         import h5py  # import cost: a fifth of a second that other formats need not pay
 
         document, members = _document_of(tree)
         document.text(_outline(members), {})  # raises for what it cannot hold before anything is written
-        _check_attributes(metadata)
+        _check_attributes(options.metadata)
         order = {"track_order": True, "libver": ("v108", "v108")}
         # Aligned, datasets can be used where they are mapped; small ones are cheaper to copy than to pad.
         with h5py.File(path, "w-", alignment_threshold=1024, alignment_interval=64, **order) as file:
             digests = _write_members(file, document, members, Meter(members, on_progress))
-            text = document.text(_outline(members), digests).encode("ascii")
+            text = document.text(_outline(members), digests if options.digest else None).encode("ascii")
             file.attrs.create(METADATA_KEY, np.frombuffer(text, np.uint8))
-            for key, value in metadata.items():
+            for key, value in options.metadata.items():
                 file.attrs[key] = value
 
 

@@ -32,7 +32,7 @@ from ..storage.extents import MappedFile, open_regular, require_shape
 from ..storage.integrity import digest_of
 from ..tensor import LazyTensor, tied_groups
 from ..tree import Tree, partition
-from .base import Meter, ReadOptions, WritePlan, duplicated_ties
+from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
 from .document import check_metadata, rebuild
 from .json_scan import Scanner, Span
 from .json_values import least_text, parse_values, value_texts
@@ -81,30 +81,26 @@ class JsonFormat:
         encode(skeleton)
         return WritePlan(lost_ties=duplicated_ties(table).lost_ties)
 
-    def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
-        """Writes the tree to a fresh path."""
-        self.write_with_metadata(tree, path, {}, on_progress=on_progress)
-
     def read_metadata(self, path: Path) -> dict[str, str]:
         """Gives the text entries of ``metadata``."""
         scanner = Scanner(MappedFile(path).buffer, str(path))
         metadata = _load(scanner, scanner.document({}), "metadata")
         return {key: value for key, value in metadata.items() if isinstance(value, str)} if metadata else {}
 
-    def write_with_metadata(
-        self, tree: Tree, path: Path, metadata: Mapping[str, str], *, on_progress: OnProgress = silent
+    def write(
+        self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
     ) -> None:
         """Writes the tree with an entry ``metadata``."""
         skeleton, table = partition(tree)
         head = {"format": _FORMAT, "format_version": FORMAT_VERSION}
-        check_metadata(metadata)
-        if metadata:
-            head["metadata"] = dict(metadata)
+        check_metadata(options.metadata)
+        if options.metadata:
+            head["metadata"] = dict(options.metadata)
         text = _text(head | {"tree": encode(skeleton)}, indent=2)
         meter = Meter(table, on_progress)
         with path.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text.removesuffix("\n}") + ',\n  "layers": [\n')
-            for piece in _layers(table, meter):
+            for piece in _layers(table, meter, options):
                 file.write(piece)
             file.write("\n]\n}\n")
 
@@ -113,7 +109,7 @@ def _text(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
 
 
-def _layers(table: dict[str, LazyTensor], meter: Meter) -> Iterator[str]:
+def _layers(table: dict[str, LazyTensor], meter: Meter, options: WriteOptions) -> Iterator[str]:
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
     comma = ""
     for key, tensor in table.items():
@@ -122,18 +118,15 @@ def _layers(table: dict[str, LazyTensor], meter: Meter) -> Iterator[str]:
         if key in first:
             yield _text({"name": encode(key), "tied_to": encode(first[key])})
         else:
-            yield from _layer(key, tensor)
+            yield from _layer(key, tensor, options)
         meter.moved(key, tensor)
 
 
-def _layer(key: str, tensor: LazyTensor) -> Iterator[str]:
+def _layer(key: str, tensor: LazyTensor, options: WriteOptions) -> Iterator[str]:
     array = tensor.numpy()
-    head = {
-        "name": encode(key),
-        "dtype": tensor.dtype.name,
-        "shape": list(tensor.shape),
-        "digest": digest_of(array),
-    }
+    head = {"name": encode(key), "dtype": tensor.dtype.name, "shape": list(tensor.shape)}
+    if options.digest:
+        head["digest"] = digest_of(array)
     yield _text(head)[:-1] + ', "values": '
     yield from value_texts(array, tensor.dtype)
     yield "}"

@@ -24,7 +24,7 @@ from ..storage.extents import open_regular, require_shape
 from ..storage.integrity import write_bytes
 from ..tensor import LazyTensor
 from ..tree import Tree, partition
-from .base import Meter, ReadOptions, WritePlan, duplicated_ties
+from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
 from .document import METADATA_KEY, Document, assemble, document_of, looks_like_document
 from .npy import HEADER_CAP, ArrayHeader, header_bytes, read_header
 from .skeleton import is_utf8
@@ -70,7 +70,9 @@ class NpzFormat:
         document.text(_outline(members), {})
         return duplicated_ties(partition(tree)[1])
 
-    def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
+    def write(
+        self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
+    ) -> None:
         """Writes the tree to a fresh path."""
         document, members = _document_of(tree)
         document.text(_outline(members), {})  # raises for what it cannot hold before anything is written
@@ -84,7 +86,7 @@ class NpzFormat:
                     digests[member] = write_bytes(tensor.numpy(), cast(BinaryIO, data))
                 meter.moved(member, tensor)
             file.seek(archive.start_dir)
-            file.write(document.text(_outline(members), digests).encode("ascii"))
+            file.write(document.text(_outline(members), digests if options.digest else None).encode("ascii"))
             archive.start_dir = file.tell()  # zipfile puts the directory there when it closes
             archive.comment = _comment()
 

@@ -24,7 +24,7 @@ from ..storage.integrity import digest_of_bytes
 from ..tensor import LazyTensor, tied_groups
 from ..tree import Path as TreePath
 from ..tree import Tree, join_key, leaves, tensors_of
-from .base import Meter, ReadOptions, WritePlan, duplicated_ties
+from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
 from .oneflow_meta import Note
 from .oneflow_objects import OneFlowPickle, read_pickle
 from .oneflow_variable import read_variable, stored_dtype, write_variable
@@ -79,7 +79,9 @@ class OneFlowFormat:
             OneFlowPickle(lambda path, _: folders[path]).dump(tree)
         return replace(duplicated_ties(table), widened=widened(table))
 
-    def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
+    def write(
+        self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
+    ) -> None:
         """Writes the folder, the marker of each snapshot last."""
         self.plan(tree)
         folders = _folders(tree)
@@ -93,7 +95,7 @@ class OneFlowFormat:
         seal = None if pickled is None else digest_of_bytes(pickled)
         for (tree_path, folder), (key, tensor) in zip(folders.items(), table.items(), strict=True):
             note = Note(*places[folder], tied=tied.get(key), pickle=seal)
-            write_variable(_fresh_folder(path, folder, tree_path), tensor, note, key)
+            write_variable(_fresh_folder(path, folder, tree_path), tensor, note, key, options)
             meter.moved(key, tensor)
         if pickled is not None:
             (path / PICKLE).write_bytes(pickled)

@@ -17,7 +17,7 @@ from ..storage.integrity import digest_of_bytes
 from ..tensor import LazyTensor
 from ..tree import Path as TreePath
 from ..tree import Tree, tensors_of
-from .base import Meter, ReadOptions, WritePlan, duplicated_ties
+from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
 from .oneflow import MARKER, PICKLE, widened
 from .oneflow_meta import Note
 from .oneflow_objects import OneFlowPickle, read_pickle
@@ -58,7 +58,9 @@ class OneFlowPickleFormat:
         OneFlowPickle(_Numbers().folder).dump(tree)
         return WritePlan(widened=widened(table), lost_ties=duplicated_ties(table).lost_ties)
 
-    def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
+    def write(
+        self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
+    ) -> None:
         """Writes the folder, one variable for each distinct tensor."""
         table = tensors_of(tree)
         widened(table)
@@ -71,7 +73,7 @@ class OneFlowPickleFormat:
         for index, (folder, tensor) in enumerate(numbers.tensors.items()):
             (path / folder).mkdir()
             key = keys[id(tensor)]
-            write_variable(path / folder, tensor, Note(index, len(numbers.tensors), pickle=seal), key)
+            write_variable(path / folder, tensor, Note(index, len(numbers.tensors), pickle=seal), key, options)
             meter.moved(key, tensor)
         (path / PICKLE).write_bytes(pickled)
 

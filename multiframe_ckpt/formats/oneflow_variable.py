@@ -19,6 +19,7 @@ from ..errors import DamagedError, DtypeRefusedError, UnsafeError
 from ..storage.extents import require_shape, whole_file
 from ..storage.integrity import digest_of, write_bytes
 from ..tensor import LazyTensor
+from .base import WriteOptions
 from .oneflow_meta import META_LIMIT, Note, VariableMeta, parse_meta, render_meta
 
 __all__ = ["leads_out", "read_variable", "stored_dtype", "write_variable"]
@@ -93,7 +94,7 @@ def stored_dtype(key: str, dtype: DType) -> DType:
 _UNREADABLE = {"uint64", "complex64", "complex128"}
 
 
-def write_variable(folder: Path, tensor: LazyTensor, note: Note, key: str) -> None:
+def write_variable(folder: Path, tensor: LazyTensor, note: Note, key: str, options: WriteOptions) -> None:
     """Writes ``out`` and ``meta`` into a fresh folder that exists already.
 
     The note's digest is of the tensor's own bytes, also where wider ones are stored.
@@ -103,5 +104,6 @@ def write_variable(folder: Path, tensor: LazyTensor, note: Note, key: str) -> No
     wider = stored is not tensor.dtype
     with (folder / "out").open("xb") as file:
         digest = write_bytes(widen(array, stored) if wider else array, file)
-    note = replace(note, digest=digest_of(array) if wider else digest, dtype=tensor.dtype.name if wider else None)
+    digest = digest_of(array) if wider else digest
+    note = replace(note, digest=digest if options.digest else None, dtype=tensor.dtype.name if wider else None)
     (folder / "meta").write_bytes(render_meta(VariableMeta(tensor.shape, stored, note)))

@@ -21,7 +21,7 @@ from ..storage.extents import MappedFile, open_regular, require_shape
 from ..storage.integrity import write_bytes
 from ..tensor import LazyTensor
 from ..tree import Tree, partition
-from .base import Meter, ReadOptions, WritePlan, duplicated_ties
+from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
 from .document import METADATA_KEY, Document, assemble, check_metadata, document_of, own_entry
 from .skeleton import dump_json, is_utf8, load_json
 
@@ -64,10 +64,6 @@ class SafetensorsFormat:
         _layout(tree, dict([_FORMAT]))
         return duplicated_ties(partition(tree)[1])
 
-    def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
-        """Writes the tree to a fresh path."""
-        self.write_with_metadata(tree, path, {}, on_progress=on_progress)
-
     def read_metadata(self, path: Path) -> dict[str, str]:
         """Gives the entries of ``__metadata__`` but this library's own and ``format: pt``, which every file gets."""
         metadata: dict[str, str] = _read_header(MappedFile(path))[0].get(_METADATA, {})
@@ -79,17 +75,19 @@ class SafetensorsFormat:
         told = METADATA_KEY not in metadata and metadata.get(_FORMAT[0]) == _FORMAT[1]
         return {"framework": "PyTorch"} if told else {}
 
-    def write_with_metadata(
-        self, tree: Tree, path: Path, metadata: Mapping[str, str], *, on_progress: OnProgress = silent
+    def write(
+        self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
     ) -> None:
         """Writes the tree with entries in ``__metadata__``; ``format: pt`` is one of them unless they say otherwise."""
-        layout = _layout(tree, dict([_FORMAT]) | dict(metadata))
+        layout = _layout(tree, dict([_FORMAT]) | dict(options.metadata))
         meter = Meter(layout.tensors, on_progress)
-        digests: dict[str, str] = {}
+        digests: dict[str, str] | None = {} if options.digest else None
         with path.open("xb") as file:
             file.write(layout.header(digests))
             for member in layout.by_offset:
-                digests[member] = write_bytes(layout.tensors[member].numpy(), file)
+                digest = write_bytes(layout.tensors[member].numpy(), file)
+                if digests is not None:
+                    digests[member] = digest
                 meter.moved(member, layout.tensors[member])
             file.seek(0)
             file.write(layout.header(digests))  # as long as before: only the digests are now known
@@ -167,7 +165,7 @@ class _Layout:
     by_offset: tuple[str, ...]
     metadata: Mapping[str, str]
 
-    def header(self, digests: Mapping[str, str]) -> bytes:
+    def header(self, digests: Mapping[str, str] | None) -> bytes:
         """Gives the file's bytes before the tensors'; the same length whatever the digests are."""
         members = {member: (tensor.dtype, tensor.shape) for member, tensor in self.tensors.items()}
         document = {METADATA_KEY: self.document.text(members, digests)}

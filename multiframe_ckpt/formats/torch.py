@@ -11,7 +11,7 @@ from pathlib import Path
 from ..progress import OnProgress, silent
 from ..storage.extents import open_regular
 from ..tree import Tree
-from .base import ReadOptions, WritePlan
+from .base import ReadOptions, WriteOptions, WritePlan
 from .torch_legacy import is_legacy, read_legacy
 from .torch_zip import Archive, plan_zip, write_zip
 
@@ -47,9 +47,11 @@ class TorchFormat:
         """Refuses what a pickle cannot hold; nothing else changes: ties and shared storages are kept."""
         return plan_zip(tree)
 
-    def write(self, tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
+    def write(
+        self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
+    ) -> None:
         """Writes a zip archive that ``torch.load`` reads, also with ``weights_only=True`` and ``mmap=True``."""
-        write_zip(tree, path, on_progress=on_progress)
+        write_zip(tree, path, options, on_progress=on_progress)
 
     def describe(self, path: Path) -> dict[str, object]:
         """Gives the framework and the container."""

@@ -19,7 +19,7 @@ from ..storage.integrity import chunks_of, digest_of
 from ..tensor import LazyTensor, shared_storages
 from ..tree import Path as TreePath
 from ..tree import Tree, tensors_of
-from .base import Meter, ReadOptions, WritePlan
+from .base import Meter, ReadOptions, WriteOptions, WritePlan
 from .pickle.machine import PickleMachine
 from .pickle.resolve import Resolver, module_state_dict
 from .pickle.writer import PickleWriter
@@ -197,7 +197,7 @@ def _kept_together(tensors: list[LazyTensor]) -> bool:
     return one or (len({tensor.dtype for tensor in tensors}) == 1 and all(tensor.view for tensor in tensors))
 
 
-def write_zip(tree: Tree, path: Path, *, on_progress: OnProgress = silent) -> None:
+def write_zip(tree: Tree, path: Path, options: WriteOptions, *, on_progress: OnProgress = silent) -> None:
     """Writes the archive; the same tree gives the same bytes."""
     table = tensors_of(tree)
     pickle = _TorchPickle(_partly_shared(table))

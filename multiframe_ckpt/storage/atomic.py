@@ -44,10 +44,11 @@ _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def staged(target: Path, *, overwrite: bool = False, durable: bool = True) -> Iterator[Path]:
     """Gives a fresh path to write to; on a clean exit it becomes ``target`` whole and durable, else nothing changes.
 
-    Raises TargetExistsError before anything is written where ``target`` exists and ``overwrite`` is False.
+    ``durable=False`` flushes nothing: whole for every process, but not after a power cut. Raises TargetExistsError before
+    anything is written where ``target`` exists and ``overwrite`` is False.
     """
     target = Path(os.path.abspath(target))
     if not overwrite and os.path.lexists(target):
@@ -57,8 +58,11 @@ def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     with stage_for(target) as stage:
         fresh = stage / target.name
         yield fresh
-        flush_tree(fresh)
+        if durable:
+            flush_tree(fresh)
         _commit(fresh, target, overwrite=overwrite)
+        if durable:
+            flush(target.parent)
 
 
 @contextmanager
@@ -188,7 +192,6 @@ def _commit(fresh: Path, target: Path, *, overwrite: bool) -> None:
         _swap(fresh, target)
     else:
         os.replace(fresh, target)
-    flush(target.parent)
 
 
 def _rename_new(fresh: Path, target: Path) -> None:

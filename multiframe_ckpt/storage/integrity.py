@@ -18,7 +18,7 @@ from ..errors import DamagedError
 from ..tensor import LazyTensor
 from ..tree import Tree, map_leaves, tensors_of
 
-__all__ = ["checked", "chunks_of", "digest_of", "digest_of_bytes", "guarded", "write_bytes"]
+__all__ = ["checked", "chunks_of", "digest_of", "digest_of_bytes", "guarded", "unguarded", "write_bytes"]
 
 #: Small enough to stay in cache between hashing and writing, large enough to keep system calls rare.
 CHUNK = 1 << 20
@@ -58,17 +58,19 @@ def write_bytes(array: np.ndarray, file: BinaryIO) -> str:
     return f"xxh3:{state.hexdigest()}"
 
 
-def guarded(tree: Tree) -> Tree:
-    """Gives the tree with every tensor :func:`checked` when it is read, whatever is made of it before."""
-    keys = {id(tensor): key for key, tensor in tensors_of(tree).items()}
+def guarded(tree: Tree, where: str) -> Tree:
+    """Gives the tree of the file ``where`` with every tensor that has a digest :func:`checked` whenever it is read."""
+    keys = {id(tensor): f"{where}: {key}" for key, tensor in tensors_of(tree).items()}
     return map_leaves(tree, lambda _, leaf: checked(keys[id(leaf)], leaf) if isinstance(leaf, LazyTensor) else leaf)
 
 
-def checked(key: str, tensor: LazyTensor) -> LazyTensor:
-    """Gives the tensor so that reading it raises DamagedError where its bytes are not the ones its file promised.
+def unguarded(tree: Tree) -> Tree:
+    """Gives the tree without digests: its tensors are taken as they are."""
+    return map_leaves(tree, lambda _, leaf: replace(leaf, digest=None) if isinstance(leaf, LazyTensor) else leaf)
 
-    It has no digest any more: what is made of it has other bytes, and it is not checked twice.
-    """
+
+def checked(key: str, tensor: LazyTensor) -> LazyTensor:
+    """Gives the tensor so that reading it raises DamagedError where its bytes are not the ones its file promised."""
     promised = tensor.digest
     if promised is None:
         return tensor
@@ -83,4 +85,4 @@ def checked(key: str, tensor: LazyTensor) -> LazyTensor:
             )
         return array
 
-    return replace(tensor, source=source, digest=None)
+    return replace(tensor, source=source)

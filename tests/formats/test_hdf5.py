@@ -6,6 +6,7 @@ import pytest
 
 from multiframe_ckpt.dtypes import DTYPES, dtype_named
 from multiframe_ckpt.errors import DamagedError, FormatError, UnsafeError, ValueRefusedError
+from multiframe_ckpt.formats.base import WriteOptions
 from multiframe_ckpt.formats.hdf5 import Hdf5Format
 from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.testing import FormatContract, assert_trees_equal, flat_tree, rich_tree
@@ -85,7 +86,7 @@ def test_a_name_that_hdf5_cannot_hold_lies_under_a_neutral_one(path, name):
 
 
 def test_metadata_are_root_attributes_of_text(path):
-    FORMAT.write_with_metadata(flat_tree(), path, {"backend": "x", "long": "y" * 100_000})
+    FORMAT.write(flat_tree(), path, WriteOptions(metadata={"backend": "x", "long": "y" * 100_000}))
     assert FORMAT.read_metadata(path) == {"backend": "x", "long": "y" * 100_000}
     with h5py.File(path) as file:
         assert file.attrs["backend"] == "x"
@@ -94,7 +95,7 @@ def test_metadata_are_root_attributes_of_text(path):
 @pytest.mark.parametrize("metadata", [{"": "x"}, {"x": "\x00"}, {"\x00": "x"}])
 def test_metadata_that_an_attribute_cannot_hold_is_refused_before_anything_is_written(path, metadata):
     with pytest.raises(ValueRefusedError):
-        FORMAT.write_with_metadata({}, path, metadata)
+        FORMAT.write({}, path, WriteOptions(metadata=metadata))
     assert not path.exists()
 
 

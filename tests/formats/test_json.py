@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from multiframe_ckpt.dtypes import DTYPES, dtype_named
 from multiframe_ckpt.errors import DamagedError, FormatError, ValueRefusedError
+from multiframe_ckpt.formats.base import WriteOptions
 from multiframe_ckpt.formats.json import JsonFormat
 from multiframe_ckpt.formats.json_values import parse_values, value_texts
 from multiframe_ckpt.tensor import LazyTensor
@@ -258,12 +259,12 @@ def test_a_file_that_makes_no_sense_is_a_format_error(path, text):
 
 
 def test_metadata_come_back_and_other_json_under_that_name_does_not_matter(path):
-    FORMAT.write_with_metadata(flat_tree(), path, {"who": "☃"})
+    FORMAT.write(flat_tree(), path, WriteOptions(metadata={"who": "☃"}))
     assert FORMAT.read_metadata(path) == {"who": "☃"}
     path.with_name("y").write_text(json.dumps(strict(path.read_text("utf-8")) | {"metadata": {"a": 1, "b": "c"}}))
     assert FORMAT.read_metadata(path.with_name("y")) == {"b": "c"}
     with pytest.raises(ValueRefusedError):
-        FORMAT.write_with_metadata(flat_tree(), path.with_name("z"), {"a": 1})
+        FORMAT.write(flat_tree(), path.with_name("z"), WriteOptions(metadata={"a": 1}))
 
 
 def test_reading_and_writing_take_little_more_memory_than_the_tensor(path):

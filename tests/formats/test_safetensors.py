@@ -11,6 +11,7 @@ import safetensors.numpy
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DamagedError, DtypeRefusedError, FormatError, KeyRefusedError, ValueRefusedError
 from multiframe_ckpt.formats import safetensors as module
+from multiframe_ckpt.formats.base import WriteOptions
 from multiframe_ckpt.formats.safetensors import SafetensorsFormat
 from multiframe_ckpt.storage.integrity import digest_of
 from multiframe_ckpt.tensor import LazyTensor
@@ -104,7 +105,7 @@ def test_digests_are_those_of_the_bytes(tmp_path):
 
 def test_every_file_says_format_pt_and_the_users_metadata_comes_back(tmp_path):
     FORMAT.write(flat_tree(), tmp_path / "plain")
-    FORMAT.write_with_metadata(flat_tree(), tmp_path / "told", {"format": "np", "Ü": "☃"})
+    FORMAT.write(flat_tree(), tmp_path / "told", WriteOptions(metadata={"format": "np", "Ü": "☃"}))
     with safetensors.safe_open(tmp_path / "plain", "np") as file:
         assert file.metadata()["format"] == "pt"  # without it transformers refuses the file
     assert FORMAT.read_metadata(tmp_path / "plain") == {}
@@ -114,7 +115,7 @@ def test_every_file_says_format_pt_and_the_users_metadata_comes_back(tmp_path):
 
 def test_metadata_under_this_librarys_own_key_is_refused_before_a_byte_is_written(tmp_path):
     with pytest.raises(KeyRefusedError, match="multiframe_ckpt"):
-        FORMAT.write_with_metadata(flat_tree(), tmp_path / "x", {"multiframe_ckpt": "x"})
+        FORMAT.write(flat_tree(), tmp_path / "x", WriteOptions(metadata={"multiframe_ckpt": "x"}))
     assert not (tmp_path / "x").exists()
 
 

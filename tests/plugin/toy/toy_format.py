@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from multiframe_ckpt.formats.base import ReadOptions, WritePlan
+from multiframe_ckpt.formats.base import ReadOptions, WriteOptions, WritePlan
 from multiframe_ckpt.progress import silent
 from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.tree import tensors_of
@@ -24,6 +24,6 @@ class ToyFormat:
     def plan(self, tree):
         return WritePlan()
 
-    def write(self, tree, path, *, on_progress=silent):
+    def write(self, tree, path, options=WriteOptions(), *, on_progress=silent):
         lines = (f"{key}={' '.join(map(str, tensor.numpy().tolist()))}\n" for key, tensor in tensors_of(tree).items())
         path.write_text(MAGIC + "".join(lines))
