@@ -18,6 +18,7 @@ from .progress import OnProgress, silent
 from .restore import RestoreReport, ResumeCheck, check_resume, restore
 from .storage.atomic import staged
 from .storage.integrity import guarded, unguarded
+from .storage.moving import materialized
 from .storage.room import bytes_needed, require_room
 from .tensor import LazyTensor
 from .training import weights_path
@@ -176,7 +177,7 @@ class Checkpoint:
         Without ``backend``: the one that MULTIFRAME_CKPT_BACKEND names, else the file's own framework where the program
         has imported it, else NumPy arrays. Raises UnavailableError where the framework is not here.
         """
-        return self._backend(backend).from_tree(self.tree, device=device)
+        return self._backend(backend).from_tree(materialized(self.tree), device=device)
 
     def _backend(self, name: str | None) -> Backend:
         own = _BACKEND_OF_FRAMEWORK.get(str(self.meta.get("framework")))

@@ -233,8 +233,7 @@ def _cast(tree: Tree, name: str, part: str, changed: dict[str, str]) -> Tree:
 
 
 def _cast_tensor(key: str, tensor: LazyTensor, dtype: DType) -> LazyTensor:
-    def source() -> np.ndarray:
-        array = tensor.numpy()
+    def change(array: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN is invalid in every cast
             result = array.astype(dtype.numpy)
             lost = np.isfinite(array.astype(np.float64)) & ~np.isfinite(result.astype(np.float64))
@@ -247,4 +246,4 @@ def _cast_tensor(key: str, tensor: LazyTensor, dtype: DType) -> LazyTensor:
         return result
 
     alias = None if tensor.identity is None else (tensor.identity, dtype.name)
-    return LazyTensor(dtype, tensor.shape, source, alias=alias)
+    return LazyTensor.of_elements(tensor, dtype, change, alias=alias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -12,16 +13,20 @@ import numpy as np
 from .dtypes import DType, dtype_of_numpy
 from .errors import DtypeRefusedError
 
-__all__ = ["Extent", "LazyTensor", "View", "shared_storages", "tied_groups"]
+__all__ = ["Derived", "Extent", "LazyTensor", "View", "shared_storages", "tied_groups"]
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Where a tensor's bytes lie whole in one file, little-endian and in C order."""
+    """Where a tensor's bytes lie whole in one file, little-endian and in C order.
+
+    ``descriptor`` gives the very file whose headers were read, open, whatever its path leads to by now.
+    """
 
     path: Path
     offset: int
     nbytes: int
+    descriptor: Callable[[], AbstractContextManager[int]] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +36,14 @@ class View:
     storage: LazyTensor  # 1-D uint8: every byte of the storage
     offset: int
     stride: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Derived:
+    """How a tensor's elements come from those of another, each by itself, so that they can be made piece by piece."""
+
+    base: LazyTensor
+    change: Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +61,7 @@ class LazyTensor:
     alias: Hashable | None = field(default=None, repr=False)
     view: View | None = field(default=None, repr=False)
     digest: str | None = field(default=None, repr=False)
+    derived: Derived | None = field(default=None, repr=False)
 
     @classmethod
     def of_array(cls, array: np.ndarray, *, name: str = "array", alias: Hashable | None = None) -> LazyTensor:
@@ -59,6 +73,20 @@ class LazyTensor:
                 "store it as plain values, or cast it first"
             )
         return cls(dtype, array.shape, lambda: array, alias=alias)
+
+    @classmethod
+    def of_elements(
+        cls,
+        base: LazyTensor,
+        dtype: DType,
+        change: Callable[[np.ndarray], np.ndarray],
+        *,
+        alias: Hashable | None = None,
+        digest: str | None = None,
+    ) -> LazyTensor:
+        """Gives a tensor of ``base``'s shape whose elements are what ``change`` makes of base's, read when asked for."""
+        derived = Derived(base, change)
+        return cls(dtype, base.shape, lambda: change(base.numpy()), alias=alias, digest=digest, derived=derived)
 
     @property
     def size(self) -> int:

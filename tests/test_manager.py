@@ -287,7 +287,7 @@ def test_a_save_that_fails_deletes_nothing_and_points_where_it_did(tmp_path, for
     before = names_in(tmp_path)
     layout = FORMATS.get(format)
 
-    def fail(self, tree, path, **_):
+    def fail(self, tree, path, options, **_):
         path.mkdir()
         raise OSError(errno.EIO, "Input/output error")
 

@@ -8,20 +8,18 @@ tensors' names and nothing else. Nothing is ever unpickled. docs/formats/npz.md 
 from __future__ import annotations
 
 import sys
-import zipfile
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 
 from ..dtypes import DTYPES, DType, dtype_of_numpy
 from ..errors import DamagedError, FormatError
 from ..progress import OnProgress, silent
-from ..storage.archive import MappedArchive, new_member
+from ..storage.archive import MappedArchive
+from ..storage.archive_write import ArchiveWriter, NewMember
 from ..storage.extents import open_regular, require_shape
-from ..storage.integrity import write_bytes
 from ..tensor import LazyTensor
 from ..tree import Tree, partition
 from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
@@ -77,18 +75,16 @@ class NpzFormat:
         document, members = _document_of(tree)
         document.text(_outline(members), {})  # raises for what it cannot hold before anything is written
         meter = Meter(members, on_progress)
-        digests: dict[str, str] = {}
-        with path.open("xb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for member, tensor in members.items():
-                header = header_bytes(_stored_as(tensor.dtype).numpy.str, tensor.shape)
-                with new_member(archive, file, member + _SUFFIX, len(header) + tensor.nbytes) as data:
-                    data.write(header)
-                    digests[member] = write_bytes(tensor.numpy(), cast(BinaryIO, data))
-                meter.moved(member, tensor)
-            file.seek(archive.start_dir)
-            file.write(document.text(_outline(members), digests if options.digest else None).encode("ascii"))
-            archive.start_dir = file.tell()  # zipfile puts the directory there when it closes
-            archive.comment = _comment()
+        new = [
+            NewMember(name + _SUFFIX, header_bytes(_stored_as(tensor.dtype).numpy.str, tensor.shape), tensor, name)
+            for name, tensor in members.items()
+        ]
+        with path.open("xb", buffering=0) as file:
+            archive = ArchiveWriter(file.fileno())
+            found = archive.add(new, digest=options.digest, moved=meter.moved)
+            digests = {name: found[name + _SUFFIX] for name in members} if options.digest else None
+            archive.add_raw(document.text(_outline(members), digests).encode("ascii"))
+            archive.finish(_comment())
 
 
 def _comment() -> bytes:
@@ -153,7 +149,7 @@ def _read_member(archive: MappedArchive, name: str) -> Tree:
 
 
 def _require_size(archive: MappedArchive, name: str, header: ArrayHeader, where: str) -> None:
-    size = archive.members[name].file_size
+    size = archive.members[name].size
     if header.size + header.nbytes != size:
         raise DamagedError(
             f"{where}: found {size} bytes, expected {header.size} of header and {header.nbytes} of "

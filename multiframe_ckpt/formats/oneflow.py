@@ -19,15 +19,15 @@ from pathlib import Path
 
 from ..errors import CheckpointWarning, DamagedError, FormatError, IncompleteError, KeyRefusedError
 from ..progress import OnProgress, silent
-from ..storage.extents import read_folder
+from ..storage.folders import Folder, read_folder
 from ..storage.integrity import digest_of_bytes
 from ..tensor import LazyTensor, tied_groups
 from ..tree import Path as TreePath
 from ..tree import Tree, join_key, leaves, tensors_of
 from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
 from .oneflow_meta import Note
-from .oneflow_objects import OneFlowPickle, read_pickle
-from .oneflow_variable import read_variable, stored_dtype, write_variable
+from .oneflow_objects import OneFlowPickle, read_folder_pickle
+from .oneflow_variable import NewVariable, read_variable, stored_dtype, write_variables
 
 __all__ = ["MARKER", "PICKLE", "OneFlowFormat", "widened"]
 
@@ -61,14 +61,15 @@ class OneFlowFormat:
             raise FormatError(
                 f"{path}: found a file, expected a folder of variables; name no format to have it recognised"
             )
-        return read_folder(path, lambda: self._read(path, options))
-
-    def _read(self, path: Path, options: ReadOptions) -> Tree:
-        if not (path / MARKER).exists() and not options.allow_incomplete:
-            raise _incomplete(path)
-        if (path / PICKLE).is_file():
-            return read_pickle(path / PICKLE, path, allow_inert=options.allow_inert)
-        return _read_snapshot(path, allow_incomplete=options.allow_incomplete)
+        skipped: list[str] = []
+        tree = read_folder(path, lambda folder: _read(folder, options, skipped))
+        for name in dict.fromkeys(skipped):
+            warnings.warn(
+                f"{path / name}: found no variable (a folder with 'out' and 'meta'); skipped, as OneFlow does",
+                CheckpointWarning,
+                stacklevel=3,
+            )
+        return tree
 
     def plan(self, tree: Tree) -> WritePlan:
         """Refuses names and dtypes that the folder or ``flow.load`` cannot hold; says what is widened and doubled."""
@@ -93,10 +94,16 @@ class OneFlowFormat:
         places = {folder: (index, len(group)) for group in snapshots.values() for index, folder in enumerate(group)}
         pickled = None if _is_flat(tree) else OneFlowPickle(lambda tree_path, _: folders[tree_path]).dump(tree)
         seal = None if pickled is None else digest_of_bytes(pickled)
-        for (tree_path, folder), (key, tensor) in zip(folders.items(), table.items(), strict=True):
-            note = Note(*places[folder], tied=tied.get(key), pickle=seal)
-            write_variable(_fresh_folder(path, folder, tree_path), tensor, note, key, options)
-            meter.moved(key, tensor)
+        variables = [
+            NewVariable(folder, tensor, Note(*places[folder], tied=tied.get(key), pickle=seal), key)
+            for folder, (key, tensor) in zip(folders.values(), table.items(), strict=True)
+        ]
+        for snapshot in snapshots:
+            (path / snapshot).mkdir(parents=True, exist_ok=True)
+        try:
+            write_variables(path, variables, options, meter)
+        except FileExistsError as taken:
+            raise _refusal(str(taken.filename), "a name that this disk takes for another's") from None
         if pickled is not None:
             (path / PICKLE).write_bytes(pickled)
         for snapshot in sorted({*snapshots, ""}, reverse=True):
@@ -122,14 +129,14 @@ def _is_flat(tree: Tree) -> bool:
     return isinstance(tree, dict) and all(isinstance(k, str) and isinstance(v, LazyTensor) for k, v in tree.items())
 
 
-def _incomplete(path: Path) -> IncompleteError:
-    if (path / _GRAPH).exists():
+def _incomplete(folder: Folder) -> IncompleteError:
+    if folder.has(_GRAPH):
         return IncompleteError(
-            f"{path}: found a Graph export ({_GRAPH}), expected a saved state dict; its variables can be looked at with "
-            "allow_incomplete=True, or --allow-incomplete, under names such as 'model.l1.weight'"
+            f"{folder.path}: found a Graph export ({_GRAPH}), expected a saved state dict; its variables can be looked at "
+            "with allow_incomplete=True, or --allow-incomplete, under names such as 'model.l1.weight'"
         )
     return IncompleteError(
-        f"{path}: found no {MARKER}, expected the marker that a save writes last: this one never finished. "
+        f"{folder.path}: found no {MARKER}, expected the marker that a save writes last: this one never finished. "
         "Use an earlier checkpoint, or look anyway: allow_incomplete=True, or --allow-incomplete"
     )
 
@@ -137,22 +144,27 @@ def _incomplete(path: Path) -> IncompleteError:
 # Reading
 
 
-def _read_snapshot(path: Path, *, allow_incomplete: bool) -> dict[str, LazyTensor]:
+def _read(folder: Folder, options: ReadOptions, skipped: list[str]) -> Tree:
+    skipped.clear()  # of a folder that was replaced while it was read
+    if not folder.has(MARKER) and not options.allow_incomplete:
+        raise _incomplete(folder)
+    if folder.has(PICKLE):
+        return read_folder_pickle(folder, PICKLE, allow_inert=options.allow_inert)
+    return _read_snapshot(folder, options, skipped)
+
+
+def _read_snapshot(folder: Folder, options: ReadOptions, skipped: list[str]) -> dict[str, LazyTensor]:
     found: list[tuple[Note | None, str, LazyTensor]] = []
-    for name in sorted(os.listdir(path)):
+    for name in folder.names():
         if name == MARKER:
             continue
-        if not (path / name / "out").is_file():
-            warnings.warn(
-                f"{path / name}: found no variable (a folder with 'out' and 'meta'); skipped, as OneFlow does",
-                CheckpointWarning,
-                stacklevel=4,
-            )
+        if not folder.has(f"{name}/out"):
+            skipped.append(name)
             continue
-        tensor, note = read_variable(path / name, path)
+        tensor, note = read_variable(folder.inside(name))
         found.append((note, name, tensor))
-    if not allow_incomplete:
-        _check_count(path, found)
+    if not options.allow_incomplete:
+        _check_count(folder.path, found)
     if all(note is not None for note, _, _ in found):
         found.sort(key=lambda item: item[0].index if item[0] else 0)
     ties: dict[tuple[str, str], object] = {}
@@ -223,16 +235,6 @@ def _refusal(key: str, found: str) -> KeyRefusedError:
         f"{key}: found {found}, expected names that OneFlow's folders can hold; "
         "use --to oneflow-pickle, which holds any key, or --rename OLD=NEW"
     )
-
-
-def _fresh_folder(root: Path, folder: str, path: TreePath) -> Path:
-    target = root / folder
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        target.mkdir()
-    except FileExistsError:
-        raise _refusal(join_key(path), f"the name {path[-1]!r}, which this disk takes for another's") from None
-    return target
 
 
 def _check_names(snapshot: Path, folders: Iterable[str]) -> None:

@@ -13,18 +13,21 @@ from typing import Any
 from ..dtypes import DTYPES, dtype_named, narrow
 from ..errors import DamagedError, FormatError, UnsafeError
 from ..storage.extents import MappedFile
+from ..storage.folders import Folder
 from ..storage.integrity import digest_of_bytes
 from ..tensor import LazyTensor
 from ..tree import Path as TreePath
 from ..tree import Tree
-from .oneflow_variable import leads_out, read_variable
+from .oneflow_variable import read_variable
 from .pickle.known import PLAIN, ArrayPart
 from .pickle.machine import PickleMachine
 from .pickle.raw import Builders
 from .pickle.resolve import Resolver, module_state_dict
 from .pickle.writer import PickleWriter
 
-__all__ = ["OneFlowPickle", "read_pickle"]
+__all__ = ["OneFlowPickle", "read_folder_pickle", "read_single_file"]
+
+_PICKLE_LIMIT = 1 << 30  # its tensors lie elsewhere: this is far more than the plain values of a run
 
 _BFLOAT16 = dtype_named("bfloat16")
 _TENSORS = (
@@ -93,17 +96,24 @@ def _builders(load: Callable[[Any], LazyTensor]) -> Builders:
     }
 
 
-def read_pickle(path: Path, root: Path | None, *, allow_inert: bool) -> Tree:
-    """Gives the object of a ``pickled_data`` file in the folder ``root``, or of a 1.0 single file (root None)."""
-    if root is not None and leads_out(path, root):
-        raise UnsafeError(f"{path}: found a link that leads out of {root}, expected the file itself; copy it there")
-    file = MappedFile(path)
-    digest = digest_of_bytes(memoryview(file.buffer)) if root is not None else ""
+def read_folder_pickle(folder: Folder, name: str, *, allow_inert: bool) -> Tree:
+    """Gives the object of a folder's ``pickled_data``, whose tensors lie in the same folder."""
+    raw = folder.read(name, _PICKLE_LIMIT)
+    digest, path = digest_of_bytes(raw), folder.path / name
+    return _object(raw, path, lambda place: _load(folder, place, path, digest), allow_inert=allow_inert)
 
-    def load(folder: Any) -> LazyTensor:
-        return _load(folder, path, root, digest)
 
-    machine = PickleMachine(file.buffer, where=str(path), builders=_builders(load))
+def read_single_file(path: Path, *, allow_inert: bool) -> Tree:
+    """Gives the object of a file of OneFlow 1.0, which holds its tensors."""
+
+    def load(_: Any) -> LazyTensor:
+        raise DamagedError(f"{path}: found a tensor without its values, expected them in this file; fetch it again")
+
+    return _object(MappedFile(path).buffer, path, load, allow_inert=allow_inert)
+
+
+def _object(pickled: Any, path: Path, load: Callable[[Any], LazyTensor], *, allow_inert: bool) -> Tree:
+    machine = PickleMachine(pickled, where=str(path), builders=_builders(load))
     raw = machine.run()
     version = raw.get("protocol_version") if isinstance(raw, dict) else None
     if type(version) is not int or version != 1 or "data" not in raw:
@@ -117,21 +127,23 @@ def read_pickle(path: Path, root: Path | None, *, allow_inert: bool) -> Tree:
     return Resolver(str(path), machine.end, allow_inert=allow_inert, collapse=collapse).tree(raw["data"])
 
 
-def _load(folder: Any, path: Path, root: Path | None, digest: str) -> LazyTensor:
-    if root is None or not isinstance(folder, str) or not folder:
+def _load(root: Folder, named: Any, path: Path, digest: str) -> LazyTensor:
+    if not isinstance(named, str) or not named:
         raise DamagedError(f"{path}: found a tensor that points to no folder, expected one beside the pickle")
-    inside = root / folder
-    if leads_out(inside, root):
+    place = os.path.normpath(named)
+    if os.path.isabs(place) or place.split(os.sep)[0] == "..":
         raise UnsafeError(
-            f"{path}: found a tensor that points to {folder!r}, out of the checkpoint, expected a folder inside it; "
+            f"{path}: found a tensor that points to {named!r}, out of the checkpoint, expected a folder inside it; "
             "this file is forged: do not load it with OneFlow"
         )
-    if not os.path.isfile(inside / "out"):  # False, not an error, for a name that no disk can hold
-        raise DamagedError(f"{inside}: found no file 'out', expected one: {path.name} points there; restore it")
-    tensor, note = read_variable(inside, root)
+    if not root.has(f"{place}/out"):  # False, not an error, for a name that no disk can hold
+        raise DamagedError(
+            f"{root.path / place}: found no file 'out', expected one: {path.name} points there; restore it"
+        )
+    tensor, note = read_variable(root.inside(place))
     if note is not None and note.pickle not in (None, digest):
         raise DamagedError(
-            f"{path}: found a pickle with digest {digest}, expected {note.pickle} as {folder}/meta says; "
+            f"{path}: found a pickle with digest {digest}, expected {note.pickle} as {place}/meta says; "
             "its plain values cannot be trusted: restore it from a copy"
         )
     return tensor

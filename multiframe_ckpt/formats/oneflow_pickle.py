@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..progress import OnProgress, silent
-from ..storage.extents import open_regular, read_folder
+from ..storage.extents import open_regular
+from ..storage.folders import read_folder
 from ..storage.integrity import digest_of_bytes
 from ..tensor import LazyTensor
 from ..tree import Path as TreePath
@@ -20,8 +21,8 @@ from ..tree import Tree, tensors_of
 from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
 from .oneflow import MARKER, PICKLE, widened
 from .oneflow_meta import Note
-from .oneflow_objects import OneFlowPickle, read_pickle
-from .oneflow_variable import write_variable
+from .oneflow_objects import OneFlowPickle, read_folder_pickle, read_single_file
+from .oneflow_variable import NewVariable, write_variables
 
 __all__ = ["OneFlowPickleFormat"]
 
@@ -49,8 +50,8 @@ class OneFlowPickleFormat:
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
         """Gives the tree; the tensors of a 1.0 file are views of the file's own pickle."""
         if path.is_dir():
-            return read_folder(path, lambda: read_pickle(path / PICKLE, path, allow_inert=options.allow_inert))
-        return read_pickle(path, None, allow_inert=options.allow_inert)
+            return read_folder(path, lambda folder: read_folder_pickle(folder, PICKLE, allow_inert=options.allow_inert))
+        return read_single_file(path, allow_inert=options.allow_inert)
 
     def plan(self, tree: Tree) -> WritePlan:
         """Refuses dtypes that ``flow.load`` cannot read; ties are kept, other sharing of a storage is not."""
@@ -70,11 +71,11 @@ class OneFlowPickleFormat:
         meter = Meter(numbers.tensors, on_progress)
         seal = digest_of_bytes(pickled)
         path.mkdir()
-        for index, (folder, tensor) in enumerate(numbers.tensors.items()):
-            (path / folder).mkdir()
-            key = keys[id(tensor)]
-            write_variable(path / folder, tensor, Note(index, len(numbers.tensors), pickle=seal), key, options)
-            meter.moved(key, tensor)
+        variables = [
+            NewVariable(folder, tensor, Note(index, len(numbers.tensors), pickle=seal), keys[id(tensor)])
+            for index, (folder, tensor) in enumerate(numbers.tensors.items())
+        ]
+        write_variables(path, variables, options, meter)
         (path / PICKLE).write_bytes(pickled)
 
     def describe(self, path: Path) -> dict[str, object]:

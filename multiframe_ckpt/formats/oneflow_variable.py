@@ -8,73 +8,76 @@ it back; the payload's size tells, and it is read right here.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from ..dtypes import DType, dtype_named, narrow, widen
-from ..errors import DamagedError, DtypeRefusedError, UnsafeError
-from ..storage.extents import require_shape, whole_file
-from ..storage.integrity import digest_of, write_bytes
+from ..errors import DamagedError, DtypeRefusedError
+from ..storage.extents import require_shape
+from ..storage.folders import Folder
+from ..storage.integrity import bytes_of
+from ..storage.moving import Passing, elements_of, in_parallel, put
 from ..tensor import LazyTensor
-from .base import WriteOptions
+from .base import Meter, WriteOptions
 from .oneflow_meta import META_LIMIT, Note, VariableMeta, parse_meta, render_meta
 
-__all__ = ["leads_out", "read_variable", "stored_dtype", "write_variable"]
+__all__ = ["NewVariable", "read_variable", "stored_dtype", "write_variables"]
 
 _FLOAT32 = dtype_named("float32")
 _BFLOAT16 = dtype_named("bfloat16")
 assert _FLOAT32 is not None and _BFLOAT16 is not None
 
-
-def leads_out(path: Path, root: Path) -> bool:
-    """Says whether ``path``, its links followed, lies outside the checkpoint ``root``."""
-    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))  # unlike resolve(), takes a loop
+# Reading
 
 
-def read_variable(folder: Path, root: Path) -> tuple[LazyTensor, Note | None]:
-    """Gives the tensor of a variable folder and our note; ``root`` is the checkpoint it must not lead out of."""
-    out, meta_path = folder / "out", folder / "meta"
-    for path in (out, meta_path):
-        if (folder.is_symlink() or path.is_symlink() or folder.parent != root) and leads_out(path, root):
-            raise UnsafeError(f"{path}: found a link that leads out of {root}, expected the file itself; copy it there")
-    if not meta_path.is_file():
-        raise DamagedError(f"{folder}: found no file 'meta' beside 'out', expected one; restore it from a copy")
-    if meta_path.stat().st_size > META_LIMIT:
-        raise DamagedError(f"{meta_path}: found {meta_path.stat().st_size} bytes, expected at most {META_LIMIT}")
-    meta = parse_meta(meta_path.read_bytes(), meta_path)
-    return _tensor(out, meta), meta.note
+def read_variable(folder: Folder) -> tuple[LazyTensor, Note | None]:
+    """Gives the tensor of a variable's folder, and our note."""
+    try:
+        raw = folder.read("meta", META_LIMIT)
+    except FileNotFoundError:
+        raise DamagedError(
+            f"{folder.path}: found no file 'meta' beside 'out', expected one; restore it from a copy"
+        ) from None
+    meta = parse_meta(raw, folder.path / "meta")
+    return _tensor(folder, meta), meta.note
 
 
-def _tensor(out: Path, meta: VariableMeta) -> LazyTensor:
+def _tensor(folder: Folder, meta: VariableMeta) -> LazyTensor:
+    out = folder.path / "out"
     require_shape(meta.shape, meta.dtype, str(out))
     stored = meta.dtype
     own = dtype_named(meta.note.dtype) if meta.note and meta.note.dtype else stored
-    if stored is _BFLOAT16 and out.stat().st_size == 4 * prod(meta.shape) != 0:
+    if stored is _BFLOAT16 and folder.status("out").st_size == 4 * prod(meta.shape) != 0:
         assert _FLOAT32 is not None
         stored = _FLOAT32  # what real OneFlow writes for bfloat16
     digest = meta.note.digest if meta.note else None
-    tensor = whole_file(out, stored, meta.shape, alias=object(), digest=digest)
     if own is stored or own is None:
-        return tensor
+        return folder.tensor("out", stored, meta.shape, digest)
     if own.oneflow_wider != stored.name:
         raise DamagedError(
-            f"{out.with_name('meta')}: found {own.name} noted for values of {stored.name}, expected a dtype that is "
+            f"{folder.path / 'meta'}: found {own.name} noted for values of {stored.name}, expected a dtype that is "
             "widened to it; the variable is damaged: restore it from a copy"
         )
-    return _narrowed(out, tensor, own)
+    return _narrowed(out, folder.tensor("out", stored, meta.shape, None), own, digest)
 
 
-def _narrowed(out: Path, tensor: LazyTensor, dtype: DType) -> LazyTensor:
-    def source() -> np.ndarray:
+def _narrowed(out: Path, tensor: LazyTensor, dtype: DType, digest: str | None) -> LazyTensor:
+    def change(array: np.ndarray) -> np.ndarray:
         try:
-            return narrow(tensor.numpy(), dtype)
+            return narrow(array, dtype)
         except ValueError as problem:
             raise DamagedError(f"{out}: found {problem}; the values were changed after they were written") from None
 
-    return replace(tensor, dtype=dtype, source=source, extent=None)
+    return LazyTensor.of_elements(tensor, dtype, change, alias=tensor.alias, digest=digest)
+
+
+# Writing
 
 
 def stored_dtype(key: str, dtype: DType) -> DType:
@@ -94,16 +97,51 @@ def stored_dtype(key: str, dtype: DType) -> DType:
 _UNREADABLE = {"uint64", "complex64", "complex128"}
 
 
-def write_variable(folder: Path, tensor: LazyTensor, note: Note, key: str, options: WriteOptions) -> None:
-    """Writes ``out`` and ``meta`` into a fresh folder that exists already.
+@dataclass(frozen=True, slots=True)
+class NewVariable:
+    """A variable to be written: its folder in the checkpoint, its tensor, and the key by which reports name it."""
 
-    The note's digest is of the tensor's own bytes, also where wider ones are stored.
-    """
-    stored = stored_dtype(key, tensor.dtype)
-    array = tensor.numpy()
+    folder: str
+    tensor: LazyTensor
+    note: Note
+    key: str
+
+
+def write_variables(root: Path, variables: Sequence[NewVariable], options: WriteOptions, meter: Meter) -> None:
+    """Writes each variable into a folder of its own, which must be new; large ones several at a time."""
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        jobs = in_parallel(partial(_write, descriptor, options), variables, lambda variable: variable.tensor.nbytes)
+        for at, _ in jobs:
+            meter.moved(variables[at].key, variables[at].tensor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(root: int, options: WriteOptions, variable: NewVariable) -> None:
+    """Writes ``out``, then ``meta``; the note's digest is of the tensor's own bytes, also where wider ones are stored."""
+    tensor, folder = variable.tensor, variable.folder
+    stored = stored_dtype(variable.key, tensor.dtype)
     wider = stored is not tensor.dtype
-    with (folder / "out").open("xb") as file:
-        digest = write_bytes(widen(array, stored) if wider else array, file)
-    digest = digest_of(array) if wider else digest
-    note = replace(note, digest=digest if options.digest else None, dtype=tensor.dtype.name if wider else None)
-    (folder / "meta").write_bytes(render_meta(VariableMeta(tensor.shape, stored, note)))
+    passing = Passing(variable.key, tensor, ["xxh3"] if options.digest else [])
+    os.mkdir(folder, dir_fd=root)
+    with _created(f"{folder}/out", root) as out:
+        offset = 0
+        for piece in passing:
+            offset = put(out, bytes_of(widen(elements_of(piece, tensor.dtype), stored)) if wider else piece, offset)
+    note = replace(
+        variable.note,
+        digest=passing.digests["xxh3"] if options.digest else None,
+        dtype=tensor.dtype.name if wider else None,
+    )
+    with _created(f"{folder}/meta", root) as meta:
+        put(meta, render_meta(VariableMeta(tensor.shape, stored, note)), 0)
+
+
+@contextmanager
+def _created(name: str, root: int) -> Iterator[int]:
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=root)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

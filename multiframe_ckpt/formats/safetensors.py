@@ -8,7 +8,7 @@ checked against the file before any byte of a tensor is used. What a flat header
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..dtypes import DTYPES, DType
 from ..errors import DamagedError, DtypeRefusedError, FormatError, ValueRefusedError
 from ..progress import OnProgress, silent
 from ..storage.extents import MappedFile, open_regular, require_shape
-from ..storage.integrity import write_bytes
+from ..storage.moving import Move, in_parallel, move, put
 from ..tensor import LazyTensor
 from ..tree import Tree, partition
 from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
@@ -82,15 +82,14 @@ class SafetensorsFormat:
         layout = _layout(tree, dict([_FORMAT]) | dict(options.metadata))
         meter = Meter(layout.tensors, on_progress)
         digests: dict[str, str] | None = {} if options.digest else None
-        with path.open("xb") as file:
-            file.write(layout.header(digests))
-            for member in layout.by_offset:
-                digest = write_bytes(layout.tensors[member].numpy(), file)
+        with path.open("xb", buffering=0) as file:
+            # The header is as long as it will be when the digests are known.
+            moves = list(layout.moves(file.fileno(), len(layout.header(digests)), options))
+            for at, found in in_parallel(move, moves, lambda one: one.tensor.nbytes):
                 if digests is not None:
-                    digests[member] = digest
-                meter.moved(member, layout.tensors[member])
-            file.seek(0)
-            file.write(layout.header(digests))  # as long as before: only the digests are now known
+                    digests[moves[at].key] = found["xxh3"]
+                meter.moved(moves[at].key, moves[at].tensor)
+            put(file.fileno(), layout.header(digests), 0)
 
 
 def _length(start: bytes) -> int:
@@ -164,6 +163,13 @@ class _Layout:
     tensors: Mapping[str, LazyTensor]  # by member name, in the tree's order, which the header keeps
     by_offset: tuple[str, ...]
     metadata: Mapping[str, str]
+
+    def moves(self, descriptor: int, data: int, options: WriteOptions) -> Iterator[Move]:
+        """Gives the way of each tensor to its place behind ``data`` bytes of header."""
+        schemes = ("xxh3",) if options.digest else ()
+        for member in self.by_offset:
+            yield Move(member, self.tensors[member], descriptor, data, schemes)
+            data += self.tensors[member].nbytes
 
     def header(self, digests: Mapping[str, str] | None) -> bytes:
         """Gives the file's bytes before the tensors'; the same length whatever the digests are."""

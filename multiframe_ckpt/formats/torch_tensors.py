@@ -5,6 +5,7 @@ Source: torch 2.13 ``torch/_utils.py`` (``_rebuild_*``), ``torch/_tensor.py`` (`
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -52,7 +53,6 @@ class TorchStorage:
         self.nbytes: int = count * row.itemsize
         self.raw: LazyTensor | None = None
         self.swapped = False  # the file is big-endian
-        self.digest: str | None = None
         self.alias = object()
 
     def set_state(self, state: Any) -> None:
@@ -137,8 +137,8 @@ class TorchTensor:
             array = storage.numpy()[start : start + nbytes].view(dtype.numpy).reshape(shape)
             return array if array.flags.aligned else array.copy()
 
-        extent = storage.extent and Extent(storage.extent.path, storage.extent.offset + start, nbytes)
-        return self._lazy(source, extent, self._storage.digest if nbytes == self._storage.nbytes else None)
+        extent = storage.extent and replace(storage.extent, offset=storage.extent.offset + start, nbytes=nbytes)
+        return self._lazy(source, extent, storage.digest if nbytes == storage.nbytes else None)
 
     def _strided(self) -> LazyTensor:
         storage, dtype = self._storage.bound(), self._dtype

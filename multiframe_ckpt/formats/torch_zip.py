@@ -6,16 +6,16 @@ docs/formats/torch.md describes the bytes. Source: torch 2.13 ``torch/serializat
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import Any
 
 from ..errors import DamagedError, FormatError, UnsafeError
 from ..progress import OnProgress, silent
-from ..storage.archive import MappedArchive, new_member
-from ..storage.integrity import chunks_of, digest_of
+from ..storage.archive import MappedArchive
+from ..storage.archive_write import ArchiveWriter, NewMember
+from ..storage.integrity import digest_of_bytes, is_digest, require_digest, scheme_of
 from ..tensor import LazyTensor, shared_storages
 from ..tree import Path as TreePath
 from ..tree import Tree, tensors_of
@@ -23,13 +23,16 @@ from .base import Meter, ReadOptions, WriteOptions, WritePlan
 from .pickle.machine import PickleMachine
 from .pickle.resolve import Resolver, module_state_dict
 from .pickle.writer import PickleWriter
+from .skeleton import dump_json, load_json
 from .torch_tensors import TORCH_BUILDERS, TORCH_NAMES, UINT8, TorchStorage, dense_stride
 
 __all__ = ["Archive", "plan_zip", "write_zip"]
 
 _ROOT = "archive"
 _PICKLE = "/data.pkl"
-_INFLATED_LIMIT = 1 << 28  # torch compresses nothing; a small file could inflate to a thousand times its size
+#: The record that this library adds; torch passes over what it does not know.
+_DIGESTS = ".multiframe_ckpt"
+_SMALL_LIMIT = 1 << 28  # torch compresses nothing; a small file could inflate to a thousand times its size
 
 
 class Archive:
@@ -40,6 +43,7 @@ class Archive:
         self._zip = MappedArchive(path)
         self._roots = [name[: -len(_PICKLE)] for name in self._zip.members if name.endswith(_PICKLE)]
         self.root = next(iter(self._roots), None)
+        self._digests: Mapping[str, str] = {}
 
     def tree(self, options: ReadOptions) -> Tree:
         """Gives the tree, without moving a tensor byte."""
@@ -53,6 +57,7 @@ class Archive:
                 f"{self._path}: found {len(self._roots)} records called data.pkl, expected one: readers would differ "
                 "over which is meant; the file is forged"
             )
+        self._digests = self._read_digests()
         pickled = self._small("data.pkl")
         if pickled is None:
             raise DamagedError(f"{self._path}: found no data.pkl in the archive, expected one; fetch the file again")
@@ -76,27 +81,42 @@ class Archive:
         return resolver.tree(machine.run())
 
     def _small(self, name: str) -> bytes | None:
-        """Gives a record that holds no tensor, after checking its CRC, or None where there is none."""
+        """Gives a record that holds no tensor, after checking its digest or CRC, or None where there is none."""
         member = f"{self.root}/{name}"
         if member not in self._zip.members:
             return None
-        if self._zip.stored_at(member) is None and self._zip.members[member].file_size > _INFLATED_LIMIT:
+        if self._zip.members[member].size > _SMALL_LIMIT and not self._zip.members[member].stored:
             raise UnsafeError(
-                f"{self._path}: record {member}: found it compressed from more than {_INFLATED_LIMIT} bytes, "
+                f"{self._path}: record {member}: found it compressed from more than {_SMALL_LIMIT} bytes, "
                 "expected at most so many; zip the file again without compression"
             )
-        array = self._bytes(member).numpy()
-        promised = self._digest(member)
-        if promised is not None and digest_of(array, "crc32") != promised:
-            raise DamagedError(
-                f"{self._path}: record {member}: found bytes with {digest_of(array, 'crc32')}, expected {promised}; "
-                "the file is damaged: fetch it again"
-            )
-        return array.tobytes()
+        raw = self._zip.head(member, self._zip.members[member].size)
+        for promised in filter(None, (self._crc(member), self._digests.get(name))):
+            require_digest(f"{self._path}: record {member}", digest_of_bytes(raw, scheme_of(promised)), promised)
+        return raw
 
-    def _digest(self, member: str) -> str | None:
+    def _read_digests(self) -> Mapping[str, str]:
+        """Gives the digests of the records, by their name in the archive, where this library wrote them."""
+        raw = self._small(_DIGESTS)
+        found = {} if raw is None else load_json(raw, f"{self._path}: record {_DIGESTS}")
+        records = found.get("digests", {}) if isinstance(found, dict) else None
+        if not isinstance(records, dict) or not all(
+            isinstance(digest, str) and is_digest(digest) for digest in records.values()
+        ):
+            raise DamagedError(
+                f"{self._path}: record {_DIGESTS}: found no list of digests, expected one; the file is damaged: "
+                "fetch it again"
+            )
+        missing = sorted(name for name in records if f"{self.root}/{name}" not in self._zip.members)
+        if missing:
+            raise DamagedError(
+                f"{self._path}: found no record {missing[0]}, expected it as {_DIGESTS} says; fetch the file again"
+            )
+        return records
+
+    def _crc(self, member: str) -> str | None:
         # torch can be told not to compute checksums; it then leaves this field zero.
-        crc = self._zip.members[member].CRC
+        crc = self._zip.members[member].crc
         return f"crc32:{crc:08x}" if crc else None
 
     def _storage(self, storages: dict[str, TorchStorage], identifier: Any, order: str) -> TorchStorage:
@@ -107,23 +127,22 @@ class Archive:
         member = f"{self.root}/data/{key}"
         if member not in self._zip.members:
             raise DamagedError(f"{self._path}: found no record {member}, expected one: the pickle refers to it")
-        found = self._zip.members[member].file_size
+        found = self._zip.members[member].size
         if found != storage.nbytes:
             raise DamagedError(
                 f"{self._path}: record {member}: found {found} bytes, expected {storage.nbytes}; "
                 "the file is damaged: fetch it again"
             )
-        storage.raw = self._bytes(member)
+        storage.raw = self._bytes(member, self._digests.get(f"data/{key}") or self._crc(member))
         storage.swapped = order == "big"
-        storage.digest = self._digest(member)
         return storage
 
-    def _bytes(self, member: str) -> LazyTensor:
-        nbytes = self._zip.members[member].file_size
+    def _bytes(self, member: str, digest: str | None) -> LazyTensor:
+        nbytes = self._zip.members[member].size
         offset = self._zip.stored_at(member)
         if offset is None:
-            return LazyTensor(UINT8, (nbytes,), lambda: self._zip.inflated(member))
-        return self._zip.file.tensor(UINT8, (nbytes,), offset, what=f"record {member}")
+            return LazyTensor(UINT8, (nbytes,), lambda: self._zip.inflated(member), digest=digest)
+        return self._zip.file.tensor(UINT8, (nbytes,), offset, what=f"record {member}", digest=digest)
 
 
 class _TorchPickle(PickleWriter):
@@ -203,17 +222,29 @@ def write_zip(tree: Tree, path: Path, options: WriteOptions, *, on_progress: OnP
     pickle = _TorchPickle(_partly_shared(table))
     data = pickle.dump(tree)
     keys = {id(tensor): key for key, tensor in table.items()}
-    meter = Meter({str(number): whole for number, (whole, _) in enumerate(pickle.records)}, on_progress)
-    with path.open("xb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, raw in (("data.pkl", data), (".format_version", b"1"), (".storage_alignment", b"64")):
-            _write_record(archive, file, name, np.frombuffer(raw, np.uint8))
-        _write_record(archive, file, "byteorder", np.frombuffer(b"little", np.uint8))
-        for number, (whole, tensor) in enumerate(pickle.records):
-            count = whole.nbytes // tensor.dtype.itemsize  # a storage of bytes may end within an element
-            array = whole.numpy() if whole is tensor else whole.numpy()[: count * tensor.dtype.itemsize]
-            _write_record(archive, file, f"data/{number}", array)
-            meter.moved(keys[id(tensor)], whole)
-        _write_record(archive, file, "version", np.frombuffer(b"3\n", np.uint8))
+    fixed = {"data.pkl": data, ".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"}
+    members = [NewMember(f"{_ROOT}/{name}", raw) for name, raw in fixed.items()]
+    for number, (whole, tensor) in enumerate(pickle.records):
+        record = _whole_elements(whole, tensor.dtype.itemsize)
+        members.append(NewMember(f"{_ROOT}/data/{number}", tensor=record, key=keys[id(tensor)]))
+    members.append(NewMember(f"{_ROOT}/version", b"3\n"))
+    meter = Meter({member.name: member.tensor for member in members if member.tensor}, on_progress)
+    with path.open("xb", buffering=0) as file:
+        archive = ArchiveWriter(file.fileno())
+        digests = archive.add(members, digest=options.digest, moved=meter.moved)
+        if options.digest:
+            listed = {name.removeprefix(f"{_ROOT}/"): digest for name, digest in digests.items()}
+            text = dump_json({"format_version": 1, "digests": listed})
+            archive.add([NewMember(f"{_ROOT}/{_DIGESTS}", text.encode("ascii"))])
+        archive.finish()
+
+
+def _whole_elements(storage: LazyTensor, itemsize: int) -> LazyTensor:
+    """Gives a storage without the bytes behind its last whole element."""
+    nbytes = storage.nbytes // itemsize * itemsize
+    if nbytes == storage.nbytes:
+        return storage
+    return replace(storage, shape=(nbytes,), source=lambda: storage.numpy()[:nbytes], extent=None, digest=None)
 
 
 def _partly_shared(table: dict[str, LazyTensor]) -> set[Any]:
@@ -224,9 +255,3 @@ def _partly_shared(table: dict[str, LazyTensor]) -> set[Any]:
         if tensor.alias is not None and seen.setdefault(tensor.alias, tensor.identity) != tensor.identity:
             shared.add(tensor.alias)
     return shared
-
-
-def _write_record(archive: zipfile.ZipFile, file: BinaryIO, name: str, array: np.ndarray) -> None:
-    with new_member(archive, file, f"{_ROOT}/{name}", array.nbytes) as record:
-        for chunk in chunks_of(array):
-            record.write(chunk)

@@ -1,109 +1,198 @@
-"""Zip archives whose members are mapped where they are stored plainly and inflated when asked for otherwise.
+"""Zip archives opened for reading, by a reader of our own that believes nothing it has not compared.
 
-``zipfile`` reads the directory; what it says of a member is checked against the member's own header and the file's size
-before any byte is used. Members are written stored, aligned, and without a time.
+A member's entry in the directory must say what its own header says; members must not lie on each other, nor have one
+name. Those that are stored plainly are used where they lie, others are inflated when asked for. Source: PKWARE APPNOTE
+6.3.10, sections 4.3 to 4.5.
 """
 
 from __future__ import annotations
 
 import struct
-import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 
 from ..errors import DamagedError, FormatError, UnsafeError
 from .extents import MappedFile
+from .integrity import PIECE, crc32
 
-__all__ = ["MappedArchive", "new_member"]
+__all__ = ["MappedArchive", "Member"]
 
-#: Where the bytes of a member begin: at a multiple of this, so that they can be mapped and used in place.
-ALIGNMENT = 64
-_LOCAL_HEADER = 30
-_PADDING_ID = 0xD935  # the extra field that Android's zipalign pads with; readers skip it
-_ZIP64_EXTRA = 20
+_LOCAL = struct.Struct("<4s2xHH4xIIIHH")  # signature, flags, method, CRC, packed, size, name and extra lengths
+_ENTRY = struct.Struct("<4s4xHH4xIIIHHH8xI")  # the same, comment length, offset of the local header
+_END = struct.Struct("<4s4H2IH")
+_LOCATOR = struct.Struct("<4sIQI")
+_END64 = struct.Struct("<4sQ2H2I4Q")
+_END_SPAN = _END.size + 0xFFFF  # the end record, and the longest comment behind it
+_DESCRIBED, _ENCRYPTED, _UTF8 = 0x8, 0x1, 0x800  # flags; described: sizes and CRC stand behind the bytes
+_STORED, _DEFLATED = 0, 8
+_ZIP64 = 1  # the extra field that holds what does not fit into 32 bits
+_FULL = 0xFFFFFFFF
+_FULLS = (0xFFFF, _FULL, _FULL)  # what stands for a number of members, a size and an offset that does not fit
 _MAX_RATIO = 1032  # deflate cannot do better: a larger claim is a lie
-_PIECE = 1 << 20
-_ENCRYPTED = 0x1
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What the directory says of a member: ``header`` is where its own header begins, ``offset`` where its bytes do."""
+
+    name: str
+    header: int
+    packed: int
+    size: int
+    crc: int
+    stored: bool
+    offset: int
 
 
 class MappedArchive:
-    """An archive opened for reading: its members' names, and their bytes."""
+    """An archive opened for reading: its members by name, in the order of its directory, and their bytes."""
 
     def __init__(self, path: Path) -> None:
         self.file = MappedFile(path)
         try:
-            directory = zipfile.ZipFile(cast(IO[bytes], self.file.buffer))  # a map reads and seeks
-        except (
-            *(zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError),
-            *(OSError, AttributeError, struct.error),  # AttributeError: an empty file has no map
-        ) as problem:
-            raise DamagedError(
-                f"{path}: found no whole zip directory at its end ({problem}), expected one; "
-                "the file is cut short or damaged: fetch it again"
-            ) from None
-        self.members = {info.filename: info for info in directory.infolist()}
-        if len(self.members) != len(directory.infolist()):
-            raise UnsafeError(f"{path}: found two members of one name, expected distinct ones; the file is forged")
-        self.comment = directory.comment
-        self._offsets = {name: self._data_offset(info) for name, info in self.members.items()}
+            count, size, start, self.comment = self._end()
+            directory = self.file.bytes(start, size, "zip directory")
+            self._directory_offset = start
+            self.members = self._read(directory, count)
+        except (struct.error, IndexError, UnicodeDecodeError) as problem:
+            raise self._broken(problem) from None
         self._require_apart()
-        self._directory_offset: int = directory.start_dir
+
+    def _broken(self, problem: object) -> DamagedError:
+        return DamagedError(
+            f"{self.file.path}: found no whole zip directory at its end ({problem}), expected one; "
+            "the file is cut short or damaged: fetch it again"
+        )
 
     def _where(self, name: str) -> str:
         return f"{self.file.path}: member {name!r}"
 
-    def _data_offset(self, info: zipfile.ZipInfo) -> int:
-        where = f"member {info.filename!r}"
-        header = self.file.bytes(info.header_offset, _LOCAL_HEADER, where)
-        signature, name_size, extra_size = struct.unpack("<4s22xHH", header)
-        name = self.file.bytes(info.header_offset + _LOCAL_HEADER, name_size, where)
-        encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
-        if signature != b"PK\x03\x04" or name.decode(encoding, "replace") != info.orig_filename:
-            raise DamagedError(f"{self.file.path}: {where}: found none where the directory says; fetch the file again")
-        if info.flag_bits & _ENCRYPTED:
-            raise UnsafeError(f"{self.file.path}: {where}: found it encrypted, expected plain; decrypt it first")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    # The directory
+
+    def _end(self) -> tuple[int, int, int, bytes]:
+        """Gives the directory's number of entries, size and offset, and the archive's comment."""
+        start = max(0, self.file.size - _END_SPAN)
+        tail = self.file.bytes(start, self.file.size - start, "zip directory")
+        at = tail.rfind(b"PK\x05\x06")
+        if at < 0:
+            raise self._broken("no end record")
+        _, disk, first_disk, here, count, size, offset, comment_size = _END.unpack_from(tail, at)
+        comment = tail[at + _END.size :]
+        if disk or first_disk or here != count or len(comment) != comment_size:
+            raise self._broken("an end record that does not end the file, or of several disks")
+        end = start + at
+        if tail[max(0, at - _LOCATOR.size) : at].startswith(b"PK\x06\x07"):  # torch writes one whatever the sizes are
+            narrow, (end, count, size, offset) = (count, size, offset), self._end64(end)
+            if any(
+                given not in (most, real)
+                for given, most, real in zip(narrow, _FULLS, (count, size, offset), strict=True)
+            ):
+                raise self._broken("two end records that say otherwise")
+        if offset + size != end:
+            raise self._broken(f"a directory of {size} bytes at {offset}, which does not lead to its end at {end}")
+        return count, size, offset, comment
+
+    def _end64(self, end: int) -> tuple[int, int, int, int]:
+        _, disk, at, _ = _LOCATOR.unpack(self.file.bytes(end - _LOCATOR.size, _LOCATOR.size, "zip64 locator"))
+        found = _END64.unpack(self.file.bytes(at, _END64.size, "zip64 end record"))
+        mark, length, _, _, first, second, here, count, size, offset = found
+        whole = at + _END64.size == end - _LOCATOR.size and length == _END64.size - 12
+        if mark != b"PK\x06\x06" or disk or first or second or here != count or not whole:
+            raise self._broken("a zip64 end record that is not one")
+        return at, count, size, offset
+
+    def _read(self, directory: bytes, count: int) -> dict[str, Member]:
+        members: dict[str, Member] = {}
+        at = 0
+        for _ in range(count):
+            entry = _ENTRY.unpack_from(directory, at)
+            name_end = at + _ENTRY.size + entry[6]
+            extra_end = name_end + entry[7]
+            raw = directory[at + _ENTRY.size : name_end]
+            at = extra_end + entry[8]
+            member = self._member(entry, raw, directory[name_end:extra_end])
+            if member.name in members:
+                raise UnsafeError(
+                    f"{self.file.path}: found two members of one name, {member.name!r}, expected distinct ones; "
+                    "the file is forged"
+                )
+            members[member.name] = member
+        if at != len(directory):
+            raise self._broken(f"{count} entries that take {at} of {len(directory)} bytes")
+        return members
+
+    def _member(self, entry: tuple[Any, ...], raw: bytes, extra: bytes) -> Member:
+        signature, flags, method, crc, packed, size, _, _, _, header = entry
+        name = raw.decode("utf-8" if flags & _UTF8 else "cp437")
+        where = f"member {name!r}"
+        if signature != b"PK\x01\x02" or (not raw or b"\0" in raw):
+            raise self._broken(f"an entry that is none, for {name!r}")
+        size, packed, header = _widened(extra, size, packed, header)
+        if flags & _ENCRYPTED:
+            raise UnsafeError(f"{self._where(name)}: found it encrypted, expected plain; decrypt it first")
+        if method not in (_STORED, _DEFLATED):
             raise FormatError(
-                f"{self.file.path}: {where}: found compression {info.compress_type}, expected none or deflate; "
-                "zip it again"
+                f"{self._where(name)}: found compression {method}, expected none or deflate; zip it again"
             )
-        offset: int = info.header_offset + _LOCAL_HEADER + name_size + extra_size
-        self.file.require(offset, info.compress_size, where)
-        stored = info.compress_type == zipfile.ZIP_STORED
-        most = info.compress_size if stored else _MAX_RATIO * (info.compress_size + 1)
-        if info.file_size > most or (stored and info.file_size != info.compress_size):
+        offset = self._data_offset(header, raw, (flags, method, crc, packed, size), where)
+        self.file.require(offset, packed, where)
+        most = packed if method == _STORED else _MAX_RATIO * (packed + 1)
+        if size > most or (method == _STORED and size != packed):
             raise DamagedError(
-                f"{self.file.path}: {where}: found {info.compress_size} bytes said to hold {info.file_size}, "
-                f"expected at most {most}; the file is damaged or forged"
+                f"{self._where(name)}: found {packed} bytes said to hold {size}, expected at most {most}; "
+                "the file is damaged or forged"
+            )
+        return Member(name, header, packed, size, crc, method == _STORED, offset)
+
+    def _data_offset(self, header: int, raw: bytes, said: tuple[int, ...], where: str) -> int:
+        """Gives where a member's bytes begin, after comparing its own header with its entry."""
+        local = self.file.bytes(header, _LOCAL.size + len(raw), where)
+        signature, flags, method, crc, packed, size, name_size, extra_size = _LOCAL.unpack_from(local)
+        if signature != b"PK\x03\x04" or name_size != len(raw) or local[_LOCAL.size :] != raw:
+            raise DamagedError(f"{self.file.path}: {where}: found none where the directory says; fetch the file again")
+        offset: int = header + _LOCAL.size + name_size + extra_size
+        if _FULL in (packed, size):
+            extra = self.file.bytes(offset - extra_size, extra_size, where)
+            size, packed, _ = _widened(extra, size, packed, 0)
+        # With a descriptor behind the bytes, a header may leave open what only the end of the writing told.
+        open_ = flags & _DESCRIBED and not (crc or packed or size)
+        if (flags, method) != said[:2] or not (open_ or (crc, packed, size) == said[2:]):
+            raise DamagedError(
+                f"{self.file.path}: {where}: found a header that says otherwise than the directory, expected the same; "
+                "the file is damaged or forged"
             )
         return offset
 
     def _require_apart(self) -> None:
         """Refuses members that lie on each other: a small file could so unpack to any size."""
         end = 0
-        for info in sorted(self.members.values(), key=lambda info: info.header_offset):
-            if info.header_offset < end:
+        for member in sorted(self.members.values(), key=lambda member: member.header):
+            if member.header < end:
                 raise UnsafeError(
-                    f"{self._where(info.filename)}: found it on top of another member, expected its own place; "
+                    f"{self._where(member.name)}: found it on top of another member, expected its own place; "
                     "the file is forged"
                 )
-            end = self._offsets[info.filename] + info.compress_size
+            end = member.offset + member.packed
+        if end > self._directory_offset:
+            raise UnsafeError(f"{self.file.path}: found a member on top of the directory; the file is forged")
+
+    # Members
 
     def stored_at(self, name: str) -> int | None:
         """Gives the offset of a member's bytes in the file, or None where they are compressed."""
-        return self._offsets[name] if self.members[name].compress_type == zipfile.ZIP_STORED else None
+        member = self.members[name]
+        return member.offset if member.stored else None
 
     def head(self, name: str, nbytes: int) -> bytes:
         """Gives the first bytes of a member, as many as there are."""
-        info = self.members[name]
-        if self.stored_at(name) is not None:
-            return self.file.bytes(self._offsets[name], min(nbytes, info.file_size), self._where(name))
-        compressed = self.file.bytes(self._offsets[name], min(nbytes + 1024, info.compress_size), self._where(name))
+        member = self.members[name]
+        if member.stored:
+            return self.file.bytes(member.offset, min(nbytes, member.size), self._where(name))
+        compressed = self.file.bytes(member.offset, min(nbytes + 1024, member.packed), self._where(name))
         try:
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(compressed, nbytes)
         except zlib.error as problem:
@@ -111,46 +200,49 @@ class MappedArchive:
 
     def inflated(self, name: str) -> np.ndarray:
         """Gives all bytes of a compressed member, after checking their number and CRC."""
-        info = self.members[name]
-        found = np.empty(info.file_size, np.uint8)
+        member = self.members[name]
+        found = np.empty(member.size, np.uint8)
         machine = zlib.decompressobj(-zlib.MAX_WBITS)
-        compressed = memoryview(self.file.raw(self._offsets[name], info.compress_size, self._where(name)))  # type: ignore[arg-type]
         done = crc = 0
         try:
-            for start in range(0, info.compress_size, _PIECE):
-                piece = machine.decompress(compressed[start : start + _PIECE], info.file_size - done + 1)
-                if done + len(piece) > info.file_size:
+            for start in range(0, member.packed, PIECE):
+                packed = self.file.bytes(member.offset + start, min(PIECE, member.packed - start), self._where(name))
+                piece = machine.decompress(packed, member.size - done + 1)
+                if done + len(piece) > member.size:
                     raise zlib.error("more bytes than promised")
                 found[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
-                done, crc = done + len(piece), zlib.crc32(piece, crc)
+                done, crc = done + len(piece), crc32(piece, crc)
         except zlib.error as problem:
             raise self._not_inflated(name, problem) from None
-        if done != info.file_size or crc != info.CRC:
+        if done != member.size or crc != member.crc:
             raise self._not_inflated(name, f"{done} bytes with CRC {crc:08x}")
         return found
 
     def _not_inflated(self, name: str, problem: object) -> DamagedError:
-        info = self.members[name]
+        member = self.members[name]
         return DamagedError(
-            f"{self._where(name)}: found {problem}, expected {info.file_size} bytes with CRC {info.CRC:08x}; "
+            f"{self._where(name)}: found {problem}, expected {member.size} bytes with CRC {member.crc:08x}; "
             "the file is damaged: fetch it again"
         )
 
     def before_directory(self) -> bytes:
         """Gives the bytes between the last member and the directory; most archives have none there."""
-        ends = (offset + self.members[name].compress_size for name, offset in self._offsets.items())
-        start = max(ends, default=0)
+        start = max((member.offset + member.packed for member in self.members.values()), default=0)
         return self.file.bytes(start, max(0, self._directory_offset - start), "bytes before the directory")
 
 
-@contextmanager
-def new_member(archive: zipfile.ZipFile, file: BinaryIO, name: str, size: int) -> Iterator[IO[bytes]]:
-    """Gives a stored member of ``size`` bytes to write, aligned, and the same bytes whenever it is written."""
-    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the earliest time a zip file knows
-    info.file_size = size
-    large = size >= zipfile.ZIP64_LIMIT // 2
-    start = file.tell() + _LOCAL_HEADER + len(name.encode("utf-8")) + (_ZIP64_EXTRA if large else 0)
-    padding = -(start + 4) % ALIGNMENT
-    info.extra = struct.pack("<HH", _PADDING_ID, padding) + bytes(padding)
-    with archive.open(info, "w", force_zip64=large) as member:
-        yield member
+def _widened(extra: bytes, size: int, packed: int, header: int) -> tuple[int, int, int]:
+    """Gives the size, packed size and header offset, those that do not fit into 32 bits from the zip64 extra field."""
+    values = [size, packed, header]
+    if _FULL not in values:
+        return size, packed, header
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<HH", extra, at)
+        if kind == _ZIP64:
+            field = extra[at + 4 : at + 4 + length]
+            wide = list(struct.unpack(f"<{len(field) // 8}Q", field[: len(field) // 8 * 8]))
+            size, packed, header = (wide.pop(0) if value == _FULL else value for value in values)
+            return size, packed, header
+        at += 4 + length
+    return size, packed, header

@@ -1,11 +1,9 @@
-"""Read-only maps of files, and tensors that lie in them.
+"""Files opened for reading, and tensors that lie in them.
 
-A file is mapped when its headers are read and stays mapped as long as a tensor of it lives, so a checkpoint that is
-replaced meanwhile is still read whole from the file that was opened. One that is cut short in place cannot be defended
-against: the system ends a process that reads past a map's end.
-
-A folder of many files is not held open: a file of it is mapped when its tensor is read, with a check that it is the one
-whose size was seen.
+A file is held open from the moment its headers are read, as long as a tensor of it lives, so a checkpoint that is replaced
+meanwhile is still read whole from the file that was opened. Headers are read by position; the file is mapped only when an
+array over it is asked for. One that is cut short in place cannot be defended against then: the system ends a process
+that reads past a map's end.
 """
 
 from __future__ import annotations
@@ -14,21 +12,20 @@ import mmap
 import os
 import stat
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 
 from ..dtypes import DType
-from ..errors import DamagedError, FormatError
+from ..errors import DamagedError
 from ..tensor import Extent, LazyTensor
 
-__all__ = ["MappedFile", "open_regular", "read_folder", "require_shape"]
+__all__ = ["Descriptor", "MappedFile", "open_regular", "read_at", "require_regular", "require_shape"]
 
-T = TypeVar("T")
-
-_TRIES = 100
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe waits for a writer
 
 _MAX_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # NumPy's own limits
@@ -44,25 +41,61 @@ def require_shape(shape: tuple[int, ...], dtype: DType, where: str) -> None:
         raise DamagedError(f"{where}: found shape {shape}, expected one of fewer than 2**63 bytes")
 
 
+class Descriptor:
+    """A number of the system's for an open file, given back when nobody holds this any more."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # os may be gone when the interpreter exits
+        close(self.number)
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Opens a file for reading; DamagedError for a pipe or device, which could keep the reader waiting for ever."""
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAITING))  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    try:
+        require_regular(os.fstat(file.fileno()), path)
+    except DamagedError:
         file.close()
-        raise DamagedError(f"{path}: found a pipe or device, expected a file; copy what it gives into one")
+        raise
     return file
 
 
+def require_regular(status: os.stat_result, path: Path) -> None:
+    """Raises DamagedError unless the status is that of a file with bytes of its own."""
+    if not stat.S_ISREG(status.st_mode):
+        raise DamagedError(f"{path}: found a pipe, device or folder, expected a file; copy what it gives into one")
+
+
+def read_at(descriptor: int, nbytes: int, offset: int) -> bytes:
+    """Gives the bytes at an offset, as many as are there: the system may give fewer than asked for in one call."""
+    piece = os.pread(descriptor, nbytes, offset)
+    if len(piece) in (0, nbytes):
+        return piece
+    return piece + read_at(descriptor, nbytes - len(piece), offset + len(piece))
+
+
 class MappedFile:
-    """A file mapped read-only; gives bytes and tensors of it after checking that they lie inside it."""
+    """An open file; gives bytes and tensors of it after checking that they lie inside it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with open_regular(path) as file:
-            self.status = os.fstat(file.fileno())
-            self.size = self.status.st_size
-            # An empty file cannot be mapped.
-            self.buffer: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+            self._descriptor = Descriptor(os.dup(file.fileno()))
+        self.status = os.fstat(self._descriptor.number)
+        self.size = self.status.st_size
+
+    @cached_property
+    def buffer(self) -> mmap.mmap | bytes:
+        """The file mapped read-only; an empty one cannot be."""
+        return mmap.mmap(self._descriptor.number, 0, access=mmap.ACCESS_READ) if self.size else b""
+
+    def descriptor(self) -> AbstractContextManager[int]:
+        """Gives the descriptor of the file that was opened, whatever its path leads to by now."""
+        return nullcontext(self._descriptor.number)
 
     def require(self, offset: int, nbytes: int, what: str) -> None:
         """Raises DamagedError unless the bytes lie inside the file."""
@@ -73,9 +106,12 @@ class MappedFile:
             )
 
     def bytes(self, offset: int, nbytes: int, what: str) -> bytes:
-        """Copies a small piece of the file, such as a header."""
+        """Reads a small piece of the file, such as a header."""
         self.require(offset, nbytes, what)
-        return self.buffer[offset : offset + nbytes]
+        piece = read_at(self._descriptor.number, nbytes, offset)
+        if len(piece) != nbytes:
+            raise DamagedError(f"{self.path}: {what}: found the file cut short while it was read; fetch it again")
+        return piece
 
     def raw(self, offset: int, nbytes: int, what: str) -> np.ndarray:
         """Gives a piece of the file as a read-only 1-D uint8 array over the map."""
@@ -101,50 +137,6 @@ class MappedFile:
             array = self.raw(offset, nbytes, what).view(dtype.numpy).reshape(shape)
             return array if array.flags.aligned else array.copy()
 
-        return LazyTensor(dtype, shape, source, Extent(self.path, offset, nbytes), alias, digest=digest)
-
-
-def read_folder(path: Path, read: Callable[[], T]) -> T:
-    """Gives what ``read`` makes of a folder's files; reads again where the folder was replaced by another meanwhile.
-
-    Files are found by their names, so that otherwise some could come from the old folder and some from the new one.
-    """
-    for _ in range(_TRIES):
-        seen = os.stat(path)
-        try:
-            found = read()
-        except (FormatError, OSError):
-            if _same_folder(path, seen):
-                raise
-            continue
-        if _same_folder(path, seen):
-            return found
-    raise DamagedError(f"{path}: found the folder replaced again and again while it was read; stop the saves to it")
-
-
-def _same_folder(path: Path, seen: os.stat_result) -> bool:
-    now = os.stat(path)
-    return (now.st_dev, now.st_ino) == (seen.st_dev, seen.st_ino)
-
-
-def whole_file(path: Path, dtype: DType, shape: tuple[int, ...], *, alias: Hashable, digest: str | None) -> LazyTensor:
-    """Gives the tensor whose bytes are a whole file; the file is mapped when the tensor is read.
-
-    Raises DamagedError now where the size is not the shape's, and on reading where the file was replaced meanwhile.
-    """
-    seen = os.stat(path)
-    nbytes = prod(shape) * dtype.itemsize
-    if any(dim < 0 for dim in shape) or seen.st_size != nbytes:
-        raise DamagedError(
-            f"{path}: found {seen.st_size} bytes, expected {nbytes} for {dtype.name} {shape}; "
-            "the file is cut short or damaged: fetch it again"
+        return LazyTensor(
+            dtype, shape, source, Extent(self.path, offset, nbytes, self.descriptor), alias, digest=digest
         )
-
-    def source() -> np.ndarray:
-        file = MappedFile(path)
-        now = file.status
-        if (now.st_ino, now.st_size, now.st_mtime_ns) != (seen.st_ino, seen.st_size, seen.st_mtime_ns):
-            raise DamagedError(f"{path}: found the file replaced since it was opened, expected the same; open it again")
-        return file.raw(0, nbytes, "values").view(dtype.numpy).reshape(shape)
-
-    return LazyTensor(dtype, shape, source, Extent(path, 0, nbytes), alias, digest=digest)

@@ -6,10 +6,11 @@ damage, not malice: whoever can change the bytes can change the digest beside th
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
-from typing import BinaryIO
+from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 import xxhash
@@ -18,58 +19,149 @@ from ..errors import DamagedError
 from ..tensor import LazyTensor
 from ..tree import Tree, map_leaves, tensors_of
 
-__all__ = ["checked", "chunks_of", "digest_of", "digest_of_bytes", "guarded", "unguarded", "write_bytes"]
+try:
+    from isal.isal_zlib import crc32  # ten times as fast
+except ImportError:  # no wheel for this machine
+    from zlib import crc32
 
-#: Small enough to stay in cache between hashing and writing, large enough to keep system calls rare.
-CHUNK = 1 << 20
+__all__ = [
+    "PIECE",
+    "Hashing",
+    "bytes_of",
+    "checked",
+    "chunks_of",
+    "crc32",
+    "digest_of",
+    "digest_of_bytes",
+    "guarded",
+    "is_digest",
+    "require_digest",
+    "scheme_of",
+    "unguarded",
+]
+
+#: Bytes move and are hashed so many at a time: few enough to stay in cache in between, enough to keep calls rare.
+PIECE = 1 << 20
+
+Bytes: TypeAlias = bytes | bytearray | memoryview
+
+_DIGEST = re.compile(r"xxh3:[0-9a-f]{32}|crc32:[0-9a-f]{8}")
+
+
+class Hashing:
+    """Digests of one run of bytes, in several schemes, as its pieces pass."""
+
+    def __init__(self, schemes: Iterable[str]) -> None:
+        self._crc: int | None = None
+        self._xxh3 = None
+        for scheme in schemes:
+            if scheme == "crc32":
+                self._crc = 0
+            else:
+                self._xxh3 = xxhash.xxh3_128()
+
+    def update(self, piece: Bytes) -> None:
+        """Takes the next piece."""
+        if self._xxh3 is not None:
+            self._xxh3.update(piece)
+        if self._crc is not None:
+            self._crc = crc32(piece, self._crc)
+
+    def digests(self) -> dict[str, str]:
+        """Gives scheme → digest of what has passed."""
+        found = {} if self._xxh3 is None else {"xxh3": f"xxh3:{self._xxh3.hexdigest()}"}
+        return found if self._crc is None else found | {"crc32": f"crc32:{self._crc:08x}"}
+
+
+def bytes_of(array: np.ndarray) -> memoryview:
+    """Gives a C-ordered array's bytes, without copying them."""
+    return memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
 
 
 def chunks_of(array: np.ndarray) -> Iterator[memoryview]:
     """Gives the bytes of a C-ordered array piece by piece, without copying them."""
-    flat = memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-    for start in range(0, len(flat), CHUNK):
-        yield flat[start : start + CHUNK]
+    flat = bytes_of(array)
+    for start in range(0, len(flat), PIECE):
+        yield flat[start : start + PIECE]
+
+
+def scheme_of(digest: str) -> str:
+    """Gives the scheme of a digest."""
+    return digest.partition(":")[0]
 
 
 def digest_of(array: np.ndarray, scheme: str = "xxh3") -> str:
     """Gives the digest of a C-ordered array's bytes."""
-    if scheme == "crc32":
-        crc = 0
-        for chunk in chunks_of(array):
-            crc = zlib.crc32(chunk, crc)
-        return f"crc32:{crc:08x}"
-    state = xxhash.xxh3_128()
+    hashing = Hashing([scheme])
     for chunk in chunks_of(array):
-        state.update(chunk)
-    return f"xxh3:{state.hexdigest()}"
+        hashing.update(chunk)
+    return hashing.digests()[scheme]
 
 
-def digest_of_bytes(raw: bytes | memoryview) -> str:
+def digest_of_bytes(raw: Bytes, scheme: str = "xxh3") -> str:
     """Gives the digest of bytes that are no tensor, such as a header."""
-    return f"xxh3:{xxhash.xxh3_128_hexdigest(raw)}"
+    return f"crc32:{crc32(raw):08x}" if scheme == "crc32" else f"xxh3:{xxhash.xxh3_128_hexdigest(raw)}"
 
 
-def write_bytes(array: np.ndarray, file: BinaryIO) -> str:
-    """Writes a C-ordered array's bytes and gives their digest, reading memory once."""
-    state = xxhash.xxh3_128()
-    for chunk in chunks_of(array):
-        state.update(chunk)
-        file.write(chunk)
-    return f"xxh3:{state.hexdigest()}"
+def is_digest(text: str) -> bool:
+    """Says whether a file's text is a digest of a scheme that is checked here."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def require_digest(where: str, found: str, promised: str) -> None:
+    """Raises DamagedError unless the two are one."""
+    if found != promised:
+        raise DamagedError(
+            f"{where}: found bytes with digest {found}, expected {promised}; "
+            "the file was damaged after it was written: restore it from a copy"
+        )
 
 
 def guarded(tree: Tree, where: str) -> Tree:
-    """Gives the tree of the file ``where`` with every tensor that has a digest :func:`checked` whenever it is read."""
-    keys = {id(tensor): f"{where}: {key}" for key, tensor in tensors_of(tree).items()}
-    return map_leaves(tree, lambda _, leaf: checked(keys[id(leaf)], leaf) if isinstance(leaf, LazyTensor) else leaf)
+    """Gives the tree of the file ``where`` with every tensor that has a digest :func:`checked` whenever it is read.
+
+    One that is a part of a storage has none of its own: the storage is checked when the first part of it is read.
+    """
+    storages: dict[Hashable, LazyTensor] = {}
+
+    def change(key: str, tensor: LazyTensor) -> LazyTensor:
+        tensor = checked(f"{where}: {key}", tensor)
+        if tensor.view is None or tensor.view.storage.digest is None:
+            return tensor
+        if tensor.alias not in storages:
+            storages[tensor.alias] = checked(f"{where}: {key}: its storage", tensor.view.storage)
+        view = replace(tensor.view, storage=storages[tensor.alias])
+        return replace(tensor, view=view) if tensor.digest else _part_of(view.storage, replace(tensor, view=view))
+
+    return _changed(tree, change)
+
+
+def _part_of(storage: LazyTensor, tensor: LazyTensor) -> LazyTensor:
+    whole = cache(storage.numpy)
+
+    def source() -> np.ndarray:
+        whole()
+        return tensor.source()
+
+    return replace(tensor, source=source)
 
 
 def unguarded(tree: Tree) -> Tree:
     """Gives the tree without digests: its tensors are taken as they are."""
-    return map_leaves(tree, lambda _, leaf: replace(leaf, digest=None) if isinstance(leaf, LazyTensor) else leaf)
+
+    def change(_: str, tensor: LazyTensor) -> LazyTensor:
+        view = tensor.view and replace(tensor.view, storage=replace(tensor.view.storage, digest=None))
+        return replace(tensor, digest=None, view=view)
+
+    return _changed(tree, change)
 
 
-def checked(key: str, tensor: LazyTensor) -> LazyTensor:
+def _changed(tree: Tree, change: Callable[[str, LazyTensor], LazyTensor]) -> Tree:
+    keys = {id(tensor): key for key, tensor in tensors_of(tree).items()}
+    return map_leaves(tree, lambda _, leaf: change(keys[id(leaf)], leaf) if isinstance(leaf, LazyTensor) else leaf)
+
+
+def checked(where: str, tensor: LazyTensor) -> LazyTensor:
     """Gives the tensor so that reading it raises DamagedError where its bytes are not the ones its file promised."""
     promised = tensor.digest
     if promised is None:
@@ -77,12 +169,7 @@ def checked(key: str, tensor: LazyTensor) -> LazyTensor:
 
     def source() -> np.ndarray:
         array = tensor.numpy()
-        found = digest_of(array, promised.partition(":")[0])
-        if found != promised:
-            raise DamagedError(
-                f"{key}: found bytes with digest {found}, expected {promised}; "
-                "the file was damaged after it was written: restore it from a copy"
-            )
+        require_digest(where, digest_of(array, scheme_of(promised)), promised)
         return array
 
     return replace(tensor, source=source)

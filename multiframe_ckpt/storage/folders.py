@@ -1,0 +1,172 @@
+"""Folder: a checkpoint that is a folder of files, held open while it is read.
+
+Its files are opened from its own descriptor, a component at a time and without following links, so that whatever is
+renamed or linked meanwhile, nothing outside it is opened. A link that stays inside is resolved first. The files are not
+held open: one is opened when its tensor is read, with a check that it is the one whose size was seen.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ..dtypes import DType
+from ..errors import DamagedError, FormatError, UnsafeError
+from ..tensor import Extent, LazyTensor
+from .extents import Descriptor, read_at, require_regular
+
+__all__ = ["Folder", "read_folder"]
+
+T = TypeVar("T")
+
+_TRIES = 100
+_FOLLOW = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_DIRECTORY", 0)
+_FILE = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_FOLDER = _FILE | getattr(os, "O_DIRECTORY", 0)
+#: What opening a link without following it gives: the second where a folder is asked for.
+_IS_LINK = {errno.ELOOP, errno.ENOTDIR}
+
+
+class Folder:
+    """An open folder. Names in it are relative, with ``/`` between their components; ``path`` is for messages."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = Descriptor(os.open(path, _FOLLOW))  # its user named it: it may be reached by a link
+        self._root, self._place = self, ""
+
+    def inside(self, name: str) -> Folder:
+        """Gives a folder in this one; UnsafeError where it leads out of the checkpoint."""
+        found = Folder.__new__(Folder)
+        found.path, found._descriptor = self.path / name, self._opened(name, _FOLDER)
+        found._root, found._place = self._root, f"{self._place}{name}/"
+        return found
+
+    def names(self) -> list[str]:
+        """Gives the names in the folder, sorted."""
+        return sorted(os.listdir(self._descriptor.number))
+
+    def has(self, name: str) -> bool:
+        """Says whether a file lies there, here or behind a link; False for a name that no disk can have."""
+        try:
+            return stat.S_ISREG(os.stat(name, dir_fd=self._descriptor.number).st_mode)
+        except (OSError, ValueError):
+            return False
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Gives a small file's bytes; DamagedError where it has more than ``limit``, or is no file."""
+        file = self._opened(name, _FILE)
+        status = os.fstat(file.number)
+        require_regular(status, self.path / name)
+        if status.st_size > limit:
+            raise DamagedError(f"{self.path / name}: found {status.st_size} bytes, expected at most {limit}")
+        return read_at(file.number, status.st_size, 0)
+
+    def status(self, name: str) -> os.stat_result:
+        """Gives the status of a file in the checkpoint; DamagedError where something else lies there."""
+        found = os.stat(name, dir_fd=self._descriptor.number, follow_symlinks=False)
+        if stat.S_ISLNK(found.st_mode):
+            found = os.fstat(self._opened(name, _FILE).number)
+        require_regular(found, self.path / name)
+        return found
+
+    def tensor(self, name: str, dtype: DType, shape: tuple[int, ...], digest: str | None) -> LazyTensor:
+        """Gives the tensor whose bytes are a whole file; DamagedError where the file's size is not the shape's."""
+        seen, path, nbytes = self.status(name), self.path / name, prod(shape) * dtype.itemsize
+        if seen.st_size != nbytes:
+            raise DamagedError(
+                f"{path}: found {seen.st_size} bytes, expected {nbytes} for {dtype.name} {shape}; "
+                "the file is cut short or damaged: fetch it again"
+            )
+        root, place = self._root, f"{self._place}{name}"
+
+        @contextmanager
+        def descriptor() -> Iterator[int]:
+            file = root._opened_again(place, seen)
+            yield file.number
+
+        def source() -> np.ndarray:
+            with descriptor() as number:
+                mapped = mmap.mmap(number, nbytes, access=mmap.ACCESS_READ) if nbytes else b""
+            return np.frombuffer(mapped, dtype.numpy).reshape(shape)
+
+        return LazyTensor(dtype, shape, source, Extent(path, 0, nbytes, descriptor), object(), digest=digest)
+
+    def _opened_again(self, name: str, seen: os.stat_result) -> Descriptor:
+        try:
+            file = self._opened(name, _FILE)
+            now = os.fstat(file.number)
+            if (now.st_ino, now.st_size, now.st_mtime_ns) == (seen.st_ino, seen.st_size, seen.st_mtime_ns):
+                return file
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        raise DamagedError(
+            f"{self.path / name}: found the file replaced since it was opened, expected the same; open it again"
+        )
+
+    def _opened(self, name: str, flags: int) -> Descriptor:
+        try:
+            return _walk(self._descriptor.number, name, flags)
+        except OSError as problem:
+            if problem.errno not in _IS_LINK:
+                raise
+        try:
+            return _walk(self._root._descriptor.number, self._resolved(name), flags)
+        except OSError as problem:
+            if problem.errno not in _IS_LINK:
+                raise
+        raise DamagedError(
+            f"{self.path / name}: found a link that leads nowhere, expected the file itself; copy it there"
+        )
+
+    def _resolved(self, name: str) -> str:
+        """Gives a name, its links followed, relative to the checkpoint; UnsafeError where it leads out."""
+        root = os.path.realpath(self._root.path)
+        found = os.path.realpath(self.path / name)  # unlike Path.resolve(), takes a loop
+        if not Path(found).is_relative_to(root):
+            raise UnsafeError(
+                f"{self.path / name}: found a link that leads out of {self._root.path}, expected the file itself; "
+                "copy it there"
+            )
+        return os.path.relpath(found, root)
+
+
+def _walk(start: int, name: str, flags: int) -> Descriptor:
+    """Opens a name below a folder, following no link."""
+    *folders, last = name.split("/")
+    held = None
+    for folder in folders:
+        held = Descriptor(os.open(folder, _FOLDER, dir_fd=held.number if held else start))
+    return Descriptor(os.open(last, flags, dir_fd=held.number if held else start))
+
+
+def read_folder(path: Path, read: Callable[[Folder], T]) -> T:
+    """Gives what ``read`` makes of a folder; reads again where the folder was replaced by another meanwhile.
+
+    Of the one that was replaced, files may be gone already.
+    """
+    for _ in range(_TRIES):
+        seen = os.stat(path)
+        try:
+            found = read(Folder(path))
+        except (FormatError, OSError):
+            if _same_folder(path, seen):
+                raise
+            continue
+        if _same_folder(path, seen):
+            return found
+    raise DamagedError(f"{path}: found the folder replaced again and again while it was read; stop the saves to it")
+
+
+def _same_folder(path: Path, seen: os.stat_result) -> bool:
+    now = os.stat(path)
+    return (now.st_dev, now.st_ino) == (seen.st_dev, seen.st_ino)

@@ -1,0 +1,227 @@
+"""Moving tensors: from file to file, from memory to file, and from file to memory.
+
+Bytes pass through buffers that stay in the processor's cache, and whatever must be known of them (a digest to write, one to
+check, a zip file's CRC) is computed on the way. Large tensors move several at a time; small ones move in the caller's
+thread, where handing them over would cost more than it saves. No file is mapped: a page fault for each few pages is
+slower than reading, and a file that is cut short meanwhile gives an error instead of a signal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from threading import Event, local
+from typing import TypeVar
+
+import numpy as np
+
+from ..dtypes import DType
+from ..errors import DamagedError
+from ..tensor import Extent, LazyTensor, shared_storages
+from ..tree import Tree, map_leaves, tensors_of
+from .integrity import PIECE, Hashing, bytes_of, chunks_of, require_digest, scheme_of
+
+__all__ = ["Move", "Passing", "elements_of", "in_parallel", "materialized", "move", "put"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: Two keep memory and page cache busy on two cores; more help little where there are more.
+WORKERS = max(2, min(4, os.cpu_count() or 1))
+#: Smaller ones are not worth a thread's while.
+SMALL = 1 << 18
+
+_buffers = local()
+
+
+def in_parallel(work: Callable[[T], R], items: Sequence[T], size: Callable[[T], int]) -> Iterator[tuple[int, R]]:
+    """Gives (position, result) of ``work`` for each item as they are done, in the caller's thread.
+
+    ``size`` says how many bytes an item is. The first error stops the rest, and is raised when all have stopped.
+    """
+    large = [at for at, item in enumerate(items) if size(item) > SMALL]
+    if len(large) < 2:
+        yield from ((at, work(item)) for at, item in enumerate(items))
+        return
+    small = sorted(set(range(len(items))).difference(large))
+    stop = Event()
+
+    def run(at: int) -> R | None:
+        return None if stop.is_set() else work(items[at])
+
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="multiframe-ckpt") as pool:
+        try:
+            pending = {pool.submit(run, at): at for at in large}
+            yield from ((at, work(items[at])) for at in small)
+            for future in as_completed(pending):
+                yield pending[future], future.result()  # type: ignore[misc]  # None only once an error stopped the rest
+        except BaseException:
+            stop.set()
+            raise
+
+
+class Passing:
+    """A tensor's bytes, piece by piece, hashed and checked as they pass; each piece is good until the next is asked for.
+
+    ``digests`` has those of ``schemes`` when all have passed. The end raises DamagedError where the bytes are not the ones
+    that their file promised.
+    """
+
+    def __init__(self, key: str, tensor: LazyTensor, schemes: Iterable[str] = ()) -> None:
+        self._key, self._tensor = key, tensor
+        self._schemes = {*schemes} if tensor.digest is None else {*schemes, scheme_of(tensor.digest)}
+        self.digests: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[memoryview]:
+        return self._hashed(self._pieces())
+
+    def into(self, array: np.ndarray) -> Iterator[memoryview]:
+        """Fills an array of the tensor's dtype and shape as the bytes pass."""
+        if self._tensor.extent is not None and self._tensor.derived is None:
+            return self._hashed(_read(self._tensor.extent, chunks_of(array)))
+        return self._hashed(_copied(bytes_of(array), self._pieces()))
+
+    def _hashed(self, pieces: Iterable[memoryview]) -> Iterator[memoryview]:
+        hashing = Hashing(self._schemes)
+        for piece in pieces:
+            hashing.update(piece)
+            yield piece
+        self.digests = hashing.digests()
+        promised = self._tensor.digest
+        if promised is not None:
+            where = f"{self._tensor.extent.path}: {self._key}" if self._tensor.extent else self._key
+            require_digest(where, self.digests[scheme_of(promised)], promised)
+
+    def _pieces(self) -> Iterator[memoryview]:
+        tensor = self._tensor
+        if tensor.derived is not None:
+            base, change = tensor.derived.base, tensor.derived.change
+            return (bytes_of(change(elements_of(piece, base.dtype))) for piece in Passing(self._key, base))
+        if tensor.extent is None or is_part(tensor):
+            return chunks_of(tensor.numpy())
+        buffer = _buffer()
+        sizes = (min(PIECE, tensor.nbytes - start) for start in range(0, tensor.nbytes, PIECE))
+        return _read(tensor.extent, (buffer[:size] for size in sizes))
+
+
+def is_part(tensor: LazyTensor) -> bool:
+    """Says whether it is its storage whose digest is known: reading the array checks that."""
+    return tensor.digest is None and tensor.view is not None and tensor.view.storage.digest is not None
+
+
+def elements_of(piece: memoryview, dtype: DType) -> np.ndarray:
+    """Gives bytes as the elements that they are."""
+    return np.frombuffer(piece, np.uint8).view(dtype.numpy)
+
+
+def _buffer() -> memoryview:
+    """Gives this thread's piece of memory, over and over the same, so that it stays in cache."""
+    if not hasattr(_buffers, "piece"):
+        _buffers.piece = memoryview(bytearray(PIECE))
+    found: memoryview = _buffers.piece
+    return found
+
+
+def _read(extent: Extent, pieces: Iterable[memoryview]) -> Iterator[memoryview]:
+    """Fills pieces of memory with the bytes of an extent, one behind the other."""
+    with extent.descriptor() as descriptor:
+        offset = extent.offset
+        for piece in pieces:
+            left = piece
+            while left:
+                count = os.preadv(descriptor, [left], offset)
+                if count == 0:
+                    raise DamagedError(
+                        f"{extent.path}: found the file cut short since it was opened, expected bytes at {offset}; "
+                        "fetch it again"
+                    )
+                left, offset = left[count:], offset + count
+            yield piece
+
+
+def _copied(target: memoryview, pieces: Iterable[memoryview]) -> Iterator[memoryview]:
+    done = 0
+    for piece in pieces:
+        target[done : done + len(piece)] = piece
+        yield piece
+        done += len(piece)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A tensor on its way to an offset of an open file; ``schemes`` are the digests to compute on the way.
+
+    ``head`` stands before its bytes: it is written too, and counts for ``crc32``.
+    """
+
+    key: str
+    tensor: LazyTensor
+    descriptor: int
+    offset: int
+    schemes: tuple[str, ...] = ()
+    head: bytes = b""
+
+
+def move(job: Move) -> dict[str, str]:
+    """Moves one tensor and gives scheme → digest; DamagedError where its bytes are not the ones its file promised."""
+    framed = ("crc32",) if job.head and "crc32" in job.schemes else ()
+    passing = Passing(job.key, job.tensor, set(job.schemes).difference(framed))
+    with_head = Hashing(framed)
+    with_head.update(job.head)
+    offset = put(job.descriptor, job.head, job.offset)
+    for piece in passing:
+        with_head.update(piece)
+        offset = put(job.descriptor, piece, offset)
+    return passing.digests | with_head.digests()
+
+
+def put(descriptor: int, piece: bytes | memoryview, offset: int) -> int:
+    """Writes bytes at an offset and gives where they end; the system may take fewer than it is given in one call."""
+    left = memoryview(piece)
+    while left:
+        count = os.pwrite(descriptor, left, offset)
+        left, offset = left[count:], offset + count
+    return offset
+
+
+def materialized(tree: Tree) -> Tree:
+    """Gives the tree with its tensors in memory of their own, read now, several at a time, and checked.
+
+    Those that are parts of one storage stay as they are: what they share is kept when they are read.
+    """
+    table = tensors_of(tree)
+    parts = {
+        key for group in shared_storages(table) if len({table[key].identity for key in group}) > 1 for key in group
+    }
+    alone = {
+        key: tensor
+        for key, tensor in table.items()
+        if (tensor.extent or tensor.derived) and key not in parts and not is_part(tensor)
+    }
+    first: dict[Hashable, str] = {}
+    owners = {
+        key: first.setdefault(key if tensor.identity is None else tensor.identity, key) for key, tensor in alone.items()
+    }
+    keys = list(dict.fromkeys(owners.values()))
+    found = in_parallel(lambda key: _array(key, alone[key]), keys, lambda key: alone[key].nbytes)
+    arrays = {keys[at]: array for at, array in found}
+    return _with_arrays(tree, {id(alone[key]): arrays[owner] for key, owner in owners.items()})
+
+
+def _array(key: str, tensor: LazyTensor) -> np.ndarray:
+    array = np.empty(tensor.shape, tensor.dtype.numpy)
+    for _ in Passing(key, tensor).into(array):
+        pass
+    return array
+
+
+def _with_arrays(tree: Tree, arrays: Mapping[int, np.ndarray]) -> Tree:
+    def change(_: object, leaf: Tree) -> Tree:
+        array = arrays.get(id(leaf))
+        if array is None or not isinstance(leaf, LazyTensor):
+            return leaf
+        return LazyTensor(leaf.dtype, leaf.shape, lambda: array, alias=leaf.identity)
+
+    return map_leaves(tree, change)
