@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from .formats.base import Describing, Format, HoldsMetadata, ReadOptions, WriteO
 from .progress import OnProgress, silent
 from .restore import RestoreReport, ResumeCheck, check_resume, restore
 from .storage.atomic import staged
-from .storage.integrity import guarded, unguarded
 from .storage.moving import materialized
 from .storage.room import bytes_needed, require_room
 from .tensor import LazyTensor
 from .training import weights_path
-from .tree import Tree, plain_inert, tensors_of
+from .tree import Tree, map_leaves, plain_inert, tensors_of
 
 __all__ = ["Checkpoint", "load", "open", "save"]
 
@@ -97,13 +96,13 @@ class Checkpoint:
         """
         path = Path(path)
         layout = format_at(path, format)
-        tree = layout.read(path, ReadOptions(allow_inert=allow_inert, allow_incomplete=allow_incomplete))
+        tree = layout.read(path, ReadOptions(verify, allow_inert, allow_incomplete))
         meta: dict[str, Any] = {"format": layout.name, "path": str(path)}
         if isinstance(layout, Describing):
             meta |= layout.describe(path)
         if isinstance(layout, HoldsMetadata):
             meta["metadata"] = layout.read_metadata(path)
-        return cls(guarded(tree, str(path)) if verify else unguarded(tree), meta)
+        return cls(tree if verify else map_leaves(tree, _unchecked), meta)
 
     def tensors(self) -> dict[str, LazyTensor]:
         """Gives every tensor by its key (``l1.weight``, ``model_state_dict/l1.weight``), in order, unread."""
@@ -226,6 +225,10 @@ class Checkpoint:
         learning rate. With ``strict`` anything of the kind is a MismatchError.
         """
         return check_resume(self.tree, model=model, optimizer=optimizer, scheduler=scheduler, strict=strict)
+
+
+def _unchecked(_: object, leaf: Tree) -> Tree:
+    return replace(leaf, digest=None) if isinstance(leaf, LazyTensor) and leaf.digest else leaf
 
 
 def save(

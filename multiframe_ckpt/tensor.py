@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .digests import digest_of, require_digest, scheme_of
 from .dtypes import DType, dtype_of_numpy
 from .errors import DtypeRefusedError
 
@@ -51,7 +52,7 @@ class LazyTensor:
     """A tensor of known dtype and shape; :meth:`numpy` reads it.
 
     ``alias`` names the storage: tensors with an equal alias share one. With an equal ``identity`` they are the very
-    same tensor under two names (a tied weight). ``digest`` is what the file says its bytes hash to, if it says so.
+    same tensor under two names (a tied weight). ``digest`` is what its file says its bytes hash to, if it says so.
     """
 
     dtype: DType
@@ -107,11 +108,19 @@ class LazyTensor:
         return (self.alias, self.dtype.name, self.shape, where)
 
     def numpy(self) -> np.ndarray:
-        """Reads the tensor now: C order, native byte order, read-only when it is mapped from a file."""
+        """Reads the tensor now: C order, native byte order, read-only when it is mapped from a file.
+
+        Raises DamagedError where the bytes are not the ones its digest promises.
+        """
         array = self.source()
         if array.dtype != self.dtype.numpy or array.shape != self.shape:
             array = array.astype(self.dtype.numpy, copy=False).reshape(self.shape)
-        return array if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(self.shape)
+        if not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array).reshape(self.shape)
+        if self.digest is not None:
+            where = f"{self.extent.path}: the tensor at byte {self.extent.offset}" if self.extent else "a tensor"
+            require_digest(where, digest_of(array, scheme_of(self.digest)), self.digest)
+        return array
 
 
 def tied_groups(tensors: dict[str, LazyTensor]) -> list[list[str]]:

@@ -28,8 +28,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What a reader may let pass: objects left inert instead of refused, and saves that never finished."""
+    """What a reader may let pass: bytes without their digests, objects left inert, and saves that never finished."""
 
+    verify: bool = True
     allow_inert: bool = False
     allow_incomplete: bool = False
 

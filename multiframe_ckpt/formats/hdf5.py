@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from ..digests import digest_of
 from ..dtypes import DType
 from ..errors import ValueRefusedError
 from ..progress import OnProgress, silent
 from ..storage.extents import open_regular
-from ..storage.integrity import digest_of
 from ..tensor import LazyTensor
 from ..tree import Tree, partition
 from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties

@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from ..digests import digest_of
 from ..dtypes import dtype_named
 from ..errors import DamagedError, FormatError, MultiframeError
 from ..progress import OnProgress, silent
 from ..storage.extents import MappedFile, open_regular, require_shape
-from ..storage.integrity import digest_of
 from ..tensor import LazyTensor, tied_groups
 from ..tree import Tree, partition
 from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties

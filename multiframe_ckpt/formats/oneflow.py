@@ -17,10 +17,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from ..digests import digest_of_bytes
 from ..errors import CheckpointWarning, DamagedError, FormatError, IncompleteError, KeyRefusedError
 from ..progress import OnProgress, silent
 from ..storage.folders import Folder, read_folder
-from ..storage.integrity import digest_of_bytes
 from ..tensor import LazyTensor, tied_groups
 from ..tree import Path as TreePath
 from ..tree import Tree, join_key, leaves, tensors_of

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..digests import digest_of_bytes
 from ..dtypes import DTYPES, dtype_named, narrow
 from ..errors import DamagedError, FormatError, UnsafeError
 from ..storage.extents import MappedFile
 from ..storage.folders import Folder
-from ..storage.integrity import digest_of_bytes
 from ..tensor import LazyTensor
 from ..tree import Path as TreePath
 from ..tree import Tree

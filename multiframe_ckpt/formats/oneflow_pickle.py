@@ -11,10 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..digests import digest_of_bytes
 from ..progress import OnProgress, silent
 from ..storage.extents import open_regular
 from ..storage.folders import read_folder
-from ..storage.integrity import digest_of_bytes
 from ..tensor import LazyTensor
 from ..tree import Path as TreePath
 from ..tree import Tree, tensors_of

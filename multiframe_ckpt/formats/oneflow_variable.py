@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..digests import bytes_of
 from ..dtypes import DType, dtype_named, narrow, widen
 from ..errors import DamagedError, DtypeRefusedError
 from ..storage.extents import require_shape
 from ..storage.folders import Folder
-from ..storage.integrity import bytes_of
 from ..storage.moving import Passing, elements_of, in_parallel, put
 from ..tensor import LazyTensor
 from .base import Meter, WriteOptions

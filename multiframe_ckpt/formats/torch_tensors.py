@@ -54,6 +54,7 @@ class TorchStorage:
         self.raw: LazyTensor | None = None
         self.swapped = False  # the file is big-endian
         self.alias = object()
+        self._checked = False
 
     def set_state(self, state: Any) -> None:
         """Takes what BUILD gives it: nothing torch writes."""
@@ -70,6 +71,14 @@ class TorchStorage:
                 f"found no data for storage {self.key!r}, expected it in the file; the file is cut short"
             )
         return self.raw
+
+    def array(self, *, whole: bool) -> np.ndarray:
+        """Gives the storage's bytes; who wants but a part cannot check them, so they are checked here, once."""
+        raw = self.bound()
+        if whole or self._checked:
+            return raw.source()
+        found, self._checked = raw.numpy(), True
+        return found
 
 
 class TorchTensor:
@@ -132,21 +141,22 @@ class TorchTensor:
         storage, dtype, shape = self._storage.bound(), self._dtype, self._shape
         start = self._offset * dtype.itemsize if prod(shape) else 0
         nbytes = prod(shape) * dtype.itemsize
+        whole = nbytes == storage.nbytes
 
         def source() -> np.ndarray:
-            array = storage.numpy()[start : start + nbytes].view(dtype.numpy).reshape(shape)
+            array = self._storage.array(whole=whole)[start : start + nbytes].view(dtype.numpy).reshape(shape)
             return array if array.flags.aligned else array.copy()
 
         extent = storage.extent and replace(storage.extent, offset=storage.extent.offset + start, nbytes=nbytes)
-        return self._lazy(source, extent, storage.digest if nbytes == storage.nbytes else None)
+        return self._lazy(source, extent, storage.digest if whole else None)
 
     def _strided(self) -> LazyTensor:
-        storage, dtype = self._storage.bound(), self._dtype
+        dtype = self._dtype
 
         def source() -> np.ndarray:
             strides = [step * dtype.itemsize for step in self._stride]
             start = self._offset * dtype.itemsize if prod(self._shape) else 0
-            array = np.ndarray(self._shape, dtype.numpy, storage.numpy(), start, strides)
+            array = np.ndarray(self._shape, dtype.numpy, self._storage.array(whole=False), start, strides)
             array = np.ascontiguousarray(array).reshape(self._shape)  # of one dimension where array has none
             array = array.byteswap() if self._storage.swapped else array
             array = np.conjugate(array) if self._flags.get("conj") else array

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from ..digests import PIECE, crc32
 from ..errors import DamagedError, FormatError, UnsafeError
 from .extents import MappedFile
-from .integrity import PIECE, crc32
 
 __all__ = ["MappedArchive", "Member"]
 

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..digests import Hashing
 from ..tensor import LazyTensor
-from .integrity import Hashing
 from .moving import Move, in_parallel, move, put
 
 __all__ = ["ALIGNMENT", "ArchiveWriter", "NewMember"]

@@ -17,11 +17,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from ..digests import PIECE, Hashing, bytes_of, chunks_of, require_digest, scheme_of
 from ..dtypes import DType
 from ..errors import DamagedError
 from ..tensor import Extent, LazyTensor, shared_storages
 from ..tree import Tree, map_leaves, tensors_of
-from .integrity import PIECE, Hashing, bytes_of, chunks_of, require_digest, scheme_of
 
 __all__ = ["Move", "Passing", "elements_of", "in_parallel", "materialized", "move", "put"]
 

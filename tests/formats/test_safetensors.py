@@ -8,12 +8,12 @@ import pytest
 import safetensors
 import safetensors.numpy
 
+from multiframe_ckpt.digests import digest_of
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DamagedError, DtypeRefusedError, FormatError, KeyRefusedError, ValueRefusedError
 from multiframe_ckpt.formats import safetensors as module
 from multiframe_ckpt.formats.base import WriteOptions
 from multiframe_ckpt.formats.safetensors import SafetensorsFormat
-from multiframe_ckpt.storage.integrity import digest_of
 from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.testing import FormatContract, assert_trees_equal, flat_tree, rich_tree
 

@@ -7,17 +7,13 @@ damage, not malice: whoever can change the bytes can change the digest beside th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import replace
-from functools import cache
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 import numpy as np
 import xxhash
 
-from ..errors import DamagedError
-from ..tensor import LazyTensor
-from ..tree import Tree, map_leaves, tensors_of
+from .errors import DamagedError
 
 try:
     from isal.isal_zlib import crc32  # ten times as fast
@@ -28,16 +24,13 @@ __all__ = [
     "PIECE",
     "Hashing",
     "bytes_of",
-    "checked",
     "chunks_of",
     "crc32",
     "digest_of",
     "digest_of_bytes",
-    "guarded",
     "is_digest",
     "require_digest",
     "scheme_of",
-    "unguarded",
 ]
 
 #: Bytes move and are hashed so many at a time: few enough to stay in cache in between, enough to keep calls rare.
@@ -115,61 +108,3 @@ def require_digest(where: str, found: str, promised: str) -> None:
             f"{where}: found bytes with digest {found}, expected {promised}; "
             "the file was damaged after it was written: restore it from a copy"
         )
-
-
-def guarded(tree: Tree, where: str) -> Tree:
-    """Gives the tree of the file ``where`` with every tensor that has a digest :func:`checked` whenever it is read.
-
-    One that is a part of a storage has none of its own: the storage is checked when the first part of it is read.
-    """
-    storages: dict[Hashable, LazyTensor] = {}
-
-    def change(key: str, tensor: LazyTensor) -> LazyTensor:
-        tensor = checked(f"{where}: {key}", tensor)
-        if tensor.view is None or tensor.view.storage.digest is None:
-            return tensor
-        if tensor.alias not in storages:
-            storages[tensor.alias] = checked(f"{where}: {key}: its storage", tensor.view.storage)
-        view = replace(tensor.view, storage=storages[tensor.alias])
-        return replace(tensor, view=view) if tensor.digest else _part_of(view.storage, replace(tensor, view=view))
-
-    return _changed(tree, change)
-
-
-def _part_of(storage: LazyTensor, tensor: LazyTensor) -> LazyTensor:
-    whole = cache(storage.numpy)
-
-    def source() -> np.ndarray:
-        whole()
-        return tensor.source()
-
-    return replace(tensor, source=source)
-
-
-def unguarded(tree: Tree) -> Tree:
-    """Gives the tree without digests: its tensors are taken as they are."""
-
-    def change(_: str, tensor: LazyTensor) -> LazyTensor:
-        view = tensor.view and replace(tensor.view, storage=replace(tensor.view.storage, digest=None))
-        return replace(tensor, digest=None, view=view)
-
-    return _changed(tree, change)
-
-
-def _changed(tree: Tree, change: Callable[[str, LazyTensor], LazyTensor]) -> Tree:
-    keys = {id(tensor): key for key, tensor in tensors_of(tree).items()}
-    return map_leaves(tree, lambda _, leaf: change(keys[id(leaf)], leaf) if isinstance(leaf, LazyTensor) else leaf)
-
-
-def checked(where: str, tensor: LazyTensor) -> LazyTensor:
-    """Gives the tensor so that reading it raises DamagedError where its bytes are not the ones its file promised."""
-    promised = tensor.digest
-    if promised is None:
-        return tensor
-
-    def source() -> np.ndarray:
-        array = tensor.numpy()
-        require_digest(where, digest_of(array, scheme_of(promised)), promised)
-        return array
-
-    return replace(tensor, source=source)
