@@ -43,6 +43,7 @@ __all__ = ["JsonFormat"]
 
 FORMAT_VERSION = 2
 _UNSEALED_VERSION = 1  # what a person writes by hand, and this library wrote before there were seals
+_ENTRIES = {"format", "format_version", "metadata", "tree", "layers", "seal"}
 _FORMAT = "multiframe_ckpt"
 _MARK = re.compile(rb'\s*\{.*"format"\s*:\s*"multiframe_ckpt"', re.DOTALL)
 _DIGEST = re.compile(r"xxh3:[0-9a-f]{32}")
@@ -73,10 +74,17 @@ class JsonFormat:
         table: dict[str, LazyTensor] = {}
         heads = [_add_layer(table, scanner, layer) for layer in entries["layers"]]
         outline = {"tree": scanner.load(entries["tree"])} if "tree" in entries else {}
-        skeleton = decode(outline.get("tree"), f"{path}: tree")
+        tree = table
+        if outline:
+            tree = rebuild(decode(outline["tree"], f"{path}: tree"), table, f"{path}: tree")
         if version != _UNSEALED_VERSION:
             _check_seal(scanner, entries, _seal(_metadata(scanner, entries), outline, heads))
-        return rebuild(skeleton, table, f"{path}: tree") if outline else table
+        return tree
+
+    def extra(self, path: Path) -> tuple[str, ...]:
+        """Gives the entries that this library does not know: they do not matter, and the seal does not cover them."""
+        entries = Scanner(MappedFile(path).buffer, str(path)).document({})
+        return tuple(key for key in entries if key not in _ENTRIES)
 
     def plan(self, tree: Tree) -> WritePlan:
         """Says which tensors lose a shared storage; those that are one and the same stay so."""

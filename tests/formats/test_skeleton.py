@@ -119,7 +119,7 @@ def document_text(tree, metadata=None):
 
 def test_a_document_of_other_tensors_than_the_files_is_damage():
     text, members = document_text(flat_tree())
-    with pytest.raises(DamagedError, match="no 'z.bias'") as damage:
+    with pytest.raises(DamagedError, match=r"no 'z\.bias'") as damage:
         assemble(text, {"new" if name == "z.bias" else name: tensor for name, tensor in members.items()}, "test")
     assert (damage.value.missing, damage.value.extra) == (("z.bias",), ("new",))
 
