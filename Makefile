@@ -44,6 +44,10 @@ test-bare test-torch test-oneflow: test-%: env-% published
 	@printf '\n=== tests in .envs/$* ===\n'
 	.envs/$*/bin/python -m pytest -q $(PYTEST_ARGS)
 
+.PHONY: flips
+flips: env-torch ## flip every bit of small checkpoints of every layout, and count what is noticed (a quarter of an hour)
+	MULTIFRAME_EVERY_FLIP=1 $(TORCH) -m pytest -q tests/faults/test_flips.py $(PYTEST_ARGS)
+
 .PHONY: check lint
 check: lint test-torch ## what must hold before a commit: format, lint, types, floors, tests
 

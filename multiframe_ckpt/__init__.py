@@ -31,13 +31,14 @@ from .errors import (
     UnsafeError,
     ValueRefusedError,
 )
-from .examine import diff, summarize, verify
+from .examine import diff, summarize
 from .manager import CheckpointManager, CheckpointRecord
 from .progress import Progress
 from .restore import RestoreReport, ResumeCheck
 from .runs import RunFolder, add_checkpoint_arguments, restore_or_train
 from .tensor import Extent, LazyTensor
 from .tree import Inert, combine, partition
+from .verify import verify
 
 __all__ = [
     "Backend",

@@ -64,7 +64,16 @@ class UnknownFormatError(FormatError):
 
 
 class DamagedError(FormatError):
-    """Promised bytes are missing, or are not the promised ones."""
+    """Promised bytes are missing, or are not the promised ones.
+
+    ``missing`` are the tensors or members that the checkpoint names and does not hold, ``extra`` those it holds and does
+    not name, where that is the damage.
+    """
+
+    def __init__(self, message: str, *, missing: tuple[str, ...] = (), extra: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.missing = missing
+        self.extra = extra
 
 
 class IncompleteError(FormatError):

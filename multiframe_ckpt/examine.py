@@ -1,4 +1,4 @@
-"""Looking at checkpoints: what one holds, whether its bytes are whole, and where two differ."""
+"""Looking at checkpoints: what one holds, and where two differ."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import Checkpoint
-from .errors import DamagedError, FormatError, IncompleteError
 from .restore import resume_parts
 from .tensor import LazyTensor, tied_groups
 from .tree import join_key, leaves
 
-__all__ = ["Change", "DiffReport", "Summary", "TensorRow", "VerifyReport", "diff", "summarize", "verify"]
+__all__ = ["Change", "DiffReport", "Summary", "TensorRow", "diff", "summarize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,50 +64,6 @@ def summarize(checkpoint: Checkpoint | str | os.PathLike[str]) -> Summary:
         values={join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)},
         meta=meta,
         resume=resume_parts(checkpoint.tree),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """Whether a checkpoint's bytes are whole: ``checked`` tensors have a digest that matches, ``unchecked`` have none."""
-
-    path: str
-    format: str | None
-    tensors: int
-    checked: int
-    unchecked: tuple[str, ...]
-    problems: tuple[str, ...]
-
-    @property
-    def whole(self) -> bool:
-        """Whether no problem was found."""
-        return not self.problems
-
-
-def verify(path: str | os.PathLike[str], *, allow_inert: bool = False) -> VerifyReport:
-    """Reads every byte and compares it with what the file promises; damage and unfinished saves are in the report.
-
-    Raises FileNotFoundError, and the other FormatErrors for what cannot be looked at: unknown, or refused as unsafe.
-    """
-    try:
-        checkpoint = Checkpoint.open(path, allow_inert=allow_inert)
-    except (DamagedError, IncompleteError) as problem:
-        return VerifyReport(str(path), None, 0, 0, (), (str(problem),))
-    table = checkpoint.tensors()
-    problems: list[str] = []
-    for tensor in table.values():
-        try:
-            tensor.numpy()
-        except FormatError as problem:
-            problems.append(str(problem).removeprefix(f"{path}: "))
-    unchecked = tuple(key for key, tensor in table.items() if tensor.digest is None and tensor.nbytes)
-    return VerifyReport(
-        str(path),
-        str(checkpoint.meta["format"]),
-        len(table),
-        len(table) - len(unchecked) - len(problems),
-        unchecked,
-        tuple(problems),
     )
 
 

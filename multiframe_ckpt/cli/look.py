@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from ..checkpoint import Checkpoint
-from ..examine import Change, DiffReport, Summary, TensorRow, VerifyReport, diff, summarize, verify
+from ..examine import Change, DiffReport, Summary, TensorRow, diff, summarize
 from ..spelling import human_size, shown
 from ..tensor import LazyTensor
 from ..tree import Path, Tree, children, is_plain, join_key
+from ..verify import VerifyReport, verify
 from .output import Output, count_of, listed, said, table, width
 from .program import NAME, Status, verb
 
@@ -153,12 +154,18 @@ def verify_command(out: Output, path: str, allow_inert: bool) -> Status:
 
 
 def _verify_lines(report: VerifyReport) -> Iterator[str]:
-    if report.problems:
+    if report.whole:
+        yield f"{report.path} ({report.format}): whole"
+    else:
         yield f"{report.path}: damaged"
         yield from listed(report.problems)
-        return
-    yield f"{report.path} ({report.format}): whole"
     yield f"{report.checked:,} of {count_of(report.tensors, 'tensor')} match their digest"
-    if report.unchecked:
-        yield f"no digest to compare with ({len(report.unchecked):,}), read whole all the same:"
-        yield from listed([key or _TOP for key in report.unchecked])
+    sections = {
+        "missing": report.missing,
+        "extra, named by nothing and left alone": report.extra,
+        "no digest to compare with, read all the same": report.unchecked,
+    }
+    for title, items in sections.items():
+        if items:
+            yield f"{title} ({len(items):,}):"
+            yield from listed([item or _TOP for item in items])

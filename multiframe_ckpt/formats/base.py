@@ -16,6 +16,7 @@ from ..tree import Tree
 
 __all__ = [
     "Describing",
+    "FindsExtra",
     "Format",
     "HoldsMetadata",
     "Meter",
@@ -82,6 +83,14 @@ class Describing(Protocol):
 
     def describe(self, path: Path) -> dict[str, object]:
         """Gives plain values such as the framework and the container's version."""
+
+
+@runtime_checkable
+class FindsExtra(Protocol):
+    """A format that passes over what it does not know, and can say what that is."""
+
+    def extra(self, path: Path) -> tuple[str, ...]:
+        """Gives the files, records or entries of a whole checkpoint that neither the layout nor any tensor asks for."""
 
 
 @runtime_checkable

@@ -1,6 +1,6 @@
 """The document: what a flat layout keeps in its metadata slot so that a whole tree comes back.
 
-    {"format_version": 1,
+    {"format_version": 2,
      "tree": skeleton,                  absent: the tree is a flat dict of the tensors below, in their order
      "tensors": [{"name": …,            the tensor's key in the tree (its dict key, where the tree is flat)
                   "member": …,          what the layout calls it, where that is not its name
@@ -8,26 +8,25 @@
                   "tied_to": …,         the name of the earlier tensor that it is
                   "digest": "xxh3:…"},  of its little-endian bytes; absent where none was asked for
                  …],
+     "metadata": "xxh3:…",              of the user's own metadata, in layouts with a slot for them
      "seal": "xxh3:…"}                  of the text before the seal, and of every member's name, dtype and shape
 
-The seal tells damage anywhere in the headers when they are read; the digests tell it in the tensors when they are
-verified.
+The seal tells damage anywhere in the headers when they are read; the digests tell it in the tensors when those are.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
-import xxhash
-
+from ..digests import digest_of_bytes
 from ..dtypes import DType, dtype_named
 from ..errors import DamagedError, FormatError, KeyRefusedError, ValueRefusedError
 from ..tensor import LazyTensor, tied_groups
-from ..tree import TensorRef, Tree, map_leaves, partition
+from ..tree import TensorRef, Tree, leaves, map_leaves, partition
 from .skeleton import decode, dump_json, encode, is_utf8, load_json
 
 __all__ = [
@@ -44,9 +43,11 @@ __all__ = [
     "own_entry",
     "read_document",
     "rebuild",
+    "require_named",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READABLE = (1, 2)  # version 1 says nothing of the user's metadata
 #: What layouts call the place where the document lies.
 METADATA_KEY = "multiframe_ckpt"
 #: Stands in for a digest that is known only once the bytes have been written; as long as a real one.
@@ -55,6 +56,12 @@ _DIGEST = re.compile(r"xxh3:[0-9a-f]{32}")
 _SEAL = ',"seal":"'
 _START = b'{"format_version":'
 _SEALED = re.compile(_SEAL + r'xxh3:[0-9a-f]{32}"}\Z')
+_SHOWN = 5
+_CHANGED = (
+    "the file was damaged, or another tool changed it and kept the notes about it: restore it from a copy, or save it "
+    f"again without the {METADATA_KEY!r} metadata"
+)
+_ENTRIES = {"format_version", "tree", "tensors", "metadata", "seal"}
 _TAIL = len(_SEAL) + len(PENDING) + len('"}')
 
 
@@ -76,15 +83,26 @@ class Document:
     notes: tuple[Note, ...]
     flat: bool
     skeleton: Tree = None  # None may also be the tree
+    metadata: str | None = None  # the digest of the user's metadata
 
-    def text(self, members: Mapping[str, tuple[DType, tuple[int, ...]]], digests: Mapping[str, str] | None) -> str:
-        """Gives the sealed JSON text; ``digests`` by member, PENDING where one is missing; None writes no digests."""
+    def text(
+        self,
+        members: Mapping[str, tuple[DType, tuple[int, ...]]],
+        digests: Mapping[str, str] | None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Gives the sealed JSON text; ``digests`` by member, PENDING where one is missing, None for no digest at all.
+
+        ``metadata`` is the user's own as the layout reads it back, None in a layout without a slot for it.
+        """
         body: dict[str, Any] = {"format_version": FORMAT_VERSION}
         if not self.flat:
             body["tree"] = encode(self.skeleton)
         body["tensors"] = [
             _note_json(note, None if digests is None else digests.get(note.member, PENDING)) for note in self.notes
         ]
+        if metadata is not None:
+            body["metadata"] = _metadata_digest(metadata)
         text = dump_json(body)[:-1]
         return f'{text}{_SEAL}{_seal(text, members)}"}}'
 
@@ -102,7 +120,11 @@ def _note_json(note: Note, digest: str | None) -> dict[str, Any]:
 
 def _seal(text: str, members: Mapping[str, tuple[DType, tuple[int, ...]]]) -> str:
     outline = dump_json(sorted((name, dtype.name, list(shape)) for name, (dtype, shape) in members.items()))
-    return f"xxh3:{xxhash.xxh3_128_hexdigest((text + outline).encode('utf-8', 'surrogatepass'))}"
+    return digest_of_bytes((text + outline).encode("utf-8", "surrogatepass"))
+
+
+def _metadata_digest(metadata: Mapping[str, str]) -> str:
+    return digest_of_bytes(dump_json(sorted(metadata.items())).encode("ascii"))
 
 
 def _is_flat(tree: Tree) -> bool:
@@ -155,17 +177,18 @@ def read_document(text: str | bytes, where: str) -> Document:
     """Reads what :meth:`Document.text` gave; the seal is checked by :func:`assemble`."""
     body = load_json(text, where)
     version = body.get("format_version") if isinstance(body, dict) else None
-    if version != FORMAT_VERSION or type(version) is not int:
+    if version not in _READABLE or type(version) is not int:
         raise FormatError(
-            f"{where}: found format version {version!r}, expected {FORMAT_VERSION}; "
+            f"{where}: found format version {version!r}, expected 1 to {FORMAT_VERSION}; "
             "the file is damaged, or newer than this library: upgrade it"
         )
-    if not {"format_version", "tensors", "seal"} <= body.keys() <= {"format_version", "tree", "tensors", "seal"}:
+    if not {"format_version", "tensors", "seal"} <= body.keys() <= _ENTRIES:
         raise _malformed(f"{where}: found entries {sorted(body)}")
     if not isinstance(body["tensors"], list):
         raise _malformed(f"{where}: found no list of tensors")
     notes = tuple(_read_note(entry, where) for entry in body["tensors"])
-    return Document(notes, flat="tree" not in body, skeleton=decode(body.get("tree"), where))
+    skeleton, metadata = decode(body.get("tree"), where), body.get("metadata")
+    return Document(notes, flat="tree" not in body, skeleton=skeleton, metadata=metadata)
 
 
 def _read_note(entry: Any, where: str) -> Note:
@@ -176,19 +199,27 @@ def _read_note(entry: Any, where: str) -> Note:
         raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
     if not _DIGEST.fullmatch(values.get("digest", PENDING)):
         raise _malformed(f"{where}: found the digest {values['digest'][:80]!r}")
-    return Note(**({"member": values["name"]} | values))
+    return Note(**({"member": values["name"], "digest": None} | values))
 
 
 def _malformed(found: str) -> DamagedError:
     return DamagedError(f"{found}, expected what this version writes; the file was damaged: restore it from a copy")
 
 
-def assemble(text: str | bytes, members: Mapping[str, LazyTensor], where: str) -> Tree:
-    """Gives the tree that a document describes over its file's members; DamagedError where the two disagree."""
+def assemble(
+    text: str | bytes, members: Mapping[str, LazyTensor], where: str, metadata: Mapping[str, str] | None = None
+) -> Tree:
+    """Gives the tree that a document describes over its file's members; DamagedError where the two disagree.
+
+    ``metadata`` is the user's own as the file has it, None in a layout without a slot for it.
+    """
     document = read_document(text, where)
+    listed = [note.member for note in document.notes]
+    if len(set(listed)) != len(listed):
+        raise _malformed(f"{where}: found a member listed twice")
+    require_named(dict.fromkeys(listed), members, where, _CHANGED)
     _check_seal(text if isinstance(text, str) else text.decode("utf-8"), members, where)
-    if sorted(note.member for note in document.notes) != sorted(members):
-        raise _malformed(f"{where}: found other members than the document lists")
+    _check_metadata(document.metadata, metadata, where)
     table = {note.name: _restored(note, members[note.member], where) for note in document.notes}
     if len(table) != len(document.notes):
         raise _malformed(f"{where}: found a tensor name twice")
@@ -196,15 +227,34 @@ def assemble(text: str | bytes, members: Mapping[str, LazyTensor], where: str) -
     return table if document.flat else rebuild(document.skeleton, table, where)
 
 
+def require_named(listed: Collection[str], there: Collection[str], where: str, hint: str) -> None:
+    """Raises DamagedError, naming both kinds, unless what a file lists and what is there are the same names."""
+    missing = tuple(dict.fromkeys(name for name in listed if name not in there))
+    extra = tuple(name for name in there if name not in listed)
+    if missing or extra:
+        found = [f"no {_few(missing)}, which it lists"] * bool(missing) + [f"{_few(extra)}, unlisted"] * bool(extra)
+        raise DamagedError(
+            f"{where}: found {'; and '.join(found)}, expected what it lists and no more; {hint}",
+            missing=missing,
+            extra=extra,
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
 def _check_seal(text: str, members: Mapping[str, LazyTensor], where: str) -> None:
     outline = {name: (tensor.dtype, tensor.shape) for name, tensor in members.items()}
     body, tail = text[:-_TAIL], text[-_TAIL:]
     if tail != f'{_SEAL}{_seal(body, outline)}"}}':
-        raise DamagedError(
-            f"{where}: found a seal of other headers, expected that of these; the file was damaged, or another tool "
-            "changed its tensors and kept the notes about them: restore it from a copy, or save it again without the "
-            f"{METADATA_KEY!r} metadata"
-        )
+        raise DamagedError(f"{where}: found a seal of other headers, expected that of these; {_CHANGED}")
+
+
+def _check_metadata(promised: str | None, metadata: Mapping[str, str] | None, where: str) -> None:
+    if promised is not None and metadata is not None and _metadata_digest(metadata) != promised:
+        raise DamagedError(f"{where}: found metadata {_few(sorted(metadata))}, expected those written; {_CHANGED}")
 
 
 def _restored(note: Note, stored: LazyTensor, where: str) -> LazyTensor:
@@ -254,11 +304,8 @@ def check_metadata(metadata: Mapping[Any, Any]) -> None:
 
 def rebuild(skeleton: Tree, table: Mapping[str, LazyTensor], where: str) -> Tree:
     """Puts the tensors of ``table`` into a skeleton that names each of them exactly once; else DamagedError."""
-    left = dict(table)
-    try:
-        tree = map_leaves(skeleton, lambda _, leaf: left.pop(leaf.key) if isinstance(leaf, TensorRef) else leaf)
-    except KeyError as missing:
-        raise _malformed(f"{where}: found a skeleton that names {missing} without a tensor of that name") from None
-    if left:
-        raise _malformed(f"{where}: found {sorted(left)[0]!r}, which the skeleton does not name")
-    return tree
+    listed = [leaf.key for _, leaf in leaves(skeleton) if isinstance(leaf, TensorRef)]
+    if len(set(listed)) != len(listed):
+        raise _malformed(f"{where}: found a tensor that the skeleton names twice")
+    require_named(dict.fromkeys(listed), table, where, "the file was damaged: restore it from a copy")
+    return map_leaves(skeleton, lambda _, leaf: table[leaf.key] if isinstance(leaf, TensorRef) else leaf)

@@ -56,7 +56,8 @@ class Hdf5Format:
         document = reader.root_attribute(METADATA_KEY)
         if document is None:
             return reader.nested()
-        return assemble(document, reader.tensors(), f"{path}: attribute {METADATA_KEY!r}")
+        where = f"{path}: attribute {METADATA_KEY!r}"
+        return assemble(document, reader.tensors(), where, reader.text_attributes())
 
     def plan(self, tree: Tree) -> WritePlan:
         """Says which tensors lose a shared storage; those that are one and the same stay so, as hard links."""
@@ -80,28 +81,34 @@ class Hdf5Format:
         order = {"track_order": True, "libver": ("v108", "v108")}
         # Aligned, datasets can be used where they are mapped; small ones are cheaper to copy than to pad.
         with h5py.File(path, "w-", alignment_threshold=1024, alignment_interval=64, **order) as file:
-            digests = _write_members(file, document, members, Meter(members, on_progress))
-            text = document.text(_outline(members), digests if options.digest else None).encode("ascii")
+            digests = _write_members(file, document, members, Meter(members, on_progress), digest=options.digest)
+            text = document.text(_outline(members), digests, options.metadata).encode("ascii")
             file.attrs.create(METADATA_KEY, np.frombuffer(text, np.uint8))
             for key, value in options.metadata.items():
                 file.attrs[key] = value
 
 
-def _write_members(file: Any, document: Document, members: Mapping[str, LazyTensor], meter: Meter) -> dict[str, str]:
-    """Writes each member as a dataset, or as another link to the one it is tied to; gives the digests."""
+def _write_members(
+    file: Any, document: Document, members: Mapping[str, LazyTensor], meter: Meter, *, digest: bool
+) -> dict[str, str] | None:
+    """Writes each member as a dataset, or as another link to the one it is tied to; gives the digests, if asked for."""
     member_of = {note.name: note.member for note in document.notes}
     digests: dict[str, str] = {}
     for note in document.notes:
         tensor = members[note.member]
         group, name = _group_for(file, note.member)
         if note.tied_to is not None:
-            first = member_of[note.tied_to]
-            group[name] = file[first]
-            digests[note.member] = digests[first]
+            group[name] = file[member_of[note.tied_to]]
         else:
-            digests[note.member] = _write_dataset(group, name, tensor)
+            array = tensor.numpy()
+            _write_dataset(group, name, tensor.dtype, array)
+            digests |= {note.name: digest_of(array)} if digest else {}
         meter.moved(note.member, tensor)
-    return digests
+    return (
+        {note.member: digests[note.name if note.tied_to is None else note.tied_to] for note in document.notes}
+        if digest
+        else None
+    )
 
 
 def _group_for(file: Any, member: str) -> tuple[Any, str]:
@@ -112,14 +119,11 @@ def _group_for(file: Any, member: str) -> tuple[Any, str]:
     return group, name
 
 
-def _write_dataset(group: Any, name: str, tensor: LazyTensor) -> str:
-    array = tensor.numpy()
-    digest = digest_of(array)
-    bits = _bits(tensor.dtype)
+def _write_dataset(group: Any, name: str, dtype: DType, array: np.ndarray) -> None:
+    bits = _bits(dtype)
     dataset = group.create_dataset(name, data=array if bits is None else array.view(bits), track_times=False)
     if bits is not None:
-        dataset.attrs["dtype"] = tensor.dtype.name
-    return digest
+        dataset.attrs["dtype"] = dtype.name
 
 
 def _bits(dtype: DType) -> np.dtype | None:

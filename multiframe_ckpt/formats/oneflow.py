@@ -179,7 +179,14 @@ def _tied(tensor: LazyTensor, note: Note | None, ties: dict[tuple[str, str], obj
 
 
 def _check_count(path: Path, found: list[tuple[Note | None, str, LazyTensor]]) -> None:
+    noted = sum(note is not None for note, _, _ in found)
     for note, name, _ in found:
+        if note is None and noted:
+            raise DamagedError(
+                f"{path / name / 'meta'}: found no comment line of ours, expected one as {noted} other variables have: "
+                "the file was cut short, or the variable saved anew by another tool; restore it, or look anyway: "
+                "allow_incomplete=True, or --allow-incomplete"
+            )
         if note is not None and note.count > len(found):
             raise DamagedError(
                 f"{path}: found {len(found)} variables, expected {note.count} as {name}/meta says; restore the others, or "

@@ -18,7 +18,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from ..digests import digest_of_bytes
 from ..dtypes import DTYPES, DType, dtype_named
 from ..errors import DamagedError
 
@@ -49,10 +51,16 @@ class Note:
     tied: str | None = None  # equal for variables that are one tensor
     pickle: str | None = None  # the digest of the pickled_data that points here
 
-    def render(self) -> str:
-        """Gives the line."""
-        parts = {name: value for name, value in asdict(self).items() if value is not None}
-        return f"# multiframe_ckpt {json.dumps(parts)}\n"
+    def render(self, shape: tuple[int, ...], dtype: DType) -> str:
+        """Gives the line, sealed for a variable of that shape and stored dtype."""
+        return f"# multiframe_ckpt {json.dumps({**self._parts(), 'seal': self.seal(shape, dtype)})}\n"
+
+    def seal(self, shape: tuple[int, ...], dtype: DType) -> str:
+        """Gives the digest of all that the file says."""
+        return digest_of_bytes(json.dumps([shape, dtype.oneflow, self._parts()]).encode("ascii"))
+
+    def _parts(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,7 @@ class VariableMeta:
 def render_meta(meta: VariableMeta) -> bytes:
     """Gives the bytes that OneFlow writes, and our comment line behind them."""
     dims = "".join(f"  dim: {dim}\n" for dim in meta.shape)
-    note = meta.note.render() if meta.note else ""
+    note = meta.note.render(meta.shape, meta.dtype) if meta.note else ""
     return f"shape {{\n{dims}}}\ndata_type: {meta.dtype.oneflow}\n{note}".encode("ascii")
 
 
@@ -89,15 +97,19 @@ def parse_meta(raw: bytes, path: Path) -> VariableMeta:
         raise damaged("no data_type")
     shape, dtype = fields.get("shape", ()), fields["data_type"]
     assert isinstance(shape, tuple) and isinstance(dtype, DType)
-    return VariableMeta(shape, dtype, _note(text, damaged))
+    return VariableMeta(shape, dtype, _note(text, shape, dtype, damaged))
 
 
-def _note(text: str, damaged: Callable[[str], DamagedError]) -> Note | None:
+def _note(text: str, shape: tuple[int, ...], dtype: DType, damaged: Callable[[str], DamagedError]) -> Note | None:
     comment = _COMMENT.search(text)
     if comment is None:
+        if _has_remains(text):
+            raise damaged("what is left of a comment line of ours")
         return None
     try:
-        note = Note(**json.loads(comment[1]))
+        parts = json.loads(comment[1])
+        seal = parts.pop("seal", None)  # absent in files from before there were seals
+        note = Note(**parts)
     except (ValueError, TypeError, RecursionError):
         raise damaged(f"a comment line {comment[0][:80]!r} that is not ours") from None
     counts, texts = (note.index, note.count), (note.digest, note.dtype, note.tied, note.pickle)
@@ -105,7 +117,16 @@ def _note(text: str, damaged: Callable[[str], DamagedError]) -> Note | None:
         raise damaged(f"a comment line {comment[0][:80]!r} with values of wrong types")
     if note.dtype is not None and dtype_named(note.dtype) is None:
         raise damaged(f"the dtype {note.dtype!r} in our comment line")
+    if seal is not None and seal != note.seal(shape, dtype):
+        raise damaged(f"a comment line {comment[0][:80]!r} whose seal is of other contents")
     return note
+
+
+def _has_remains(text: str) -> bool:
+    """Says whether a comment was our line: one flipped bit breaks one of two words; one cut short lacks its line's end."""
+    comments = (line.partition("#")[2] for line in text.split("\n"))
+    cut = text.rpartition("\n")[2].startswith("#")
+    return cut or any("multiframe_ckpt" in comment or '"index"' in comment for comment in comments)
 
 
 class _Parser:

@@ -57,7 +57,7 @@ class SafetensorsFormat:
         metadata = header.pop(_METADATA, {})
         members = _read_members(file, header, data)
         document = own_entry(metadata, str(path))
-        return members if document is None else assemble(document, members, f"{path}: {METADATA_KEY}")
+        return members if document is None else assemble(document, members, f"{path}: {METADATA_KEY}", _users(metadata))
 
     def plan(self, tree: Tree) -> WritePlan:
         """Says which ties are written twice; refuses complex128 and headers past the layout's cap."""
@@ -66,8 +66,7 @@ class SafetensorsFormat:
 
     def read_metadata(self, path: Path) -> dict[str, str]:
         """Gives the entries of ``__metadata__`` but this library's own and ``format: pt``, which every file gets."""
-        metadata: dict[str, str] = _read_header(MappedFile(path))[0].get(_METADATA, {})
-        return {key: value for key, value in metadata.items() if key != METADATA_KEY and (key, value) != _FORMAT}
+        return _users(_read_header(MappedFile(path))[0].get(_METADATA, {}))
 
     def describe(self, path: Path) -> dict[str, object]:
         """Says that the tensors are PyTorch's where another writer did; they are nobody's in files of this library."""
@@ -90,6 +89,10 @@ class SafetensorsFormat:
                     digests[moves[at].key] = found["xxh3"]
                 meter.moved(moves[at].key, moves[at].tensor)
             put(file.fileno(), layout.header(digests), 0)
+
+
+def _users(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if key != METADATA_KEY and (key, value) != _FORMAT}
 
 
 def _length(start: bytes) -> int:
@@ -174,7 +177,7 @@ class _Layout:
     def header(self, digests: Mapping[str, str] | None) -> bytes:
         """Gives the file's bytes before the tensors'; the same length whatever the digests are."""
         members = {member: (tensor.dtype, tensor.shape) for member, tensor in self.tensors.items()}
-        document = {METADATA_KEY: self.document.text(members, digests)}
+        document = {METADATA_KEY: self.document.text(members, digests, _users(self.metadata))}
         offsets, end = {}, 0
         for member in self.by_offset:
             start, end = end, end + self.tensors[member].nbytes

@@ -164,7 +164,7 @@ def test_a_note_cannot_tie_variables_whose_values_differ(tmp_path: Path) -> None
     mfc.Checkpoint(state | {"b": state["a"]}).save(path, format="oneflow")
     (path / "b" / "out").write_bytes(bytes(16))
     mfc.Checkpoint({"b": mfc.LazyTensor.of_array(np.zeros(4, np.float32))}).save(tmp_path / "other", format="oneflow")
-    note = (tmp_path / "other" / "b" / "meta").read_bytes()
+    note = (tmp_path / "other" / "b" / "meta").read_bytes().partition(b', "seal"')[0] + b"}\n"
     (path / "b" / "meta").write_bytes(
         note.replace(b'"count": 1', b'"count": 2, "tied": "a"').replace(b'"index": 0', b'"index": 1')
     )

@@ -152,7 +152,25 @@ def test_verify_of_what_is_no_checkpoint_is_2(run, tmp_path):
 
 def test_the_keys_of_verify_as_json_are_these(run, model):
     report = json.loads(run("verify", model, "--json").stdout)
-    assert set(report) == {"path", "format", "tensors", "checked", "unchecked", "problems", "whole"}
+    assert set(report) == {
+        *("path", "format", "tensors", "checked", "unchecked", "damaged", "missing", "extra", "problems", "whole")
+    }
+
+
+def test_verify_says_what_is_missing_extra_and_without_a_digest(run, tmp_path):
+    mfc.save({"a": np.ones(3, np.float32), "b": np.ones(4, np.float32)}, tmp_path / "x.json", digest=False)
+    document = json.loads((tmp_path / "x.json").read_text()) | {"note": "of a person"}
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    assert run("verify", "x.json").stdout == (
+        "x.json (json): whole\n0 of 2 tensors match their digest\n"
+        "extra, named by nothing and left alone (1):\n  note\n"
+        "no digest to compare with, read all the same (2):\n  a\n  b\n"
+    )
+    del document["layers"][1]
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    result = run("verify", "x.json")
+    assert result.exit_code == 1
+    assert "missing (1):\n  b\n" in result.stdout
 
 
 @pytest.mark.parametrize("verb", [["inspect"], ["verify"]])

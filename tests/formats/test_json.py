@@ -22,6 +22,7 @@ SMALL = [row for row in DTYPES if row.itemsize <= 2 and row.kind != "bool"]
 
 class TestContract(FormatContract):
     format = FORMAT
+    notices_every_flip = True
 
 
 @pytest.fixture
@@ -98,6 +99,64 @@ def test_entries_that_a_person_adds_do_not_matter(path):
     found["layers"][0] |= {"note": note}
     path.write_text(json.dumps({"comment": note} | found | {"more": [note]}))
     assert_trees_equal(FORMAT.read(path), flat_tree())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        *(('"who"', '"whn"'), ('"you"', '"yov"'), ('"metadata"', '"metadatb"'), ('"xxh3:', '"xxh2:')),
+        *(
+            ('"lr": 0.1', '"lr": 0.2'),
+            ('"lr": 1.0', '"lr": 1'),
+            ('"lr"', '"mr"'),
+            ('"w"', '"v"'),
+            ('"float32"', '"int32"'),
+        ),
+        *(("[3, 4]", "[4, 3]"), ('"digest"', '"dihest"'), ('"tree"', '"tref"'), ('"seal"', '"real"')),
+    ],
+)
+def test_a_change_of_anything_but_layout_is_damage(path, old, new):
+    weight = LazyTensor.of_array(np.zeros((3, 4), np.float32), alias="w")
+    tree = {"lr": 1.0 if "1.0" in old else 0.1, "w": weight, "again": weight}
+    FORMAT.write(tree, path, WriteOptions(metadata={"who": "you"}))
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(FormatError):
+        FORMAT.read(path)
+
+
+def test_a_person_may_change_a_file_on_purpose_by_a_seal_of_null(path):
+    found = written({"lr": 0.1, **flat_tree()}, path)
+    found["tree"]["lr"] = 0.2
+    path.write_text(json.dumps(found))
+    with pytest.raises(DamagedError, match='"seal": null'):
+        FORMAT.read(path)
+    path.write_text(json.dumps(found | {"seal": None}))
+    assert FORMAT.read(path)["lr"] == 0.2
+
+
+def test_a_file_that_lost_its_seal_is_damage(path):
+    found = written(flat_tree(), path)
+    del found["seal"]
+    path.write_text(json.dumps(found))
+    with pytest.raises(DamagedError, match="seal"):
+        FORMAT.read(path)
+
+
+def test_a_file_of_version_1_has_no_seal_and_is_read(path):
+    found = written(rich_tree(), path)
+    del found["seal"]
+    path.write_text(json.dumps(found | {"format_version": 1}))
+    assert_trees_equal(FORMAT.read(path), rich_tree())
+
+
+def test_without_digests_the_rest_is_sealed_all_the_same(path):
+    FORMAT.write(flat_tree(), path, WriteOptions(digest=False))
+    assert {tensor.digest for tensor in FORMAT.read(path).values()} == {None}
+    path.write_text(path.read_text().replace("z.bias", "z.biar"))
+    with pytest.raises(DamagedError, match="seal"):
+        FORMAT.read(path)
 
 
 def test_the_file_is_known_although_its_format_stands_last(path):
@@ -247,7 +306,7 @@ def test_a_layer_that_makes_no_sense_is_a_format_error(path, change):
         '{"format": "multiframe_ckpt", "format_version": 1, "layers": [], "layers": []}',
         '{"format": "multiframe_ckpt", "format_version": 1, "layers": []} x',
         '{"format": "multiframe_ckpt", "format_version": 1, "layers": [] "x": 1}',
-        '{"format": "multiframe_ckpt", "format_version": 2, "layers": []}',
+        '{"format": "multiframe_ckpt", "format_version": 3, "layers": []}',
         '{"format": "multiframe_ckpt", "format_version": 1, "layers": [], "x": ' + "[" * 100_000,
         '{"format": "multiframe_ckpt", "format_version": 1, "layers": [], "tree": ' + "[" * 9999 + "]" * 9999 + "}",
     ],

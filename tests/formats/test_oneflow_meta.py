@@ -153,6 +153,33 @@ def test_an_old_name_of_int8_is_read() -> None:
         assert parse_meta(f"data_type: {name}".encode(), PATH).dtype is dtype_named("int8")
 
 
+NOTED = render_meta(VariableMeta((2, 3), DTYPES[0], Note(1, 2, digest="xxh3:00", dtype="bfloat16", tied="w")))
+
+
+def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing() -> None:
+    expected = parse_meta(NOTED, PATH)
+    for bit in range(8 * len(NOTED)):
+        flipped = bytearray(NOTED)
+        flipped[bit >> 3] ^= 1 << (bit & 7)
+        try:
+            found = parse_meta(bytes(flipped), PATH)
+        except DamagedError:
+            continue
+        assert found == expected, bytes(flipped)
+
+
+def test_a_file_cut_anywhere_in_its_note_is_damage() -> None:
+    start = NOTED.index(b"#") + 1
+    for length in range(start, len(NOTED) - 1):  # without its last line break the note is whole
+        with pytest.raises(DamagedError):
+            parse_meta(NOTED[:length], PATH)
+
+
+def test_a_note_from_before_there_were_seals_is_read() -> None:
+    meta = parse_meta(b'data_type: kFloat\n# multiframe_ckpt {"index": 0, "count": 1, "digest": "xxh3:00"}\n', PATH)
+    assert meta.note == Note(0, 1, digest="xxh3:00")
+
+
 @pytest.mark.parametrize(
     "line", ["{}", '{"index": 0}', '{"index": "0", "count": 1}', '{"index": 0, "count": 1, "x": 2}']
 )

@@ -3,12 +3,15 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from multiframe_ckpt.digests import digest_of_bytes
 from multiframe_ckpt.errors import DamagedError, FormatError, KeyRefusedError, ValueRefusedError
 from multiframe_ckpt.formats.document import assemble, check_metadata, document_of, member_names
 from multiframe_ckpt.formats.skeleton import decode, dump_json, encode, load_json
+from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.testing import assert_trees_equal, flat_tree
 from multiframe_ckpt.testing.strategies import HOSTILE_NAMES, trees
 from multiframe_ckpt.tree import MAX_DEPTH, Inert, TensorRef, partition
@@ -108,15 +111,49 @@ def test_neutral_member_names_never_meet_another_name(names):
     assert not any(member.startswith(f"{other}/") for member in members.values() for other in members.values())
 
 
-def document_text(tree):
+def document_text(tree, metadata=None):
     document, members = document_of(tree, fits=lambda name: True, stored_as=lambda dtype: dtype)
-    return document.text({name: (tensor.dtype, tensor.shape) for name, tensor in members.items()}, {}), members
+    outline = {name: (tensor.dtype, tensor.shape) for name, tensor in members.items()}
+    return document.text(outline, {}, metadata), members
 
 
 def test_a_document_of_other_tensors_than_the_files_is_damage():
     text, members = document_text(flat_tree())
+    with pytest.raises(DamagedError, match=r"no 'z\.bias'") as damage:
+        assemble(text, {"new" if name == "z.bias" else name: tensor for name, tensor in members.items()}, "test")
+    assert (damage.value.missing, damage.value.extra) == (("z.bias",), ("new",))
+
+
+def test_a_document_of_tensors_of_another_shape_or_dtype_is_damage():
+    text, members = document_text(flat_tree())
+    members["z.bias"] = LazyTensor.of_array(members["z.bias"].numpy().reshape(2, 2))
     with pytest.raises(DamagedError, match="seal"):
-        assemble(text, {name: tensor for name, tensor in members.items() if name != "z.bias"}, "test")
+        assemble(text, members, "test")
+
+
+def test_a_document_tells_metadata_that_were_changed_added_or_lost():
+    written = {"who": "a person"}
+    text, members = document_text(flat_tree(), metadata=written)
+    assert_trees_equal(assemble(text, members, "test", written), flat_tree())
+    for changed in ({"who": "a persom"}, {"whn": "a person"}, {}, {**written, "format": "qt"}):
+        with pytest.raises(DamagedError, match="metadata"):
+            assemble(text, members, "test", changed)
+
+
+def test_a_document_of_version_1_says_nothing_of_metadata_and_is_read():
+    body = '{"format_version":1,"tensors":[{"name":"x","digest":"xxh3:' + "0" * 32 + '"}]'
+    members = {"x": LazyTensor.of_array(np.zeros(3, np.float32))}
+    outline = '[["x","float32",[3]]]'
+    text = f'{body},"seal":"{digest_of_bytes((body + outline).encode())}"}}'
+    assert_trees_equal(assemble(text, members, "test", {"who": "anybody"}), members)
+
+
+def test_a_document_without_digests_reads_back_as_tensors_without():
+    document, members = document_of(flat_tree(), fits=lambda name: True, stored_as=lambda dtype: dtype)
+    text = document.text({name: (tensor.dtype, tensor.shape) for name, tensor in members.items()}, None)
+    found = assemble(text, members, "test")
+    assert_trees_equal(found, flat_tree())
+    assert {tensor.digest for tensor in found.values()} == {None}
 
 
 def test_a_changed_document_is_damage():
@@ -128,7 +165,7 @@ def test_a_changed_document_is_damage():
 def test_a_document_of_a_later_version_says_to_upgrade():
     text, members = document_text(flat_tree())
     with pytest.raises(FormatError, match="upgrade"):
-        assemble(text.replace('"format_version":1', '"format_version":2'), members, "test")
+        assemble(text.replace('"format_version":2', '"format_version":3'), members, "test")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,110 @@
+"""verify: everything that is damaged, missing, extra or without a digest is named, and every byte is read once."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import multiframe_ckpt as mfc
+from multiframe_ckpt.tensor import Extent, LazyTensor
+from multiframe_ckpt.testing import flat_tree
+from multiframe_ckpt.verify import check_all
+
+KEYS = ("a", "b", "c")
+
+
+@pytest.fixture
+def arrays() -> dict[str, np.ndarray]:
+    return {key: np.full(40, number + 0.5, np.float32) for number, key in enumerate(KEYS)}
+
+
+def damage(path: Path, array: np.ndarray) -> None:
+    """Flips a bit of an array's bytes."""
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(array.tobytes())] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz", ".h5"])
+def test_every_damaged_tensor_is_named_not_only_the_first(
+    suffix: str, arrays: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    mfc.save(arrays, path)
+    for key in ("a", "c"):
+        damage(path, arrays[key])
+    report = mfc.verify(path)
+    assert (report.damaged, report.checked, len(report.problems), report.whole) == (("a", "c"), 1, 2, False)
+
+
+def test_what_hdf5_lacks_and_what_was_put_in_are_both_named(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    mfc.save(arrays, tmp_path / "x.h5")
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        del file["b"]
+        file["new/one"] = file["new/two"] = 1.0
+    report = mfc.verify(tmp_path / "x.h5")
+    assert (report.missing, report.extra, report.whole) == (("b",), ("new/one", "new/two"), False)
+
+
+def test_tensors_without_a_digest_are_named_and_still_read(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    mfc.save(arrays, tmp_path / "x.npz", digest=False)
+    report = mfc.verify(tmp_path / "x.npz")
+    assert (report.unchecked, report.checked, report.whole) == (KEYS, 0, True)
+
+
+def test_a_save_that_never_finished_is_a_problem_and_what_is_there_is_checked(
+    arrays: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    mfc.save(arrays, tmp_path / "x", format="oneflow")
+    (tmp_path / "x" / "snapshot_done").unlink()
+    damage(tmp_path / "x" / "b" / "out", arrays["b"])
+    report = mfc.verify(tmp_path / "x")
+    assert (report.damaged, report.checked, len(report.problems)) == (("b",), 2, 2)
+
+
+def test_a_whole_checkpoint_has_every_tensor_checked(tmp_path: Path) -> None:
+    mfc.Checkpoint({"net": flat_tree(), "lr": 0.5}).save(tmp_path / "x.json")
+    report = mfc.verify(tmp_path / "x.json")
+    assert (report.whole, report.format, report.tensors, report.checked) == (True, "json", 3, 3)
+
+
+def counted(reads: list[str], name: str, **more: object) -> LazyTensor:
+    def source() -> np.ndarray:
+        reads.append(name)
+        return np.zeros(2, np.float32)
+
+    return replace(LazyTensor.of_array(np.zeros(2, np.float32)), source=source, **more)
+
+
+def test_bytes_that_several_tensors_share_are_read_once(tmp_path: Path) -> None:
+    reads: list[str] = []
+    (tmp_path / "x").write_bytes(bytes(16))
+
+    def at(name: str, offset: int) -> LazyTensor:
+        @contextmanager
+        def descriptor() -> Iterator[int]:
+            reads.append(name)
+            with (tmp_path / "x").open("rb") as file:
+                yield file.fileno()
+
+        return counted(reads, name, extent=Extent(tmp_path / "x", offset, 8, descriptor))
+
+    results = check_all({"a": at("a", 0), "b": at("b", 0), "c": at("c", 8), "d": counted(reads, "d")})
+    assert (reads, results) == (["a", "c", "d"], dict.fromkeys("abcd"))
+
+
+def test_a_disk_that_cannot_read_is_damage_like_any_other() -> None:
+    def source() -> np.ndarray:
+        raise OSError(errno.EIO, "Input/output error")
+
+    table = {"a": replace(flat_tree()["z.bias"], source=source), "b": flat_tree()["z.bias"]}
+    results = check_all(table)
+    assert isinstance(results["a"], OSError)
+    assert results["b"] is None
