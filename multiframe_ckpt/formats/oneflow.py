@@ -132,11 +132,11 @@ def _is_flat(tree: Tree) -> bool:
 def _incomplete(folder: Folder) -> IncompleteError:
     if folder.has(_GRAPH):
         return IncompleteError(
-            f"{folder.path}: found a Graph export ({_GRAPH}), expected a saved state dict; its variables can be looked at "
+            f"{folder.where}: found a Graph export ({_GRAPH}), expected a saved state dict; its variables can be looked at "
             "with allow_incomplete=True, or --allow-incomplete, under names such as 'model.l1.weight'"
         )
     return IncompleteError(
-        f"{folder.path}: found no {MARKER}, expected the marker that a save writes last: this one never finished. "
+        f"{folder.where}: found no {MARKER}, expected the marker that a save writes last: this one never finished. "
         "Use an earlier checkpoint, or look anyway: allow_incomplete=True, or --allow-incomplete"
     )
 
@@ -164,7 +164,7 @@ def _read_snapshot(folder: Folder, options: ReadOptions, skipped: list[str]) -> 
         tensor, note = read_variable(folder.inside(name))
         found.append((note, name, tensor))
     if not options.allow_incomplete:
-        _check_count(folder.path, found)
+        _check_count(folder.where, found)
     if all(note is not None for note, _, _ in found):
         found.sort(key=lambda item: item[0].index if item[0] else 0)
     ties: dict[tuple[str, str], object] = {}
@@ -178,18 +178,18 @@ def _tied(tensor: LazyTensor, note: Note | None, ties: dict[tuple[str, str], obj
     return replace(tensor, alias=ties.setdefault((note.tied, note.digest), object()))
 
 
-def _check_count(path: Path, found: list[tuple[Note | None, str, LazyTensor]]) -> None:
+def _check_count(where: str, found: list[tuple[Note | None, str, LazyTensor]]) -> None:
     noted = sum(note is not None for note, _, _ in found)
     for note, name, _ in found:
         if note is None and noted:
             raise DamagedError(
-                f"{path / name / 'meta'}: found no comment line of ours, expected one as {noted} other variables have: "
+                f"{where}/{name}/meta: found no comment line of ours, expected one as {noted} other variables have: "
                 "the file was cut short, or the variable saved anew by another tool; restore it, or look anyway: "
                 "allow_incomplete=True, or --allow-incomplete"
             )
         if note is not None and note.count > len(found):
             raise DamagedError(
-                f"{path}: found {len(found)} variables, expected {note.count} as {name}/meta says; restore the others, or "
+                f"{where}: found {len(found)} variables, expected {note.count} as {name}/meta says; restore the others, or "
                 "look anyway: allow_incomplete=True, or --allow-incomplete"
             )
 

@@ -16,8 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from ..digests import digest_of_bytes
@@ -33,6 +32,11 @@ _TOKEN = re.compile(
     r"(?:\s|#[^\n]*(?:\n|\Z))*(?:([A-Za-z_]\w*)|(-?(?:0[xX][0-9a-fA-F]+|\d+)\b)|([{}<>\[\]:,;])|$)", re.ASCII
 )
 _COMMENT = re.compile(r"^# multiframe_ckpt (\{.*\})\r?$", re.MULTILINE)
+#: What OneFlow and this library write: to recognise it takes a tenth of the time of the parser.
+_AS_WRITTEN = re.compile(
+    rb"shape \{\n((?:  dim: (?:0|[1-9][0-9]{0,17})\n)*)\}\ndata_type: (k[A-Za-z0-9]+)\n(?:# multiframe_ckpt \{[ -~]*\}\n)?"
+)
+_DIM = re.compile(rb"[0-9]+")
 _INT64 = range(-(2**63), 2**63)
 _BY_NAME = {row.oneflow: row for row in DTYPES if row.oneflow}
 _BY_NUMBER = {row.oneflow_number: row for row in DTYPES if row.oneflow_number is not None}
@@ -60,7 +64,7 @@ class Note:
         return digest_of_bytes(json.dumps([shape, dtype.oneflow, self._parts()]).encode("ascii"))
 
     def _parts(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +83,20 @@ def render_meta(meta: VariableMeta) -> bytes:
     return f"shape {{\n{dims}}}\ndata_type: {meta.dtype.oneflow}\n{note}".encode("ascii")
 
 
-def parse_meta(raw: bytes, path: Path) -> VariableMeta:
-    """Reads a ``meta`` file; DamagedError says what OneFlow would not read either."""
+def parse_meta(raw: bytes, where: str) -> VariableMeta:
+    """Reads the ``meta`` file ``where``; DamagedError says what OneFlow would not read either."""
 
     def damaged(found: str) -> DamagedError:
         return DamagedError(
-            f"{path}: found {found}, expected protobuf text such as 'shape {{ dim: 2 }} data_type: kFloat'; "
+            f"{where}: found {found}, expected protobuf text such as 'shape {{ dim: 2 }} data_type: kFloat'; "
             "the variable is damaged: restore it from a copy"
         )
 
+    plain = _AS_WRITTEN.fullmatch(raw)
+    row = _BY_NAME.get(plain[2].decode("ascii")) if plain else None
+    if plain is not None and row is not None:
+        sizes = tuple(map(int, _DIM.findall(plain[1])))
+        return VariableMeta(sizes, row, _note(raw.decode("ascii"), sizes, row, damaged))
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:

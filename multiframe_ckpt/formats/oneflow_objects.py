@@ -99,7 +99,7 @@ def _builders(load: Callable[[Any], LazyTensor]) -> Builders:
 def read_folder_pickle(folder: Folder, name: str, *, allow_inert: bool) -> Tree:
     """Gives the object of a folder's ``pickled_data``, whose tensors lie in the same folder."""
     raw = folder.read(name, _PICKLE_LIMIT)
-    digest, path = digest_of_bytes(raw), folder.path / name
+    digest, path = digest_of_bytes(raw), f"{folder.where}/{name}"
     return _object(raw, path, lambda place: _load(folder, place, path, digest), allow_inert=allow_inert)
 
 
@@ -109,11 +109,11 @@ def read_single_file(path: Path, *, allow_inert: bool) -> Tree:
     def load(_: Any) -> LazyTensor:
         raise DamagedError(f"{path}: found a tensor without its values, expected them in this file; fetch it again")
 
-    return _object(MappedFile(path).buffer, path, load, allow_inert=allow_inert)
+    return _object(MappedFile(path).buffer, str(path), load, allow_inert=allow_inert)
 
 
-def _object(pickled: Any, path: Path, load: Callable[[Any], LazyTensor], *, allow_inert: bool) -> Tree:
-    machine = PickleMachine(pickled, where=str(path), builders=_builders(load))
+def _object(pickled: Any, path: str, load: Callable[[Any], LazyTensor], *, allow_inert: bool) -> Tree:
+    machine = PickleMachine(pickled, where=path, builders=_builders(load))
     raw = machine.run()
     version = raw.get("protocol_version") if isinstance(raw, dict) else None
     if type(version) is not int or version != 1 or "data" not in raw:
@@ -124,10 +124,10 @@ def _object(pickled: Any, path: Path, load: Callable[[Any], LazyTensor], *, allo
         )
     # A pickled module needs its classes to be of use in OneFlow; its weights are read only when asked to look inside.
     collapse = module_state_dict if allow_inert else lambda made: made
-    return Resolver(str(path), machine.end, allow_inert=allow_inert, collapse=collapse).tree(raw["data"])
+    return Resolver(path, machine.end, allow_inert=allow_inert, collapse=collapse).tree(raw["data"])
 
 
-def _load(root: Folder, named: Any, path: Path, digest: str) -> LazyTensor:
+def _load(root: Folder, named: Any, path: str, digest: str) -> LazyTensor:
     if not isinstance(named, str) or not named:
         raise DamagedError(f"{path}: found a tensor that points to no folder, expected one beside the pickle")
     place = os.path.normpath(named)
@@ -138,7 +138,7 @@ def _load(root: Folder, named: Any, path: Path, digest: str) -> LazyTensor:
         )
     if not root.has(f"{place}/out"):  # False, not an error, for a name that no disk can hold
         raise DamagedError(
-            f"{root.path / place}: found no file 'out', expected one: {path.name} points there; restore it"
+            f"{root.where}/{place}: found no file 'out', expected one: {os.path.basename(path)} points there; restore it"
         )
     tensor, note = read_variable(root.inside(place))
     if note is not None and note.pickle not in (None, digest):

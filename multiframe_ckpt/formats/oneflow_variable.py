@@ -42,15 +42,15 @@ def read_variable(folder: Folder) -> tuple[LazyTensor, Note | None]:
         raw = folder.read("meta", META_LIMIT)
     except FileNotFoundError:
         raise DamagedError(
-            f"{folder.path}: found no file 'meta' beside 'out', expected one; restore it from a copy"
+            f"{folder.where}: found no file 'meta' beside 'out', expected one; restore it from a copy"
         ) from None
-    meta = parse_meta(raw, folder.path / "meta")
+    meta = parse_meta(raw, f"{folder.where}/meta")
     return _tensor(folder, meta), meta.note
 
 
 def _tensor(folder: Folder, meta: VariableMeta) -> LazyTensor:
-    out = folder.path / "out"
-    require_shape(meta.shape, meta.dtype, str(out))
+    out = f"{folder.where}/out"
+    require_shape(meta.shape, meta.dtype, out)
     stored = meta.dtype
     own = dtype_named(meta.note.dtype) if meta.note and meta.note.dtype else stored
     if stored is _BFLOAT16 and folder.status("out").st_size == 4 * prod(meta.shape) != 0:
@@ -61,13 +61,13 @@ def _tensor(folder: Folder, meta: VariableMeta) -> LazyTensor:
         return folder.tensor("out", stored, meta.shape, digest)
     if own.oneflow_wider != stored.name:
         raise DamagedError(
-            f"{folder.path / 'meta'}: found {own.name} noted for values of {stored.name}, expected a dtype that is "
+            f"{folder.where}/meta: found {own.name} noted for values of {stored.name}, expected a dtype that is "
             "widened to it; the variable is damaged: restore it from a copy"
         )
     return _narrowed(out, folder.tensor("out", stored, meta.shape, None), own, digest)
 
 
-def _narrowed(out: Path, tensor: LazyTensor, dtype: DType, digest: str | None) -> LazyTensor:
+def _narrowed(out: str, tensor: LazyTensor, dtype: DType, digest: str | None) -> LazyTensor:
     def change(array: np.ndarray) -> np.ndarray:
         try:
             return narrow(array, dtype)

@@ -12,7 +12,6 @@ import mmap
 import os
 import stat
 from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -42,12 +41,21 @@ def require_shape(shape: tuple[int, ...], dtype: DType, where: str) -> None:
 
 
 class Descriptor:
-    """A number of the system's for an open file, given back when nobody holds this any more."""
+    """A number of the system's for an open file, given back when nobody holds this any more.
+
+    As a context manager it gives the number, and is held meanwhile.
+    """
 
     __slots__ = ("number",)
 
     def __init__(self, number: int) -> None:
         self.number = number
+
+    def __enter__(self) -> int:
+        return self.number
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:  # os may be gone when the interpreter exits
         close(self.number)
@@ -57,17 +65,17 @@ def open_regular(path: Path) -> BinaryIO:
     """Opens a file for reading; DamagedError for a pipe or device, which could keep the reader waiting for ever."""
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAITING))  # noqa: SIM115
     try:
-        require_regular(os.fstat(file.fileno()), path)
+        require_regular(os.fstat(file.fileno()), str(path))
     except DamagedError:
         file.close()
         raise
     return file
 
 
-def require_regular(status: os.stat_result, path: Path) -> None:
+def require_regular(status: os.stat_result, where: str) -> None:
     """Raises DamagedError unless the status is that of a file with bytes of its own."""
     if not stat.S_ISREG(status.st_mode):
-        raise DamagedError(f"{path}: found a pipe, device or folder, expected a file; copy what it gives into one")
+        raise DamagedError(f"{where}: found a pipe, device or folder, expected a file; copy what it gives into one")
 
 
 def read_at(descriptor: int, nbytes: int, offset: int) -> bytes:
@@ -93,9 +101,9 @@ class MappedFile:
         """The file mapped read-only; an empty one cannot be."""
         return mmap.mmap(self._descriptor.number, 0, access=mmap.ACCESS_READ) if self.size else b""
 
-    def descriptor(self) -> AbstractContextManager[int]:
+    def descriptor(self) -> Descriptor:
         """Gives the descriptor of the file that was opened, whatever its path leads to by now."""
-        return nullcontext(self._descriptor.number)
+        return self._descriptor
 
     def require(self, offset: int, nbytes: int, what: str) -> None:
         """Raises DamagedError unless the bytes lie inside the file."""

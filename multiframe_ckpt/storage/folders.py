@@ -11,8 +11,7 @@ import errno
 import mmap
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 from typing import TypeVar
@@ -37,17 +36,17 @@ _IS_LINK = {errno.ELOOP, errno.ENOTDIR}
 
 
 class Folder:
-    """An open folder. Names in it are relative, with ``/`` between their components; ``path`` is for messages."""
+    """An open folder. Names in it are relative, with ``/`` between their components; ``where`` is for messages."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.where = str(path)
         self._descriptor = Descriptor(os.open(path, _FOLLOW))  # its user named it: it may be reached by a link
         self._root, self._place = self, ""
 
     def inside(self, name: str) -> Folder:
         """Gives a folder in this one; UnsafeError where it leads out of the checkpoint."""
         found = Folder.__new__(Folder)
-        found.path, found._descriptor = self.path / name, self._opened(name, _FOLDER)
+        found.where, found._descriptor = f"{self.where}/{name}", self._opened(name, _FOLDER)
         found._root, found._place = self._root, f"{self._place}{name}/"
         return found
 
@@ -66,9 +65,9 @@ class Folder:
         """Gives a small file's bytes; DamagedError where it has more than ``limit``, or is no file."""
         file = self._opened(name, _FILE)
         status = os.fstat(file.number)
-        require_regular(status, self.path / name)
+        require_regular(status, f"{self.where}/{name}")
         if status.st_size > limit:
-            raise DamagedError(f"{self.path / name}: found {status.st_size} bytes, expected at most {limit}")
+            raise DamagedError(f"{self.where}/{name}: found {status.st_size} bytes, expected at most {limit}")
         return read_at(file.number, status.st_size, 0)
 
     def status(self, name: str) -> os.stat_result:
@@ -76,30 +75,28 @@ class Folder:
         found = os.stat(name, dir_fd=self._descriptor.number, follow_symlinks=False)
         if stat.S_ISLNK(found.st_mode):
             found = os.fstat(self._opened(name, _FILE).number)
-        require_regular(found, self.path / name)
+        require_regular(found, f"{self.where}/{name}")
         return found
 
     def tensor(self, name: str, dtype: DType, shape: tuple[int, ...], digest: str | None) -> LazyTensor:
         """Gives the tensor whose bytes are a whole file; DamagedError where the file's size is not the shape's."""
-        seen, path, nbytes = self.status(name), self.path / name, prod(shape) * dtype.itemsize
+        seen, where, nbytes = self.status(name), f"{self.where}/{name}", prod(shape) * dtype.itemsize
         if seen.st_size != nbytes:
             raise DamagedError(
-                f"{path}: found {seen.st_size} bytes, expected {nbytes} for {dtype.name} {shape}; "
+                f"{where}: found {seen.st_size} bytes, expected {nbytes} for {dtype.name} {shape}; "
                 "the file is cut short or damaged: fetch it again"
             )
         root, place = self._root, f"{self._place}{name}"
 
-        @contextmanager
-        def descriptor() -> Iterator[int]:
-            file = root._opened_again(place, seen)
-            yield file.number
+        def descriptor() -> Descriptor:
+            return root._opened_again(place, seen)
 
         def source() -> np.ndarray:
             with descriptor() as number:
                 mapped = mmap.mmap(number, nbytes, access=mmap.ACCESS_READ) if nbytes else b""
             return np.frombuffer(mapped, dtype.numpy).reshape(shape)
 
-        return LazyTensor(dtype, shape, source, Extent(path, 0, nbytes, descriptor), object(), digest=digest)
+        return LazyTensor(dtype, shape, source, Extent(Path(where), 0, nbytes, descriptor), object(), digest=digest)
 
     def _opened_again(self, name: str, seen: os.stat_result) -> Descriptor:
         try:
@@ -110,7 +107,7 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             pass
         raise DamagedError(
-            f"{self.path / name}: found the file replaced since it was opened, expected the same; open it again"
+            f"{self.where}/{name}: found the file replaced since it was opened, expected the same; open it again"
         )
 
     def _opened(self, name: str, flags: int) -> Descriptor:
@@ -125,16 +122,16 @@ class Folder:
             if problem.errno not in _IS_LINK:
                 raise
         raise DamagedError(
-            f"{self.path / name}: found a link that leads nowhere, expected the file itself; copy it there"
+            f"{self.where}/{name}: found a link that leads nowhere, expected the file itself; copy it there"
         )
 
     def _resolved(self, name: str) -> str:
         """Gives a name, its links followed, relative to the checkpoint; UnsafeError where it leads out."""
-        root = os.path.realpath(self._root.path)
-        found = os.path.realpath(self.path / name)  # unlike Path.resolve(), takes a loop
+        root = os.path.realpath(self._root.where)
+        found = os.path.realpath(f"{self.where}/{name}")  # unlike Path.resolve(), takes a loop
         if not Path(found).is_relative_to(root):
             raise UnsafeError(
-                f"{self.path / name}: found a link that leads out of {self._root.path}, expected the file itself; "
+                f"{self.where}/{name}: found a link that leads out of {self._root.where}, expected the file itself; "
                 "copy it there"
             )
         return os.path.relpath(found, root)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from multiframe_ckpt.dtypes import DTYPES, dtype_named
 from multiframe_ckpt.errors import DamagedError
 from multiframe_ckpt.formats.oneflow_meta import Note, VariableMeta, parse_meta, render_meta
 
-PATH = Path("w/meta")
+PATH = "w/meta"
 #: OneFlow's enum, data_type.proto of 0.9.0.
 ENUM = [
     *("kInvalidDataType", "kChar", "kFloat", "kDouble", "kInt8", "kInt32", "kInt64", "kUInt8", "kOFRecord", "kFloat16"),
