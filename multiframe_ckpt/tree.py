@@ -80,7 +80,12 @@ def is_plain(value: object) -> bool:
 
 def join_key(path: Path) -> str:
     """Gives the key of a path: its components escaped and joined by ``/``."""
-    return "/".join(_spelled(part).replace("~", "~0").replace("/", "~1") for part in path)
+    return "/".join(map(_escaped, path))
+
+
+def _escaped(part: Any) -> str:
+    text = part if type(part) is str else _spelled(part)
+    return text.replace("~", "~0").replace("/", "~1") if "~" in text or "/" in text else text
 
 
 def _spelled(part: Any) -> str:
@@ -159,13 +164,17 @@ def partition(tree: Tree) -> tuple[Tree, dict[str, LazyTensor]]:
     def move(path: Path, leaf: Tree) -> Tree:
         if not isinstance(leaf, LazyTensor):
             return leaf
-        key = join_key(path)
-        while key in table:
-            key += "~"
-        table[key] = leaf
-        return TensorRef(key)
+        return TensorRef(_listed(table, path, leaf))
 
     return map_leaves(tree, move), table
+
+
+def _listed(table: dict[str, LazyTensor], path: Path, tensor: LazyTensor) -> str:
+    key = join_key(path)
+    while key in table:
+        key += "~"
+    table[key] = tensor
+    return key
 
 
 def combine(skeleton: Tree, table: Mapping[str, Tree]) -> Tree:
@@ -174,8 +183,12 @@ def combine(skeleton: Tree, table: Mapping[str, Tree]) -> Tree:
 
 
 def tensors_of(tree: Tree) -> dict[str, LazyTensor]:
-    """Gives every tensor of the tree by its key, in order."""
-    return partition(tree)[1]
+    """Gives every tensor of the tree by its key, in order: the table of :func:`partition`, without its skeleton."""
+    table: dict[str, LazyTensor] = {}
+    for path, leaf in leaves(tree):
+        if isinstance(leaf, LazyTensor):
+            _listed(table, path, leaf)
+    return table
 
 
 def plain_inert(tree: Tree) -> tuple[Tree, list[str]]:
