@@ -30,6 +30,7 @@ __all__ = [
     "BACKENDS",
     "Backend",
     "BackendRecord",
+    "HoldsUpdates",
     "KeepsRandomState",
     "LoadReport",
     "Mismatch",
@@ -82,6 +83,17 @@ class KeepsRandomState(Protocol):
 
     def set_random_state(self, state: Mapping[str, Tree], model: object = None) -> None:
         """Sets the generators to states that :meth:`random_state` gave."""
+
+
+@runtime_checkable
+class HoldsUpdates(Protocol):
+    """A backend that knows what an optimizer's step changes, and perhaps how to wait before it."""
+
+    def before_update(self, optimizer: object, wait: Callable[[], object]) -> Callable[[], object] | None:
+        """Calls ``wait`` before every step; gives what ends that, or None for an optimizer that cannot be made to."""
+
+    def updated_by(self, optimizer: object) -> dict[Hashable, Callable[[], int]]:
+        """Gives the alias of each tensor that nothing but a step changes, with what counts the changes made to it."""
 
 
 @runtime_checkable

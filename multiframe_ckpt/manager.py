@@ -13,7 +13,7 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -24,13 +24,17 @@ from .errors import CheckpointWarning, DamagedError, ValueRefusedError
 from .formats import format_named
 from .keeping.background import Background
 from .keeping.folder import BEST, LATEST, CheckpointFolder
+from .keeping.gate import Gate
+from .keeping.memory import Memory
 from .keeping.preemption import EXIT_STATUS, Preemption
 from .keeping.records import SAVE_COUNT, CheckpointRecord, numbers_of, read_record, signature_of
 from .keeping.retention import Retention
-from .keeping.snapshot import snapshot
+from .keeping.snapshot import Copy, make_copies, snapshot
 from .restore import RestoreReport
 
 __all__ = ["CheckpointManager", "CheckpointRecord"]
+
+_COPYING_THREADS = 2  # what fills the memory's bandwidth on two cores; more of them gain little anywhere
 
 
 class CheckpointManager:
@@ -39,8 +43,10 @@ class CheckpointManager:
     ``save_freq``: epochs that are multiples of it are saved. ``save_optimizer=False`` leaves optimizer and scheduler
     out. ``max_to_keep`` keeps the last n (None: all), and beside them the ``keep_best`` best by ``monitor`` and those of
     every ``keep_every`` epochs. ``monitor`` names the loss, or a metric, nested ones as ``val/loss``; ``mode`` is ``min``
-    or ``max``. ``format`` is any of ``multiframe-ckpt formats``. ``async_save`` writes in a thread; ``save_on_sigterm``
-    makes the next save after a SIGTERM the last; ``rng`` keeps the states of the random generators.
+    or ``max``. ``format`` is any of ``multiframe-ckpt formats``, ``digest`` and ``durable`` are those of
+    ``Checkpoint.save``. ``async_save`` writes in a thread, and with ``"gated"`` also copies there, while the next forward
+    and backward run. ``save_on_sigterm`` makes the next save after a SIGTERM the last; ``rng`` keeps the states of the
+    random generators.
 
     One manager writes to a folder at a time; any number may read.
     """
@@ -57,7 +63,9 @@ class CheckpointManager:
         monitor: str = "loss",
         mode: Literal["min", "max"] = "min",
         format: str = "torch",
-        async_save: bool = False,
+        async_save: bool | Literal["gated"] = False,
+        digest: bool = True,
+        durable: bool = True,
         save_on_sigterm: bool = False,
         rng: bool = True,
     ) -> None:
@@ -69,15 +77,22 @@ class CheckpointManager:
             raise ValueRefusedError(
                 f"mode: found {mode!r}, expected 'min' (as for a loss) or 'max' (as for an accuracy)"
             )
+        if async_save not in (False, True, "gated"):
+            raise ValueRefusedError(f"async_save: found {async_save!r}, expected False, True or 'gated'")
         self._layout = format_named(format)
         self._save_optimizer = save_optimizer
         self._save_freq = save_freq
         self._async = async_save
+        self._digest = digest
+        self._durable = durable
+        self._checked = False
         self._rng = rng
         self._retention = Retention(max_to_keep, keep_best, keep_every, monitor, mode)
         self._folder = CheckpointFolder(Path(os.path.abspath(output_dir)))
         self._folder.sweep()
         self._background = Background()
+        self._memory = Memory()
+        self._gate = Gate()
         self._preemption = Preemption(watch=save_on_sigterm)
 
     @property
@@ -105,15 +120,28 @@ class CheckpointManager:
             warnings.warn(f"{self.output_dir}: the last save failed: {lost}", CheckpointWarning, stacklevel=2)
 
     def close(self) -> None:
-        """Waits for the save under way, and puts the handler of SIGTERM back; a context manager does so at its end."""
+        """Waits for the save under way, frees its memory, and takes hooks and the handler of SIGTERM away.
+
+        A context manager does so at its end.
+        """
         try:
             self.wait()
         finally:
+            self._gate.release()
+            self._memory.free()
             self._preemption.stop()
 
     def wait(self) -> None:
         """Waits until the last save is complete and durable; raises its error, once."""
         self._background.wait()
+
+    def wait_before_update(self) -> None:
+        """Waits until what a gated save copies is copied: call it before every update that no hook can hold back.
+
+        From the first call on a gated save takes it that all updates of the optimizers it is given wait so.
+        """
+        self._gate.promised = True
+        self._gate.wait()
 
     # Saving
 
@@ -137,7 +165,7 @@ class CheckpointManager:
         ``force`` saves all the same, as one does after the last epoch. What is older than the retention keeps is deleted
         once the new one is complete and durable. After a SIGTERM it saves, waits, and raises SystemExit(143).
         Raises a RefusedError, NoRoomError or TargetExistsError before anything is written; with ``async_save`` the error
-        of a save under way comes out of the next call.
+        of a save under way comes out of the next call, and of a gated one, the first apart, these too.
         """
         leaving = self.preempted
         self._raise_earlier(leaving=leaving)
@@ -160,7 +188,7 @@ class CheckpointManager:
         )
         self._say_unmonitored(checkpoint)
         path = self._folder.checkpoint(epoch, self._layout.name)
-        self._start(checkpoint, path)
+        self._start(checkpoint, path, optimizer)
         if self.preempted:
             self.close()
             raise SystemExit(EXIT_STATUS)
@@ -195,16 +223,34 @@ class CheckpointManager:
             stacklevel=3,
         )
 
-    def _start(self, checkpoint: Checkpoint, path: Path) -> None:
+    def _start(self, checkpoint: Checkpoint, path: Path, optimizer: object) -> None:
         """Checks all that can be checked, then writes, now or in the background."""
         self.wait()
         self._folder.require_pointers(self._layout.name)
         counted = self._counted(checkpoint)
         if not self._async:
             return self._write(counted, path)
-        counted.require_writable(path, self._layout, overwrite=True)
-        copied = replace(counted, tree=snapshot(counted.tree))
-        self._background.start(lambda: self._write(copied, path))
+        if self._async != "gated" or not self._checked:
+            counted.require_writable(path, self._layout, overwrite=True)
+            self._checked = True
+        changed_by_updates = self._gate.hold(optimizer) if self._async == "gated" else ()
+        copied = snapshot(counted.tree, self._memory, later=changed_by_updates)
+        make_copies(copied.now, threads=_COPYING_THREADS)
+        self._gate.close()
+        try:
+            self._background.start(lambda: self._finish(copied.later, replace(counted, tree=copied.tree), path))
+        except BaseException:  # no thread could be started: nobody would open it
+            self._gate.open()
+            raise
+
+    def _finish(self, later: Iterable[Copy], checkpoint: Checkpoint, path: Path) -> None:
+        """Copies what could wait until the next update, lets that go on, and writes."""
+        try:
+            make_copies(later, threads=1)
+            self._gate.require_unchanged(later)
+        finally:
+            self._gate.open()
+        self._write(checkpoint, path)
 
     def _counted(self, checkpoint: Checkpoint) -> Checkpoint:
         if SAVE_COUNT in checkpoint.tree:
@@ -216,7 +262,7 @@ class CheckpointManager:
 
     def _write(self, checkpoint: Checkpoint, path: Path) -> None:
         """Writes, then points, then deletes: each step durable before the next."""
-        checkpoint.save(path, format=self._layout.name, overwrite=True)
+        checkpoint.save(path, format=self._layout.name, overwrite=True, digest=self._digest, durable=self._durable)
         records = self._folder.records()
         self._folder.point(LATEST, path.name)
         best = self._retention.best_first(records)

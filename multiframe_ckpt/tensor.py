@@ -53,6 +53,8 @@ class LazyTensor:
 
     ``alias`` names the storage: tensors with an equal alias share one. With an equal ``identity`` they are the very
     same tensor under two names (a tied weight). ``digest`` is what its file says its bytes hash to, if it says so.
+    A ``source`` that would make memory of its own (of a tensor on a GPU) may have a method ``into(array)``, which reads
+    into a C-ordered array of the tensor's dtype and shape.
     """
 
     dtype: DType

@@ -182,13 +182,29 @@ def test_the_entry_that_the_manager_counts_with_cannot_be_taken(tmp_path):
     "options",
     [
         *({"save_freq": 0}, {"max_to_keep": 0}, {"keep_best": -1}, {"keep_every": 0}, {"mode": "least"}),
-        {"format": "pytorch"},
+        *({"format": "pytorch"}, {"async_save": "later"}),
     ],
     ids=str,
 )
 def test_options_that_make_no_sense_are_refused(tmp_path, options):
     with pytest.raises(mfc.MultiframeError, match="expected"):
         CheckpointManager(tmp_path, **options)
+
+
+@pytest.mark.parametrize("async_save", [False, True])
+@pytest.mark.parametrize("option", ["digest", "durable"])
+def test_what_a_save_may_leave_out_is_handed_on(tmp_path, monkeypatch, option, async_save):
+    real, seen = mfc.Checkpoint.save, []
+
+    def save(self, path, **options):
+        seen.append(options[option])
+        return real(self, path, **options)
+
+    monkeypatch.setattr(mfc.Checkpoint, "save", save)
+    for given in ({}, {option: False}):
+        with CheckpointManager(tmp_path, async_save=async_save, **given) as manager:
+            save_epochs(manager, [0.1])
+    assert seen == [True, False]
 
 
 def test_a_manager_that_saves_nothing_makes_no_folder(tmp_path):

@@ -9,7 +9,7 @@ OneFlow is imported when the backend is made: its placeholder wheel raises Runti
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -19,7 +19,7 @@ from multiframe_ckpt.backend import TensorBackend, array_tensor
 from multiframe_ckpt.dtypes import DTYPES, DType, narrow, widen
 from multiframe_ckpt.errors import DtypeRefusedError, UnavailableError, ValueRefusedError
 from multiframe_ckpt.tensor import LazyTensor
-from multiframe_ckpt.tree import Tree
+from multiframe_ckpt.tree import Tree, tensors_of
 
 from .generators import generator_state, generators_of, set_generator_state
 
@@ -95,6 +95,14 @@ class OneflowBackend(TensorBackend):
         if not isinstance(optimizer, self._flow.optim.Optimizer):
             return []
         return [parameter for group in optimizer.param_groups for parameter in group.parameters]
+
+    def before_update(self, optimizer: object, wait: Callable[[], object]) -> None:
+        """Gives None: OneFlow's optimizers have no hooks."""
+
+    def updated_by(self, optimizer: Any) -> dict[Hashable, Callable[[], int]]:
+        """Gives the parameters and the tensors of their state; OneFlow counts no changes."""
+        changed = self.to_tree([self.parameters_of(optimizer), optimizer.state_dict()["state"]])
+        return {tensor.alias: lambda: 0 for tensor in tensors_of(changed).values()}
 
     def random_state(self, model: object = None) -> dict[str, Tree]:
         """Gives the states of the default generator, of the data loaders' and of those that the model's modules have."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -63,27 +64,31 @@ class TorchBackend(TensorBackend):
             )
         shape = tuple(tensor.shape)
         storage = tensor.untyped_storage()
-        if tensor.is_conj() or tensor.is_neg() or not storage.nbytes():
-            return LazyTensor(row, shape, lambda: self._array(tensor))
-        alias = ("torch", str(tensor.device), storage.data_ptr())
-        whole = LazyTensor(
-            self._rows[self._torch.uint8], (storage.nbytes(),), lambda: self._bytes_of(storage), alias=alias
-        )
+        resolved = not (tensor.is_conj() or tensor.is_neg())
+        source = self._source(lambda: tensor, in_host=tensor.is_cpu and resolved)
+        if not resolved or not storage.nbytes():
+            return LazyTensor(row, shape, source)
+        alias = _alias(tensor)
+        all_bytes = self._source(lambda: self._bytes_of(storage), in_host=tensor.is_cpu)
+        whole = LazyTensor(self._rows[self._torch.uint8], (storage.nbytes(),), all_bytes, alias=alias)
         view = View(whole, tensor.storage_offset(), tuple(tensor.stride()))
-        return LazyTensor(row, shape, lambda: self._array(tensor), alias=alias, view=view)
+        return LazyTensor(row, shape, source, alias=alias, view=view)
+
+    def _source(self, tensor_of: Callable[[], Any], *, in_host: bool) -> Callable[[], np.ndarray]:
+        return (lambda: self._array(tensor_of())) if in_host else _Elsewhere(self, tensor_of)
 
     def live(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
         """Gives a tensor over the array's own memory, or over a copy where that is read-only, as mapped files are."""
         dtype = self._dtype(tensor, key)
         array = np.require(tensor.numpy(), requirements=["C", "A", "W"])
-        return self._over(array, tensor, dtype).to(device or "cpu")
+        return self._over(array, dtype).to(device or "cpu")
 
     def copy_into(self, target: Any, tensor: LazyTensor) -> None:
         """Copies into the tensor, whatever its strides, device and requires_grad."""
         with self._torch.no_grad(), warnings.catch_warnings():
             # torch warns that it cannot keep a mapped array read-only; this one is only read.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            target.copy_(self._over(tensor.numpy(), tensor, target.dtype))
+            target.copy_(self._over(tensor.numpy(), target.dtype))
 
     def strided(self, storage: Any, tensor: LazyTensor) -> Any:
         """Gives the view into the storage; torch raises RuntimeError for one that leaves it."""
@@ -159,6 +164,24 @@ class TorchBackend(TensorBackend):
             for index, device in enumerate(state["cuda"][: self._torch.cuda.device_count()]):
                 self._torch.cuda.set_rng_state(self._torch.from_numpy(device.numpy().copy()), index)
 
+    def before_update(self, optimizer: Any, wait: Callable[[], object]) -> Callable[[], object] | None:
+        """Registers a hook, unless the optimizer's class has a ``step`` that torch's constructor never saw."""
+        if not isinstance(optimizer, self._torch.optim.Optimizer) or not getattr(type(optimizer).step, "hooked", False):
+            return None
+
+        def hold(*_: object) -> None:  # what a hook gives back would replace the step's arguments
+            wait()
+
+        remove: Callable[[], object] = optimizer.register_step_pre_hook(hold).remove
+        return remove
+
+    def updated_by(self, optimizer: Any) -> dict[Hashable, Callable[[], int]]:
+        """Gives the parameters and the tensors of their state, with the counters that autograd keeps of changes."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        moments = [value for state in optimizer.state.values() for value in state.values() if self.is_tensor(value)]
+        dense = [tensor for tensor in (*parameters, *moments) if tensor.layout is self._torch.strided]
+        return {_alias(tensor): partial(getattr, tensor, "_version") for tensor in dense}
+
     def save_model(self, model: object, path: str) -> None:
         """Writes ``torch.save(model)``."""
         self._torch.save(model, path)
@@ -196,14 +219,33 @@ class TorchBackend(TensorBackend):
         carrier = getattr(self._torch, _CARRIER[row.itemsize])
         return np.asarray(host.view(carrier).numpy().view(row.numpy))
 
-    def _bytes_of(self, storage: Any) -> np.ndarray:
-        whole = self._torch.empty(0, dtype=self._torch.uint8, device=storage.device).set_(storage)
-        return np.asarray(whole.cpu().numpy())
+    def _bytes_of(self, storage: Any) -> Any:
+        return self._torch.empty(0, dtype=self._torch.uint8, device=storage.device).set_(storage)
 
-    def _over(self, array: np.ndarray, tensor: LazyTensor, dtype: Any) -> Any:
-        if tensor.dtype.name in _SHARED:
+    def _over(self, array: np.ndarray, dtype: Any) -> Any:
+        row = self._rows[dtype]
+        if row.name in _SHARED:
             return self._torch.from_numpy(array)
-        return self._torch.from_numpy(array.view(_CARRIER[tensor.dtype.itemsize])).view(dtype)
+        return self._torch.from_numpy(array.view(_CARRIER[row.itemsize])).view(dtype)
+
+
+class _Elsewhere:
+    """Reads a tensor that is not as it is in the host's memory: it is on a GPU, or yet to be conjugated."""
+
+    def __init__(self, backend: TorchBackend, tensor_of: Callable[[], Any]) -> None:
+        self._backend, self._tensor_of = backend, tensor_of
+
+    def __call__(self) -> np.ndarray:
+        return self._backend._array(self._tensor_of())
+
+    def into(self, target: np.ndarray) -> None:
+        """Has torch copy straight into the array, without memory of its own between."""
+        tensor = self._tensor_of().detach()
+        self._backend._over(target, tensor.dtype).copy_(tensor)
+
+
+def _alias(tensor: Any) -> Hashable:
+    return ("torch", str(tensor.device), tensor.untyped_storage().data_ptr())
 
 
 def _differ(own: Tree, found: Tree) -> bool:

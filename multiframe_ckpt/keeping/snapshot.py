@@ -1,45 +1,103 @@
-"""snapshot(): the tensors of a tree copied into memory now, so that training may change the live ones."""
+"""snapshot(): a tree over copies of its tensors, so that training may change the live ones.
+
+Laying the copies out and making them are two steps: what training cannot change yet may be copied later (``gate``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import replace
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from threading import Lock
 
 import numpy as np
 
-from ..tensor import LazyTensor, View, shared_storages
-from ..tree import Path, Tree, map_leaves, tensors_of
+from ..tensor import LazyTensor, View
+from ..tree import Path, Tree, leaves, map_leaves
+from .memory import Memory
 
-__all__ = ["snapshot"]
+__all__ = ["Copy", "Snapshot", "make_copies", "snapshot"]
+
+#: Large enough that taking the next piece costs nothing, small enough that two threads end together.
+_PIECE = 8 << 20
 
 
-def snapshot(tree: Tree) -> Tree:
-    """Gives the tree over copies; tensors that are one, or look into one storage, still do, and are copied once."""
-    table = tensors_of(tree)
-    groups = [[table[key] for key in group] for group in shared_storages(table)]
-    whole = {group[0].alias for group in groups if len({tensor.identity for tensor in group}) > 1}
-    storages: dict[Hashable, LazyTensor] = {}
-    copies: dict[Hashable, LazyTensor] = {}
+@dataclass(frozen=True, slots=True, eq=False)
+class Copy:
+    """A tensor that is to be copied, its path in the tree, and the place for its bytes."""
+
+    path: Path
+    original: LazyTensor
+    place: np.ndarray
+
+    def tensor(self) -> LazyTensor:
+        """Gives the tensor over the place, to be read once the copy is made."""
+        of = self.original
+        array = self.place.view(of.dtype.numpy).reshape(of.shape)
+        return LazyTensor(of.dtype, of.shape, lambda: array, alias=of.alias)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A tree that can be read once its copies are made, some of them ``now``, the others ``later``."""
+
+    tree: Tree
+    now: tuple[Copy, ...]
+    later: tuple[Copy, ...]
+
+
+def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> Snapshot:
+    """Lays out the copies; tensors that are one, or look into one storage, still do, and are copied once.
+
+    ``later`` has the aliases of storages that may be copied later. One that is looked into at several places is copied
+    now all the same: there may be something else in it.
+    """
+    found = [(path, leaf) for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
+    several = _looked_into_at_several_places(leaf for _, leaf in found)
+    originals: dict[Hashable, tuple[Path, LazyTensor]] = {}
+    for path, leaf in found:
+        originals.setdefault(_owner(leaf, several), (path, _whole(leaf, several)))
+    places = memory.take([original.nbytes for _, original in originals.values()])
+    copies = [Copy(*what, place) for what, place in zip(originals.values(), places, strict=True)]
+    made = dict(zip(originals, (copy.tensor() for copy in copies), strict=True))
 
     def copied(_: Path, leaf: Tree) -> Tree:
         if not isinstance(leaf, LazyTensor):
             return leaf
-        if leaf.view is not None and leaf.alias in whole:
-            if leaf.alias not in storages:
-                storages[leaf.alias] = _copy(leaf.view.storage)
-            return _into(storages[leaf.alias], leaf, leaf.view)
-        if leaf.identity is None:
-            return _copy(leaf)
-        if leaf.identity not in copies:
-            copies[leaf.identity] = _copy(leaf)
-        return copies[leaf.identity]
+        own = made[_owner(leaf, several)]
+        return own if leaf.view is None or leaf.alias not in several else _into(own, leaf, leaf.view)
 
-    return map_leaves(tree, copied)
+    def may_wait(copy: Copy) -> bool:
+        return copy.original.alias in later and copy.original.alias not in several
+
+    return Snapshot(
+        map_leaves(tree, copied),
+        tuple(copy for copy in copies if not may_wait(copy)),
+        tuple(copy for copy in copies if may_wait(copy)),
+    )
 
 
-def _copy(tensor: LazyTensor) -> LazyTensor:
-    array = np.array(tensor.numpy())
-    return replace(tensor, source=lambda: array, extent=None, view=None)
+def _looked_into_at_several_places(tensors: Iterable[LazyTensor]) -> set[Hashable]:
+    """Gives the aliases of storages in which there is more than one tensor."""
+    places: dict[Hashable, Hashable] = {}
+    return {
+        tensor.alias
+        for tensor in tensors
+        if tensor.alias is not None and places.setdefault(tensor.alias, tensor.identity) != tensor.identity
+    }
+
+
+def _whole(tensor: LazyTensor, several: set[Hashable]) -> LazyTensor:
+    """Gives what is copied for a tensor: its storage where others look into that elsewhere, else itself."""
+    return tensor.view.storage if tensor.view is not None and tensor.alias in several else tensor
+
+
+def _owner(tensor: LazyTensor, several: set[Hashable]) -> Hashable:
+    """Gives what tensors have in common that are copied once."""
+    if tensor.view is not None and tensor.alias in several:
+        return tensor.alias
+    return id(tensor) if tensor.identity is None else tensor.identity
 
 
 def _into(storage: LazyTensor, tensor: LazyTensor, view: View) -> LazyTensor:
@@ -53,3 +111,38 @@ def _into(storage: LazyTensor, tensor: LazyTensor, view: View) -> LazyTensor:
         strides=tuple(step * size for step in view.stride),
     )
     return replace(tensor, source=lambda: array, extent=None, view=replace(view, storage=storage))
+
+
+def make_copies(copies: Iterable[Copy], *, threads: int) -> None:
+    """Makes the copies with several threads, large tensors in pieces; NumPy lets go of the interpreter as it copies."""
+    pieces, turn = _pieces(copies), Lock()
+
+    def work(_: int) -> None:
+        while True:
+            with turn:
+                copy_piece = next(pieces, None)
+            if copy_piece is None:
+                return
+            copy_piece()
+
+    if threads == 1:  # so that a thread which outlives the main one starts no other, which Python refuses then
+        return work(0)
+    with ThreadPoolExecutor(threads, "multiframe-ckpt copy") as pool:
+        list(pool.map(work, range(threads)))
+
+
+def _pieces(copies: Iterable[Copy]) -> Iterator[Callable[[], None]]:
+    for copy in copies:
+        tensor, into = copy.original, getattr(copy.original.source, "into", None)
+        if into is not None:
+            yield partial(into, copy.tensor().numpy())
+            continue
+        array = tensor.source() if tensor.digest is None else tensor.numpy()  # which compares it
+        if (array.dtype, array.shape) != (tensor.dtype.numpy, tensor.shape):
+            array = tensor.numpy()
+        if not array.flags.c_contiguous:
+            yield partial(np.copyto, copy.tensor().numpy(), array)
+            continue
+        flat = array.reshape(-1).view(np.uint8)  # as bytes: NumPy holds the interpreter for dtypes of others
+        for start in range(0, flat.nbytes, _PIECE):
+            yield partial(np.copyto, copy.place[start : start + _PIECE], flat[start : start + _PIECE])

@@ -99,3 +99,28 @@ def test_a_run_kept_in_torch_is_resumed_in_oneflow_and_back(tmp_path):
     back, optimizer, scheduler = run()
     assert CheckpointManager(tmp_path).resume(model=back, optimizer=optimizer, scheduler=scheduler) == 2
     assert torch.equal(back.weight, model.weight)
+
+
+@pytest.mark.skipif(oneflow is None, reason="needs real OneFlow")
+def test_a_gated_save_in_oneflow_copies_at_once_until_the_program_waits_before_its_updates(tmp_path):
+    model = oneflow.nn.Linear(64, 64)
+    optimizer = oneflow.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    expected, paths, waiting = [], [], []
+    with CheckpointManager(tmp_path, async_save="gated") as manager:
+        finish = manager._finish
+        manager._finish = lambda later, *rest: (waiting.append(len(later)), finish(later, *rest))
+        for epoch in range(3):
+            model(oneflow.ones(1, 64)).sum().backward()
+            if epoch:
+                manager.wait_before_update()
+            optimizer.step()
+            optimizer.zero_grad()
+            expected.append(model.weight.numpy().copy())
+            if epoch:
+                paths.append(manager.save(epoch, model, optimizer))
+            else:
+                with pytest.warns(CheckpointWarning, match="found SGD, expected an optimizer with hooks"):
+                    paths.append(manager.save(epoch, model, optimizer))
+    assert waiting == [0, 4, 4]  # weight and bias, and the momentum of each
+    for path, weight in zip(paths, expected, strict=True):
+        assert (mfc.open(path).tensors()["model_state_dict/weight"].numpy() == weight).all()

@@ -44,9 +44,9 @@ def test_the_next_save_after_a_sigterm_is_made_in_any_case_and_is_the_last(tmp_p
 def test_a_sigterm_during_a_save_ends_the_run_with_that_save(tmp_path, before, monkeypatch):
     real = TorchFormat.write
 
-    def write(self, tree, path, **options):
+    def write(self, tree, path, *options, **more):
         terminate()
-        real(self, tree, path, **options)
+        real(self, tree, path, *options, **more)
 
     monkeypatch.setattr(TorchFormat, "write", write)
     with CheckpointManager(tmp_path, save_on_sigterm=True) as manager:
@@ -96,7 +96,7 @@ def test_a_manager_made_in_another_thread_cannot_watch_for_signals(tmp_path):
 def test_a_save_that_failed_before_does_not_cost_the_last_one(tmp_path, before, monkeypatch):
     manager = CheckpointManager(tmp_path, save_on_sigterm=True, async_save=True)
     with monkeypatch.context() as patch:
-        patch.setattr(TorchFormat, "write", lambda self, tree, path, **_: 1 // 0)
+        patch.setattr(TorchFormat, "write", lambda self, tree, path, *_, **__: 1 // 0)
         manager.save(0, WEIGHTS, loss=0.1)
         manager._background._thread.join()
     terminate()

@@ -1,0 +1,91 @@
+"""Gate: holds the optimizers back before their next update until what they will change is copied.
+
+Forward and backward only read the parameters and the optimizer's state, so that a copy may be made meanwhile. A hook
+before ``optimizer.step`` waits for its end (PyTorch 2.0 and newer); elsewhere the program does, by ``wait``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from threading import Event
+
+from ..backend import HoldsUpdates, backend_of
+from ..errors import CheckpointWarning, ValueRefusedError
+from ..tree import join_key, leaves
+from .snapshot import Copy
+
+__all__ = ["Gate"]
+
+Changes = Mapping[Hashable, Callable[[], int]]
+
+
+class Gate:
+    """Open, but from :meth:`close` to :meth:`open`. ``promised``: the program waits before every update itself."""
+
+    def __init__(self) -> None:
+        self.promised = False
+        self._open = Event()
+        self._open.set()
+        self._undo: list[Callable[[], object]] = []
+        self._changes: Changes = {}
+        self._seen: Mapping[Hashable, int] = {}
+        self._warned = False
+
+    def hold(self, optimizers: object) -> Changes:
+        """Gives the aliases of what only the optimizers' updates change, and puts hooks before these.
+
+        Of an optimizer that has no hook that is nothing, with a warning, unless the program waits itself.
+        """
+        self.release()
+        found = {id(leaf): leaf for _, leaf in leaves(optimizers) if leaf is not None}.values()
+        held = [self._held(optimizer) for optimizer in found]
+        self._changes = {alias: count for changes in held for alias, count in changes.items()}
+        self._seen = {alias: count() for alias, count in self._changes.items()}
+        unheld = [type(optimizer).__name__ for optimizer, changes in zip(found, held, strict=True) if not changes]
+        if (unheld or not found) and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"async_save='gated': found {', '.join(unheld) or 'no optimizer'}, expected an optimizer with hooks before "
+                "its step (PyTorch 2.0 and newer); everything is copied before save() returns: call "
+                "manager.wait_before_update() before every update, or use async_save=True",
+                CheckpointWarning,
+                stacklevel=4,
+            )
+        return self._changes
+
+    def _held(self, optimizer: object) -> Changes:
+        backend = backend_of(optimizer)
+        if not isinstance(backend, HoldsUpdates):
+            return {}
+        undo = backend.before_update(optimizer, self._open.wait)
+        if undo is not None:
+            self._undo.append(undo)
+        return backend.updated_by(optimizer) if undo is not None or self.promised else {}
+
+    def close(self) -> None:
+        """Makes updates wait."""
+        self._open.clear()
+
+    def open(self) -> None:
+        """Lets updates go on."""
+        self._open.set()
+
+    def wait(self) -> None:
+        """Waits until the gate is open."""
+        self._open.wait()
+
+    def release(self) -> None:
+        """Takes the hooks away. Not while an optimizer steps: it is walking through them."""
+        while self._undo:
+            self._undo.pop()()
+
+    def require_unchanged(self, copies: Iterable[Copy]) -> None:
+        """Raises ValueRefusedError for a tensor that something else has changed since :meth:`hold`."""
+        for copy in copies:
+            alias = copy.original.alias
+            if self._changes[alias]() != self._seen[alias]:
+                raise ValueRefusedError(
+                    f"{join_key(copy.path)}: found it changed while it was copied, expected nothing but its optimizer's "
+                    "step to change it; call manager.wait_before_update() before that, or use async_save=True"
+                )
