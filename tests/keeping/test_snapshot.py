@@ -149,3 +149,11 @@ def test_a_storage_in_which_there_is_something_else_does_not_wait():
     flat, _ = parameters()
     found = laid_out({"weight": flat[:2], "buffer": flat[2:]}, later=[flat[:2]])
     assert found.later == ()
+
+
+def test_what_comes_from_a_damaged_file_is_not_copied_unseen(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    mfc.save({"w": np.full(8, 3, np.uint8)}, path)
+    path.write_bytes(path.read_bytes().replace(bytes([3] * 8), bytes([3] * 7 + [4])))
+    with pytest.raises(mfc.DamagedError):
+        copied(mfc.open(path).tree)
