@@ -81,11 +81,12 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
 def _looked_into_at_several_places(tensors: Iterable[LazyTensor]) -> set[Hashable]:
     """Gives the aliases of storages in which there is more than one tensor."""
     places: dict[Hashable, Hashable] = {}
-    return {
-        tensor.alias
-        for tensor in tensors
-        if tensor.alias is not None and places.setdefault(tensor.alias, tensor.identity) != tensor.identity
-    }
+    several = set()
+    for tensor in tensors:
+        place = tensor.identity
+        if place is not None and places.setdefault(tensor.alias, place) != place:
+            several.add(tensor.alias)
+    return several
 
 
 def _whole(tensor: LazyTensor, several: set[Hashable]) -> LazyTensor:
@@ -97,7 +98,8 @@ def _owner(tensor: LazyTensor, several: set[Hashable]) -> Hashable:
     """Gives what tensors have in common that are copied once."""
     if tensor.view is not None and tensor.alias in several:
         return tensor.alias
-    return id(tensor) if tensor.identity is None else tensor.identity
+    identity = tensor.identity
+    return id(tensor) if identity is None else identity
 
 
 def _into(storage: LazyTensor, tensor: LazyTensor, view: View) -> LazyTensor:
