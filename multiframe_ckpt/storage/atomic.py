@@ -25,11 +25,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import TargetExistsError
+from .workers import Workers
 
 try:
     import fcntl
@@ -169,7 +169,7 @@ def flush_tree(path: Path) -> None:
     parts = [Path(folder, name) for folder, _, names in os.walk(path, onerror=_give_up) for name in ("", *names)]
     if len(parts) > _MANY and _flush_file_system(path):
         return
-    with ThreadPoolExecutor(_FLUSHERS) as pool:
+    with Workers(_FLUSHERS) as pool:
         for _ in pool.map(flush, parts):
             pass  # a failed flush raises here
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from threading import Event, local
 from typing import TypeVar
@@ -22,6 +22,7 @@ from ..dtypes import DType
 from ..errors import DamagedError
 from ..tensor import Extent, LazyTensor, shared_storages
 from ..tree import Tree, map_leaves, tensors_of
+from .workers import Workers
 
 __all__ = ["Move", "Passing", "elements_of", "in_parallel", "materialized", "move", "put"]
 
@@ -51,7 +52,7 @@ def in_parallel(work: Callable[[T], R], items: Sequence[T], size: Callable[[T], 
     def run(at: int) -> R | None:
         return None if stop.is_set() else work(items[at])
 
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="multiframe-ckpt") as pool:
+    with Workers(WORKERS, "multiframe-ckpt") as pool:
         try:
             pending = {pool.submit(run, at): at for at in large}
             yield from ((at, work(items[at])) for at in small)

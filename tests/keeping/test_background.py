@@ -201,3 +201,26 @@ def test_a_save_that_failed_leaves_the_memory_to_the_next(tmp_path, monkeypatch)
     path = manager.save(1, weights(2), loss=0.1)
     manager.wait()
     assert mfc.load(path)["model_state_dict"]["w"].tolist() == [2.0] * 4
+
+
+LATE = """
+import sys, threading, numpy as np
+from multiframe_ckpt import CheckpointManager
+from multiframe_ckpt.formats.torch import TorchFormat
+real = TorchFormat.write
+
+def late(self, *arguments, **options):
+    threading.main_thread().join()  # returns once the interpreter has begun to shut down
+    return real(self, *arguments, **options)
+
+TorchFormat.write = late
+weights = {name: np.full(1 << 20, 7, np.float32) for name in "abc"}
+CheckpointManager(sys.argv[1], async_save=True).save(0, weights, loss=0.1)
+"""
+
+
+def test_a_save_that_goes_on_while_the_interpreter_shuts_down_is_not_lost(tmp_path):
+    done = subprocess.run([sys.executable, "-c", LATE, tmp_path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    state = mfc.load(tmp_path / "latest_checkpoint.pth")["model_state_dict"]
+    assert [float(state[name].min()) for name in "abc"] == [7.0] * 3
