@@ -192,6 +192,9 @@ class TorchBackend(TensorBackend):
 
     def _require_dense(self, tensor: Any, key: str) -> None:
         torch = self._torch
+        plain = not (tensor.is_nested or tensor.is_quantized or tensor.is_meta or hasattr(tensor, "__tensor_flatten__"))
+        if plain and tensor.layout is torch.strided and not torch.nn.parameter.is_lazy(tensor):
+            return
         for is_so, kind, fix in (
             (torch.nn.parameter.is_lazy(tensor), "an uninitialized tensor", "run the module once first"),
             (tensor.is_nested, "a nested tensor", "save its parts, from .unbind()"),
