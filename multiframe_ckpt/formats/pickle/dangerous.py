@@ -14,24 +14,29 @@ from __future__ import annotations
 
 __all__ = ["is_dangerous"]
 
-#: Modules of which every name is refused, and every name of the modules below them.
-_MODULES = frozenset(
-    """
-    os posix nt sys subprocess _posixsubprocess pty commands popen2 multiprocessing shutil pathlib tempfile glob
-    fileinput linecache filecmp mmap zipfile tarfile zipimport shelve dbm sqlite3 _sqlite3 sysconfig pexpect
-    code codeop runpy marshal compileall py_compile imp _imp importlib _frozen_importlib _frozen_importlib_external pkgutil
-    site gc atexit signal _signal threading _thread concurrent asyncio select selectors syslog ctypes _ctypes cffi
-    bdb pdb cProfile profile trace timeit doctest unittest test.support pydoc idlelib lib2to3 venv ensurepip pip setuptools webbrowser
-    distutils.ccompiler distutils.cmd distutils.core distutils.dir_util distutils.file_util distutils.spawn distutils.util
-    socket _socket socketserver ssl http httplib xmlrpc smtplib imaplib ftplib poplib telnetlib nntplib
-    urllib.request urllib2 requests aiohttp httpx uuid _osx_support _aix_support _pyrepl
-    pickle _pickle cPickle pickletools dill cloudpickle joblib jsonpickle
-    numpy.f2py numpy.lib.npyio numpy.lib._npyio_impl numpy.distutils numpy.testing numpy.ctypeslib pandas.io.pickle
-    torch.hub torch.jit torch.package torch._dynamo torch._inductor torch.utils.cpp_extension torch.utils.bottleneck
-    torch.utils.collect_env torch.utils._config_module torch.utils.data.datapipes.utils.decoder torch.distributed.rpc
-    torch.fx.experimental.symbolic_shapes torch.distributed.elastic.rendezvous.api keras.src.saving keras.saving
-    """.split()
-)
+#: Modules of which every name is refused, and every name of the modules below them, by what they reach.
+_MODULES = {
+    module
+    for modules in {
+        "processes": "os posix nt sys subprocess _posixsubprocess pty commands popen2 multiprocessing concurrent asyncio "
+        "pexpect signal _signal threading _thread select selectors syslog uuid _osx_support _aix_support _pyrepl sysconfig",
+        "files": "shutil pathlib tempfile glob fileinput linecache filecmp mmap zipfile tarfile shelve dbm sqlite3 "
+        "_sqlite3 distutils.ccompiler distutils.cmd distutils.core distutils.dir_util distutils.file_util distutils.spawn "
+        "distutils.util numpy.lib.npyio numpy.lib._npyio_impl",
+        "networks": "socket _socket socketserver ssl http httplib xmlrpc smtplib imaplib ftplib poplib telnetlib nntplib "
+        "urllib.request urllib2 requests aiohttp httpx webbrowser torch.hub torch.distributed.rpc "
+        "torch.distributed.elastic.rendezvous.api",
+        "code": "code codeop runpy marshal compileall py_compile bdb pdb cProfile profile trace timeit doctest unittest "
+        "test.support pydoc idlelib lib2to3 ctypes _ctypes cffi numpy.f2py numpy.distutils numpy.testing numpy.ctypeslib "
+        "torch.jit torch.package torch._dynamo torch._inductor torch.utils.cpp_extension torch.utils.bottleneck "
+        "torch.utils.collect_env torch.utils._config_module torch.fx.experimental.symbolic_shapes",
+        "imports": "imp _imp importlib _frozen_importlib _frozen_importlib_external pkgutil zipimport site gc atexit "
+        "venv ensurepip pip setuptools",
+        "further pickles": "pickle _pickle cPickle pickletools dill cloudpickle joblib jsonpickle pandas.io.pickle "
+        "keras.saving keras.src.saving torch.utils.data.datapipes.utils.decoder",
+    }.values()
+    for module in modules.split()
+}
 
 #: Names refused in modules that checkpoints use otherwise, and whatever is below these names.
 _NAMES = {

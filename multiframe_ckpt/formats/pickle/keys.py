@@ -7,13 +7,12 @@ of keys that all hash alike, each compared with each.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, TypeAlias
 
 __all__ = ["Alike", "hashable"]
 
 #: How many keys of one owner have one hash.
-Alike: TypeAlias = Counter[tuple[int, int]]
+Alike: TypeAlias = dict[tuple[int, int], int]
 
 _DEPTH, _PARTS = 32, 1000
 _ALIKE = 100
@@ -32,7 +31,7 @@ def hashable(key: Any, alike: Alike, owner: int = 0) -> Any:
         return key
     _require_small(key)
     slot = owner, hash(key)
-    alike[slot] += 1
+    alike[slot] = alike.get(slot, 0) + 1
     if alike[slot] > _ALIKE:
         raise ValueError(f"more than {_ALIKE} keys of one hash")
     return key

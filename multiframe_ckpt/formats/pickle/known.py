@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable
 from math import prod
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
@@ -174,8 +173,10 @@ def _reconstructor(kind: Any, base: Any = None, state: Any = None) -> Any:
 
 
 def _dict(entries: Any = (), *_: Any) -> dict[Any, Any]:
+    if not entries:
+        return {}
     pairs = entries.items() if isinstance(entries, dict) else entries
-    alike: Alike = Counter()
+    alike: Alike = {}
     return {hashable(key, alike): value for key, value in pairs}
 
 
@@ -188,7 +189,7 @@ def _list(values: Iterable[Any] = (), *_: Any) -> list[Any]:
 
 
 def _set(values: Iterable[Any] = ()) -> set[Any]:
-    alike: Alike = Counter()
+    alike: Alike = {}
     return {hashable(value, alike) for value in values}
 
 

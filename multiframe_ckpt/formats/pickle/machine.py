@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from ...errors import DamagedError, FormatError
-from .opcodes import STEPS, STOP
+from .opcodes import STEPS
 from .state import PROBLEMS, State
 
 __all__ = ["PickleMachine", "broken_pickle"]
 
 #: How many opcodes run before what they hold is counted.
 _ROUND = 1024
+_STOP = ord(".")
 
 
 @contextmanager
@@ -46,12 +47,19 @@ class PickleMachine(State):
 
     def _run(self) -> Any:
         data, steps, at = self.data, STEPS, self.end
-        while True:
-            for _ in range(_ROUND):
-                opcode = data[at]
-                self.end = at
-                at = steps[opcode](self, at + 1)
-                if opcode == STOP:
-                    self.end = at
-                    return self.stack.pop()
-            self.require_room()
+        try:
+            while True:
+                for _ in range(_ROUND):
+                    opcode = data[at]
+                    at = steps[opcode](self, at + 1)
+                    if opcode == _STOP:
+                        return self._finished()
+                self.require_room()
+        finally:
+            self.end = at
+
+    def _finished(self) -> Any:
+        raw = self.stack.pop()
+        self.memo.clear()  # the arguments of every call, which nobody asks for any more
+        self.far.clear()
+        return raw

@@ -17,23 +17,26 @@ from ...errors import UnsafeError
 from .raw import MAX_INT_NBYTES
 from .state import State
 
-__all__ = ["STEPS", "STOP"]
+__all__ = ["STEPS"]
 
 Step: TypeAlias = Callable[[State, int], int]
 
-STOP = ord(".")
 _PROTOCOL = 5
 #: More digits than this, newer Pythons do not read either: the time grows with the square.
 _MAX_DIGITS = 4300
-_INT, _CONTAINER, _SET, _TUPLE = 32, 64, 224, 48
+#: A pickler recurses for each container that is open, and Python stops it at 1,000 by default.
+_MAX_MARKS = 10_000
+_INT, _CONTAINER, _SET, _TUPLE, _TEXT = 32, 64, 224, 48, 56
+_WIDEST = 4  # one character past the first 65,536 makes all of its text as wide
 
 _U8, _U16, _U32, _I32, _U64, _F64 = map(Struct, ("<B", "<H", "<I", "<i", "<Q", ">d"))
+_u32 = _U32.unpack_from
 
 
 def _unknown(state: State, at: int) -> int:
     raise UnsafeError(
-        f"{state.where}: found pickle opcode 0x{state.data[at - 1]:02x} at offset {at - 1}, expected one of protocols 0 to 5 "
-        "without extensions; this is no pickle, or a forged one"
+        f"{state.where}: found pickle opcode 0x{state.data[at - 1]:02x} at offset {at - 1}, expected one of protocols 0 to "
+        "5 without extensions; this is no pickle, or a forged one"
     )
 
 
@@ -90,7 +93,7 @@ def _counted(layout: Struct, make: Callable[[bytes], Any]) -> Step:
 
     def step(state: State, at: int) -> int:
         start = at + size
-        stop = start + unpack(state.data, at)[0]
+        stop: int = start + unpack(state.data, at)[0]
         if not start <= stop <= state.size:
             raise IndexError("it ends too soon")
         value = make(state.data[start:stop])
@@ -114,8 +117,22 @@ def _lined(make: Callable[[bytes], Any]) -> Step:
     return step
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogatepass")
+def _text(layout: Struct) -> Step:
+    """Gives the step of text behind its number of bytes; most of it is short and ASCII."""
+    unpack, size = layout.unpack_from, layout.size
+
+    def step(state: State, at: int) -> int:
+        start = at + size
+        stop: int = start + unpack(state.data, at)[0]
+        raw = state.data[start:stop]
+        if len(raw) != stop - start:
+            raise IndexError("it ends too soon")
+        ascii = raw.isascii()
+        state.stack.append(raw.decode() if ascii else raw.decode("utf-8", "surrogatepass"))
+        state.room -= _TEXT + (len(raw) if ascii else _WIDEST * len(raw))
+        return stop
+
+    return step
 
 
 def _old_text(raw: bytes) -> str:
@@ -155,11 +172,14 @@ def _signed(raw: bytes) -> int:
     return int.from_bytes(raw, "little", signed=True)
 
 
-# Stack and memo
+# Stack and memo: what most opcodes of a pickle do, so that the steps do by themselves what is usual.
 
 
 def _mark(state: State, at: int) -> int:
-    state.mark()
+    state.marks.append(state.stack)
+    state.stack = []
+    if len(state.marks) > _MAX_MARKS:
+        raise ValueError(f"more than {_MAX_MARKS} containers begun within each other")
     return at
 
 
@@ -188,12 +208,20 @@ def _put(state: State, at: int) -> int:
 
 
 def _binput(state: State, at: int) -> int:
-    state.remember(state.data[at])
+    index, memo = state.data[at], state.memo
+    if index == len(memo):
+        memo.append(state.stack[-1])
+    else:
+        state.remember(index)
     return at + 1
 
 
 def _long_binput(state: State, at: int) -> int:
-    state.remember(_U32.unpack_from(state.data, at)[0])
+    (index,), memo = _u32(state.data, at), state.memo
+    if index == len(memo):
+        memo.append(state.stack[-1])
+    else:
+        state.remember(index)
     return at + 4
 
 
@@ -209,12 +237,14 @@ def _get(state: State, at: int) -> int:
 
 
 def _binget(state: State, at: int) -> int:
-    state.stack.append(state.recall(state.data[at]))
+    index, memo = state.data[at], state.memo
+    state.stack.append(memo[index] if index < len(memo) else state.recall(index))
     return at + 1
 
 
 def _long_binget(state: State, at: int) -> int:
-    state.stack.append(state.recall(_U32.unpack_from(state.data, at)[0]))
+    (index,), memo = _u32(state.data, at), state.memo
+    state.stack.append(memo[index] if index < len(memo) else state.recall(index))
     return at + 4
 
 
@@ -233,8 +263,9 @@ def _empty(kind: type, nbytes: int) -> Step:
 
 
 def _tuple(state: State, at: int) -> int:
-    values = tuple(state.pop_to_mark())
-    state.stack.append(values)
+    values = tuple(state.stack)
+    state.stack = stack = state.marks.pop()
+    stack.append(values)
     state.room -= _TUPLE + 8 * len(values)
     return at
 
@@ -318,7 +349,7 @@ def _add_items(state: State, at: int) -> int:
 
 
 def _global(state: State, at: int) -> int:
-    stop = state.data.find(b"\n", state.data.find(b"\n", at) + 1) + 1
+    stop: int = state.data.find(b"\n", state.data.find(b"\n", at) + 1) + 1
     lines = state.data[at:stop]
     name = state.names.get(lines)
     if name is None:
@@ -339,7 +370,8 @@ def _stack_global(state: State, at: int) -> int:
 
 def _reduce(state: State, at: int) -> int:
     args = state.stack.pop()
-    state.stack[-1] = state.call(state.stack[-1], args)
+    stack = state.stack
+    stack[-1] = state.call(stack[-1], args)
     return at
 
 
@@ -376,7 +408,8 @@ def _persistent_text(state: State, at: int) -> int:
 
 
 def _persistent_id(state: State, at: int) -> int:
-    state.stack[-1] = state.persist(state.stack[-1])
+    stack = state.stack
+    stack[-1] = state.persist(stack[-1])
     return at
 
 
@@ -401,9 +434,9 @@ _STEPS: dict[str, Step] = {
     "T": _counted(_I32, _old_text),
     "U": _counted(_U8, _old_text),
     "V": _lined(lambda line: line.decode("raw-unicode-escape")),
-    "X": _counted(_U32, _text),
-    "\x8c": _counted(_U8, _text),
-    "\x8d": _counted(_U64, _text),
+    "X": _text(_U32),
+    "\x8c": _text(_U8),
+    "\x8d": _text(_U64),
     "B": _counted(_U32, bytes),
     "C": _counted(_U8, bytes),
     "\x8e": _counted(_U64, bytes),

@@ -6,7 +6,6 @@ to two hundred, so that a small file could otherwise fill any memory.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -26,12 +25,12 @@ _FREE_ROOM = 40 << 20
 _PER_PICKLED, _PER_STORED = 3, 6
 
 _SLOT, _REMEMBERED, _FAR = 16, 9, 128  # a value on the stack, in the memo, and out of turn in the memo
-_ENTRY, _ITEM = 100, 9  # of a dict or set while it grows, of a list
-_CALLED, _MADE, _REFERENCE, _NAMED = 64, 320, 200, 400
+_ENTRY, _MEMBER, _ITEM = 72, 100, 9  # of a dict while it grows, of a set, of a list
+_FIRST, _FEW = 160, 32  # what a dict takes for its first entry, and a list that has grown at its end
+_CONTAINER, _CALLED, _MADE, _REFERENCE, _NAMED = 64, 128, 320, 200, 400
 
-#: A pickler recurses for each container that is open, and Python stops it at 1,000 by default.
-_MAX_MARKS = 10_000
 _MAX_LINE = 1 << 16  # names, decimal numbers, and the text of protocol 0
+_MAX_NAME = 1000
 _SHOWN = 200
 
 
@@ -65,7 +64,7 @@ class State:
         self.memo: list[Any] = []  # picklers count from 0
         self.far: dict[int, Any] = {}  # what was put at other places
         self.names: dict[Any, Global] = {}  # (module, name), and the two lines of GLOBAL → one Global for each name
-        self.alike: Alike = Counter()
+        self.alike: Alike = {}
 
     # Room
 
@@ -103,13 +102,6 @@ class State:
 
     # Stack and memo
 
-    def mark(self) -> None:
-        """Opens a new stack above the present one."""
-        if len(self.marks) == _MAX_MARKS:
-            raise ValueError(f"more than {_MAX_MARKS} containers begun within each other")
-        self.marks.append(self.stack)
-        self.stack = []
-
     def pop_to_mark(self) -> list[Any]:
         """Gives what lies above the last mark, and takes both away."""
         values = self.stack
@@ -139,6 +131,8 @@ class State:
             return found
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a name that is no text")
+        if len(module) + len(name) > _MAX_NAME:
+            raise ValueError(f"a name of more than {_MAX_NAME} characters")
         if is_dangerous(module, name):
             raise UnsafeError(
                 f"{self.where}: found {f'{module}.{name}'[:_SHOWN]} in a pickle, a name by which files run code, expected "
@@ -158,7 +152,9 @@ class State:
         builder = self.builders.get((target.module, target.name))
         if builder is None:
             return self._made(target, args)
-        self.charge(_CALLED + _copied(args))
+        for arg in args:
+            if type(arg) in _COPIED and _COPIED[type(arg)] * len(arg) > self.room:
+                self.charge(_COPIED[type(arg)] * len(arg))
         try:
             value = builder(*args)
         except FormatError:
@@ -169,7 +165,16 @@ class State:
             return self._made(target, args)  # a time in a zone of another package: as unknown as its zone
         if isinstance(value, Pending):
             self.charge(value.footprint)
-        return self.named(value.module, value.name) if isinstance(value, Global) else value
+            return value
+        return self._received(value)
+
+    def _received(self, value: Any) -> Any:
+        """Counts what a builder has made of plain values."""
+        kind = type(value)
+        if kind is Global:
+            return self.named(value.module, value.name)
+        self.charge(_CONTAINER + _MADE_OF[kind] * len(value) if kind in _MADE_OF else _CALLED)
+        return value
 
     def _made(self, target: Global, args: tuple[Any, ...]) -> Made:
         self.charge(_MADE)
@@ -190,7 +195,7 @@ class State:
     def append_all(self, values: list[Any]) -> None:
         """Appends to the list, or the unknown object, on top of the stack."""
         target = self.stack[-1]
-        self.charge(_ITEM * len(values))
+        self.charge(_ITEM * len(values) + _FEW)
         (target.items if isinstance(target, Made) else _require(target, list)).extend(values)
 
     def set_all(self, values: list[Any]) -> None:
@@ -203,7 +208,7 @@ class State:
         """Fills a dict with keys and values in turn."""
         if len(values) % 2:
             raise ValueError("a dict with a key and no value")
-        self.charge(_ENTRY // 2 * len(values))
+        self.charge(_ENTRY // 2 * len(values) + (0 if entries else _FIRST))
         alike, owner = self.alike, id(entries)
         pairs = iter(values)
         for key, value in zip(pairs, pairs, strict=True):
@@ -212,13 +217,13 @@ class State:
     def add_all(self, values: list[Any]) -> None:
         """Adds members to the set on top of the stack."""
         target = _require(self.stack[-1], set)
-        self.charge(_ENTRY * len(values))
+        self.charge(_MEMBER * len(values))
         target.update([hashable(value, self.alike, id(target)) for value in values])
 
     def frozen(self, values: list[Any]) -> frozenset[Any]:
         """Gives a frozenset."""
-        self.charge(_ENTRY * len(values))
-        alike: Alike = Counter()
+        self.charge(_MEMBER * len(values))
+        alike: Alike = {}
         return frozenset([hashable(value, alike) for value in values])
 
     def persist(self, identifier: Any) -> Any:
@@ -238,13 +243,14 @@ def _require(target: Any, kind: type) -> Any:
     return target
 
 
-def _copied(args: tuple[Any, ...]) -> int:
-    """Gives how much of its arguments a builder may copy."""
-    copied = 0
-    for arg in args:
-        kind = type(arg)
-        if kind is str or kind is bytes:
-            copied += len(arg)
-        elif kind is list or kind is dict or kind is set or kind is frozenset or kind is tuple:
-            copied += _ENTRY * len(arg)
-    return copied
+#: What a builder takes for each part of what it makes, and at most for each part of what it copies.
+_MADE_OF: dict[type, int] = {
+    str: 1,
+    bytes: 1,
+    list: _ITEM,
+    tuple: _ITEM,
+    dict: _ENTRY,
+    set: _MEMBER,
+    frozenset: _MEMBER,
+}
+_COPIED: dict[type, int] = {str: 1, bytes: 1, **dict.fromkeys((list, tuple, dict, set, frozenset), _MEMBER)}
