@@ -157,9 +157,17 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
 
 
 def _decimal(line: bytes) -> int:
+    return int(_digits(line))
+
+
+def _float(line: bytes) -> float:
+    return float(_digits(line))
+
+
+def _digits(line: bytes) -> bytes:
     if len(line) > _MAX_DIGITS:
         raise ValueError(f"a number of more than {_MAX_DIGITS} digits")
-    return int(line)
+    return line
 
 
 def _integer(line: bytes) -> int | bool:
@@ -428,7 +436,7 @@ _STEPS: dict[str, Step] = {
     "M": _packed(_U16),
     "\x8a": _counted(_U8, _signed),
     "\x8b": _counted(_I32, _signed),
-    "F": _lined(float),
+    "F": _lined(_float),
     "G": _packed(_F64),
     "S": _lined(_quoted),
     "T": _counted(_I32, _old_text),

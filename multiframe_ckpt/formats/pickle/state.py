@@ -29,7 +29,6 @@ _ENTRY, _MEMBER, _ITEM = 72, 100, 9  # of a dict while it grows, of a set, of a 
 _FIRST, _FEW = 160, 32  # what a dict takes for its first entry, and a list that has grown at its end
 _CONTAINER, _CALLED, _MADE, _REFERENCE, _NAMED = 64, 128, 320, 200, 400
 
-_MAX_LINE = 1 << 16  # names, decimal numbers, and the text of protocol 0
 _MAX_NAME = 1000
 _SHOWN = 200
 
@@ -95,7 +94,7 @@ class State:
 
     def line(self, at: int) -> tuple[bytes, int]:
         """Gives the line at ``at`` without its end, and the offset behind it."""
-        stop = self.data.find(b"\n", at, at + _MAX_LINE)
+        stop = self.data.find(b"\n", at)
         if stop < 0:
             raise IndexError("a line without its end")
         return self.data[at:stop].rstrip(b"\r"), stop + 1
