@@ -241,3 +241,11 @@ def test_a_string_that_no_python_2_writes_is_refused(spelled: bytes, tmp_path: P
 def test_many_equal_keys_in_many_dicts_are_no_attack(tmp_path: Path) -> None:
     value = [{(0, 1): 0, 1 << 62: 1} for _ in range(500)]
     assert mfc.open(torch_zip(pickle.dumps(value, 2), tmp_path)).tree == value
+
+
+def test_the_largest_int_that_is_read_is_the_largest_that_is_written(tmp_path: Path) -> None:
+    largest = (1 << 8 * (1 << 14) - 1) - 1
+    mfc.save({"a": largest, "b": -largest}, tmp_path / "x.pt", format="torch")
+    assert mfc.open(tmp_path / "x.pt").tree == {"a": largest, "b": -largest}
+    with pytest.raises(mfc.ValueRefusedError, match=r"^a: found an int of \d+ bits"):
+        mfc.save({"a": largest + 1}, tmp_path / "y.pt", format="torch")
