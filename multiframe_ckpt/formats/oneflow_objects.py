@@ -21,7 +21,7 @@ from ..tree import Tree
 from .oneflow_variable import read_variable
 from .pickle.known import PLAIN, ArrayPart
 from .pickle.machine import PickleMachine
-from .pickle.raw import Builders
+from .pickle.raw import Builders, Pending
 from .pickle.resolve import Resolver, module_state_dict
 from .pickle.writer import PickleWriter
 
@@ -38,7 +38,7 @@ _TENSORS = (
 )
 
 
-class _Dtype:
+class _Dtype(Pending):
     """An ``oneflow.dtype`` in the making: its state is its number in ``data_type.proto``."""
 
     def __init__(self, *_: Any) -> None:
@@ -57,7 +57,7 @@ class _Dtype:
         return f"oneflow.{row.name}" if row else f"oneflow.dtype({self.number})"
 
 
-class _Tensor:
+class _Tensor(Pending):
     """A tensor in the making: its state is ``{"path": folder}``, or in 1.0 files ``{"data": array, "dtype": …}``."""
 
     def __init__(self, load: Callable[[Any], LazyTensor]) -> None:

@@ -16,7 +16,7 @@ from ..errors import DamagedError, UnsafeError
 from ..storage.extents import require_shape
 from ..tensor import Extent, LazyTensor, View
 from .pickle.known import PLAIN
-from .pickle.raw import Builders, Global, Made
+from .pickle.raw import Builders, Global, Made, Pending
 
 __all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "UINT8", "TorchStorage", "dense_stride"]
 
@@ -27,6 +27,7 @@ _BY_TORCH = {row.torch: row for row in DTYPES if row.torch}
 #: An expanded tensor (stride 0) may be this many times larger than its storage, or a GiB, before it counts as a trap.
 _EXPANSION = 64
 _MAX_DIMENSIONS = 64  # torch's own limit
+_FEW_DIMENSIONS = 8
 
 
 def dense_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -38,8 +39,10 @@ def dense_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(stride))
 
 
-class TorchStorage:
+class TorchStorage(Pending):
     """A storage the pickle refers to; its bytes are bound when the reader knows where they lie."""
+
+    __slots__ = ("_checked", "_tensor", "alias", "dtype", "key", "nbytes", "raw", "swapped", "untyped")
 
     def __init__(self, kind: Any, key: Any, count: Any) -> None:
         if not (isinstance(kind, Global) and isinstance(key, str) and type(count) is int and count >= 0):
@@ -55,14 +58,17 @@ class TorchStorage:
         self.swapped = False  # the file is big-endian
         self.alias = object()
         self._checked = False
+        self._tensor: LazyTensor | None = None
 
     def set_state(self, state: Any) -> None:
         """Takes what BUILD gives it: nothing torch writes."""
 
     def resolve(self) -> LazyTensor:
         """Gives a storage that stands in the tree by itself as a 1-D tensor."""
-        count = self.nbytes // self.dtype.itemsize
-        return TorchTensor(self, 0, (count,), (1,), self.dtype).resolve()
+        if self._tensor is None:
+            count = self.nbytes // self.dtype.itemsize
+            self._tensor = TorchTensor(self, 0, (count,), (1,), self.dtype).resolve()
+        return self._tensor
 
     def bound(self) -> LazyTensor:
         """Gives the storage's bytes; DamagedError where the file does not hold it."""
@@ -81,8 +87,11 @@ class TorchStorage:
         return found
 
 
-class TorchTensor:
+class TorchTensor(Pending):
     """A tensor of the pickle: a view into a storage."""
+
+    __slots__ = ("_dtype", "_flags", "_offset", "_shape", "_storage", "_stride", "_tensor")
+    footprint = 400
 
     def __init__(
         self,
@@ -97,9 +106,10 @@ class TorchTensor:
             raise TypeError(f"a tensor over a {type(storage).__name__}")
         self._storage, self._offset = storage, offset
         self._shape, self._stride = tuple(shape), tuple(stride)
-        if not all(type(number) is int for number in (offset, *self._shape, *self._stride)):
-            raise TypeError("a tensor whose offset, shape or stride is not of ints")
-        self._dtype, self._flags = dtype, flags or {}
+        for number in (offset, *self._shape, *self._stride):
+            if type(number) is not int:
+                raise TypeError("a tensor whose offset, shape or stride is not of ints")
+        self._dtype, self._flags = dtype, flags
         self._tensor: LazyTensor | None = None
 
     def set_state(self, state: Any) -> None:
@@ -108,12 +118,21 @@ class TorchTensor:
     def resolve(self) -> LazyTensor:
         """Gives the tensor; DamagedError where it reaches out of its storage."""
         if self._tensor is None:
-            self._check()
-            dense = self._stride == dense_stride(self._shape) or prod(self._shape) <= 1
-            self._tensor = self._dense() if dense and not self._storage.swapped and not self._flags else self._strided()
+            size = prod(self._shape)
+            dense = self._stride == dense_stride(self._shape) or size <= 1
+            if not (dense and self._lies_inside(size)):
+                self._check(size)
+            plain = dense and not self._storage.swapped and not self._flags
+            self._tensor = self._dense(size) if plain else self._strided()
         return self._tensor
 
-    def _check(self) -> None:
+    def _lies_inside(self, size: int) -> bool:
+        """Says whether a dense tensor is one of those that need no closer look, as nearly all are."""
+        room = self._storage.nbytes // self._dtype.itemsize
+        few = len(self._shape) == len(self._stride) <= _FEW_DIMENSIONS and not self._flags
+        return few and 0 <= self._offset < self._offset + size <= room and min(self._shape, default=0) >= 0
+
+    def _check(self, size: int) -> None:
         shape, stride = self._shape, self._stride
         numbers = (*shape, *stride, self._offset)
         if len(shape) != len(stride) or len(shape) > _MAX_DIMENSIONS or not all(0 <= n < 1 << 63 for n in numbers):
@@ -121,53 +140,58 @@ class TorchTensor:
                 f"found a tensor of {len(shape)} dimensions and {len(stride)} strides, expected as many of each, "
                 f"none < 0, at most {_MAX_DIMENSIONS}"
             )
-        refused = [flag for flag in self._flags if self._dtype.kind not in _FLAGGED[flag]]
+        refused = [flag for flag in self._flags or () if self._dtype.kind not in _FLAGGED[flag]]
         if refused:
             raise DamagedError(f"found a {refused[0]} view of {self._dtype.name}, expected none of this dtype")
         reach = self._offset + sum((dim - 1) * step for dim, step in zip(shape, stride, strict=True)) + 1
         room = self._storage.nbytes // self._dtype.itemsize
-        if prod(shape) and reach > room:
+        if size and reach > room:
             raise DamagedError(
                 f"found a tensor that reaches element {reach} of storage {self._storage.key!r}, expected at most {room}"
             )
-        if prod(shape) * self._dtype.itemsize > max(_EXPANSION * self._storage.nbytes, 1 << 30):
+        if size * self._dtype.itemsize > max(_EXPANSION * self._storage.nbytes, 1 << 30):
             raise UnsafeError(
                 f"found a tensor of shape {shape} expanded from {self._storage.nbytes} bytes, expected at most "
                 f"{_EXPANSION} times its storage; reading it would fill the memory"
             )
         require_shape(shape, self._dtype, "a tensor of the pickle")
 
-    def _dense(self) -> LazyTensor:
-        storage, dtype, shape = self._storage.bound(), self._dtype, self._shape
-        start = self._offset * dtype.itemsize if prod(shape) else 0
-        nbytes = prod(shape) * dtype.itemsize
-        whole = nbytes == storage.nbytes
+    def _dense(self, size: int) -> LazyTensor:
+        storage = self._storage.bound()
+        nbytes = size * self._dtype.itemsize
+        if nbytes == storage.nbytes:
+            return self._lazy(self._read_dense, storage.extent, storage.digest)
+        extent = storage.extent
+        part = extent and replace(extent, offset=extent.offset + self._start(), nbytes=nbytes)
+        return self._lazy(self._read_dense, part, None)
 
-        def source() -> np.ndarray:
-            array = self._storage.array(whole=whole)[start : start + nbytes].view(dtype.numpy).reshape(shape)
-            return array if array.flags.aligned else array.copy()
+    def _start(self) -> int:
+        return self._offset * self._dtype.itemsize if prod(self._shape) else 0
 
-        extent = storage.extent and replace(storage.extent, offset=storage.extent.offset + start, nbytes=nbytes)
-        return self._lazy(source, extent, storage.digest if whole else None)
+    def _read_dense(self) -> np.ndarray:
+        start, nbytes = self._start(), prod(self._shape) * self._dtype.itemsize
+        array = self._storage.array(whole=nbytes == self._storage.nbytes)[start : start + nbytes]
+        array = array.view(self._dtype.numpy).reshape(self._shape)
+        return array if array.flags.aligned else array.copy()
 
     def _strided(self) -> LazyTensor:
-        dtype = self._dtype
+        self._storage.bound()
+        return self._lazy(self._read_strided, None, None)
 
-        def source() -> np.ndarray:
-            strides = [step * dtype.itemsize for step in self._stride]
-            start = self._offset * dtype.itemsize if prod(self._shape) else 0
-            array = np.ndarray(self._shape, dtype.numpy, self._storage.array(whole=False), start, strides)
-            array = np.ascontiguousarray(array).reshape(self._shape)  # of one dimension where array has none
-            array = array.byteswap() if self._storage.swapped else array
-            array = np.conjugate(array) if self._flags.get("conj") else array
-            return np.negative(array) if self._flags.get("neg") else array
-
-        return self._lazy(source, None, None)
+    def _read_strided(self) -> np.ndarray:
+        strides = [step * self._dtype.itemsize for step in self._stride]
+        raw = self._storage.array(whole=False)
+        array = np.ndarray(self._shape, self._dtype.numpy, raw, self._start(), strides)
+        array = np.ascontiguousarray(array).reshape(self._shape)  # of one dimension where array has none
+        flags = self._flags or {}
+        array = array.byteswap() if self._storage.swapped else array
+        array = np.conjugate(array) if flags.get("conj") else array
+        return np.negative(array) if flags.get("neg") else array
 
     def _lazy(self, source: Any, extent: Extent | None, digest: str | None) -> LazyTensor:
         storage = self._storage
         if storage.swapped or self._flags:  # its storage cannot be written as it is: tied only to its equals
-            flags = tuple(sorted(self._flags))
+            flags = tuple(sorted(self._flags or ()))
             alias = (storage.alias, self._offset, self._stride, flags)
             return LazyTensor(self._dtype, self._shape, source, extent, alias)
         view = View(storage.bound(), self._offset, self._stride)
@@ -179,12 +203,14 @@ _FLAGGED = {"conj": ("complex",), "neg": ("complex", "float", "int")}
 
 
 def _flags(metadata: Any) -> dict[str, bool]:
-    return {name: True for name in ("conj", "neg") if isinstance(metadata, dict) and metadata.get(name)}
+    if not isinstance(metadata, dict):
+        return {}
+    return {name: True for name in ("conj", "neg") if metadata.get(name)}
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
     """Answers ``_rebuild_tensor`` and ``_rebuild_tensor_v2`` (…, requires_grad, backward_hooks, metadata)."""
-    return TorchTensor(storage, offset, shape, stride, storage.dtype, _flags(rest[2] if len(rest) > 2 else None))
+    return TorchTensor(storage, offset, shape, stride, storage.dtype, _flags(rest[2]) if len(rest) > 2 else None)
 
 
 def _tensor_v3(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
@@ -195,7 +221,7 @@ def _tensor_v3(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -
     dtype = _BY_TORCH.get(kind.name)
     if dtype is None:
         raise UnsafeError(f"found a tensor of dtype {kind}, expected one of {', '.join(filter(None, _BY_TORCH))}")
-    return TorchTensor(storage, offset, shape, stride, dtype, _flags(rest[3] if len(rest) > 3 else None))
+    return TorchTensor(storage, offset, shape, stride, dtype, _flags(rest[3]) if len(rest) > 3 else None)
 
 
 def _parameter(data: Any, *_: Any) -> Any:

@@ -66,11 +66,13 @@ class Archive:
         if order not in ("little", "big"):
             raise DamagedError(f"{self._path}: found byte order {order!r}, expected little or big")
         storages: dict[str, TorchStorage] = {}
+        stored = self._zip.file.size - len(pickled)
         machine = PickleMachine(
             pickled,
             where=str(self._path),
             builders=TORCH_BUILDERS,
             persistent=lambda identifier: self._storage(storages, identifier, order),
+            stored=stored,
         )
         resolver = Resolver(
             str(self._path),
@@ -78,6 +80,7 @@ class Archive:
             allow_inert=options.allow_inert,
             names=TORCH_NAMES,
             collapse=module_state_dict,
+            stored=stored,
         )
         return resolver.tree(machine.run())
 

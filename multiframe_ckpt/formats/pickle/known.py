@@ -25,8 +25,8 @@ from ...dtypes import DType, dtype_named, dtype_of_numpy
 from ...errors import DamagedError, UnsafeError
 from ...storage.extents import require_shape
 from ...tensor import LazyTensor
-from .machine import hashable
-from .raw import Builders, Global, Made
+from .keys import Alike, hashable
+from .raw import Builders, Global, Made, Pending
 
 __all__ = ["AS_TEXT", "PLAIN", "ArrayPart", "DtypePart"]
 
@@ -36,20 +36,27 @@ _DTYPE = re.compile(r"(bool|(u?int|float|complex)\d{1,3}|[biufc]\d{1,2})_?")
 _NUMBER = re.compile(r"[-+]?[0-9.]+([eE][-+]?\d+)?(/\d+)?|-?(Infinity|s?NaN\d*)")
 
 
-class AttributeBag(dict[str, Any]):
+class AttributeBag(Pending):
     """A namespace in the making: its state becomes its entries."""
+
+    __slots__ = ("_attributes",)
+
+    def __init__(self, attributes: Any = ()) -> None:
+        self._attributes = _dict(attributes)
 
     def set_state(self, state: Any) -> None:
         """Takes the attributes."""
-        self.update(_dict(state[1] if isinstance(state, tuple) else state))
+        self._attributes.update(_dict(state[1] if isinstance(state, tuple) else state))
 
-    def resolve(self) -> dict[str, Any]:
+    def resolve(self) -> dict[Any, Any]:
         """Gives the attributes as a plain dict."""
-        return dict(self)
+        return self._attributes
 
 
-class DtypePart:
+class DtypePart(Pending):
     """A ``numpy.dtype`` in the making: pickled as its kind and size, then its byte order."""
+
+    __slots__ = ("kind", "order")
 
     def __init__(self, kind: Any, *_: Any) -> None:
         if isinstance(kind, Global):  # dtype(numpy.float64), or ml_dtypes.bfloat16
@@ -86,8 +93,10 @@ class DtypePart:
         return dtype.newbyteorder(">") if self.order == ">" and dtype.kind in "iufc" else dtype
 
 
-class ArrayPart:
+class ArrayPart(Pending):
     """A ``numpy.ndarray`` in the making: pickled empty, then its shape, dtype, order and bytes."""
+
+    __slots__ = ("_state", "_tensor")
 
     def __init__(self, *_: Any) -> None:
         self._state: tuple[Any, ...] | None = None
@@ -164,8 +173,11 @@ def _reconstructor(kind: Any, base: Any = None, state: Any = None) -> Any:
 
 
 def _dict(entries: Any = (), *_: Any) -> dict[Any, Any]:
+    if not entries:
+        return {}
     pairs = entries.items() if isinstance(entries, dict) else entries
-    return {hashable(key): value for key, value in pairs}
+    alike: Alike = {}
+    return {hashable(key, alike): value for key, value in pairs}
 
 
 def _defaults(_: Any = None, entries: Any = ()) -> dict[Any, Any]:
@@ -177,11 +189,22 @@ def _list(values: Iterable[Any] = (), *_: Any) -> list[Any]:
 
 
 def _set(values: Iterable[Any] = ()) -> set[Any]:
-    return set(map(hashable, values))
+    alike: Alike = {}
+    return {hashable(value, alike) for value in values}
 
 
 def _frozenset(values: Iterable[Any] = ()) -> frozenset[Any]:
-    return frozenset(map(hashable, values))
+    return frozenset(_set(values))
+
+
+def _attribute(owner: Any, name: Any) -> Global:
+    """Answers ``getattr`` as protocols 0 to 3 name a class within a class; refuses every other use."""
+    if isinstance(owner, Global) and isinstance(name, str) and name.isidentifier():
+        return Global(owner.module, f"{owner.name}.{name}")
+    raise UnsafeError(
+        "found a pickle that takes an attribute of an object, expected only classes within classes; "
+        "nothing was run: do not load this file anywhere"
+    )
 
 
 def _number(text: Any) -> str:
@@ -234,6 +257,7 @@ _BUILTINS: dict[str, Callable[..., Any]] = {
     "bytes": _bytes,
     "bytearray": _bytes,
     "complex": complex,
+    "getattr": _attribute,
 }
 
 #: The table: (module, name) → builder. Layouts add their own names to it.

@@ -1,15 +1,18 @@
-"""What a PickleMachine leaves where a pickle names something: the name, what was asked of it, builders for known names."""
+"""What the machine makes where a pickle names something: the name, what was asked of it, builders for known names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, TypeAlias
 
-__all__ = ["Builders", "Global", "Made", "Pending"]
+__all__ = ["MAX_INT_NBYTES", "Builders", "Global", "Made", "Pending"]
 
 #: (module, name) → what answers a call of that name.
 Builders: TypeAlias = Mapping[tuple[str, str], Callable[..., Any]]
+
+#: The largest int that a pickle of ours holds: spelling one in decimal takes time that grows with its square.
+MAX_INT_NBYTES = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,18 @@ class Made:
     entries: dict[Any, Any] = field(default_factory=dict)
 
 
-@runtime_checkable
-class Pending(Protocol):
-    """A known object whose value is not complete before the whole pickle is read."""
+class Pending:
+    """A known object whose value is not complete before the whole pickle is read. A base class: asking is cheap."""
+
+    __slots__ = ()
+
+    #: Bytes of memory that the object and its value may take, beside what the pickle gave them.
+    footprint: ClassVar[int] = 512
 
     def set_state(self, state: Any) -> None:
         """Takes what BUILD gives it."""
+        raise NotImplementedError
 
     def resolve(self) -> Any:
         """Gives its value in a tree, the same one each time."""
+        raise NotImplementedError

@@ -1,7 +1,8 @@
 """resolve(): what a PickleMachine built becomes a Tree, with unknown objects refused or left inert.
 
-Guards: cycles, nesting past MAX_DEPTH, and values that share each other until a small file means billions of them. No
-raw object is ever spelled by ``str`` or ``repr`` before it is known to be small.
+Lists and dicts become the tree's in their place; only what changes is made anew. Guards: cycles, nesting past MAX_DEPTH,
+and values that share each other until a small file means billions of them. No raw object is ever spelled by ``str`` or
+``repr`` before it is known to be small.
 """
 
 from __future__ import annotations
@@ -18,18 +19,32 @@ from .raw import Global, Made, Pending
 
 __all__ = ["Resolver", "module_state_dict"]
 
-#: A tree may have this many nodes, and four more for each byte of its pickle. Text counts a node for each 16 characters.
-_FREE_NODES = 1_000_000
-_TEXT_UNIT = 16
+#: What the tree spells out, where the pickle shares, may be this large, and larger with the file. Counted in bytes, as
+#: walking it takes them: a leaf, a container, an entry of a dict; text counts half.
+_FREE_SIZE = 24 << 20
+_PER_PICKLED, _PER_STORED = 3, 6
+_LEAF, _CONTAINER, _ENTRY, _INERT = 8, 64, 100, 400
+#: Containers that the resolver remembers take memory too, for each this much.
+_FREE_ROOM = 16 << 20
+_REMEMBERED = 200
+
+#: An unknown object of this size, a member of an enum, is spelled in a key with what it was made of.
+_SMALL = 800
+#: Keys that a tree spells alike are told apart by a tail of as many ``~``.
+_ALIKE = 1000
 #: The keys of a pickled module's state dict may have this many characters together.
 _KEY_TEXT = 1 << 25
+_SHOWN_NAMES, _SHOWN_NAME = 50, 200
+
+_LEAVES = frozenset({type(None), bool, int, float, complex})
+_EMPTY = frozenset({list, dict, tuple})
 
 
 class Resolver:
     """One pickle's way from raw objects to a tree.
 
     ``names`` are globals that stand for a plain value, such as torch's dtypes; ``collapse`` may put a simpler raw object
-    in the place of an unknown one.
+    in the place of an unknown one. ``stored`` counts the bytes of the file beside the pickle.
     """
 
     def __init__(
@@ -40,14 +55,17 @@ class Resolver:
         allow_inert: bool,
         names: Mapping[tuple[str, str], Tree] | None = None,
         collapse: Callable[[Made], Any] = lambda made: made,
+        stored: int = 0,
     ) -> None:
         self._names = names or {}
         self._where = where
-        self._limit = _FREE_NODES + 4 * pickle_nbytes
+        share = _PER_PICKLED * pickle_nbytes + _PER_STORED * stored
+        self._limit = max(_FREE_SIZE, share)
+        self._room = max(_FREE_ROOM, share)
         self._allow_inert = allow_inert
         self._collapse = collapse
         self._unknown: dict[str, None] = {}
-        self._done: dict[int, tuple[Any, Tree, int]] = {}  # id → the object (kept alive), its tree, its node count
+        self._done: dict[int, tuple[Any, Tree, int]] = {}  # id → the object (kept alive), its tree, its size
         self._open: set[int] = set()
 
     def tree(self, raw: Any) -> Tree:
@@ -55,36 +73,49 @@ class Resolver:
         with broken_pickle(lambda: f"{self._where}: found a pickle whose objects do not fit together"):
             tree, _ = self._resolve(raw, 0)
         if self._unknown and not self._allow_inert:
-            names = ", ".join(sorted(self._unknown))
             raise UnsafeError(
-                f"{self._where}: found objects of unknown types ({names}), expected tensors and plain values; nothing was "
-                "run. To read the rest and leave these inert: allow_inert=True, or --allow-inert"
+                f"{self._where}: found objects of unknown types ({_listed(self._unknown)}), expected tensors and plain "
+                "values; nothing was run. To read the rest and leave these inert: allow_inert=True, or --allow-inert"
             )
         return tree
 
     def _resolve(self, raw: Any, depth: int) -> tuple[Tree, int]:
-        if is_plain(raw):
-            return raw, 1 + len(raw) // _TEXT_UNIT if isinstance(raw, str | bytes) else 1
-        if isinstance(raw, LazyTensor):
-            return raw, 1
+        """Gives the tree of a raw object, and the size that walking it takes."""
+        kind = type(raw)
+        if kind in _LEAVES:
+            return raw, _LEAF
+        if isinstance(raw, Pending):
+            value = raw.resolve()
+            if type(value) is LazyTensor:
+                return value, _LEAF
+        elif kind is str or kind is bytes:
+            return raw, _LEAF + len(raw) // 2
+        elif kind is LazyTensor or kind is Inert:
+            return raw, _LEAF
+        elif not raw and kind in _EMPTY:
+            return raw, _CONTAINER
         known = self._done.get(id(raw))
         if known is not None:
             return known[1], known[2]
+        return self._first(raw, depth)
+
+    def _first(self, raw: Any, depth: int) -> tuple[Tree, int]:
         if id(raw) in self._open or depth > MAX_DEPTH:
             what = (
                 "a container that holds itself" if id(raw) in self._open else f"more than {MAX_DEPTH} nested containers"
             )
             raise UnsafeError(f"{self._where}: found {what}, expected a checkpoint; this file is forged or broken")
         self._open.add(id(raw))
-        tree, count = self._contents(raw, depth + 1)
+        tree, size = self._contents(raw, depth + 1)
         self._open.discard(id(raw))
-        if count > self._limit:
+        self._room -= _REMEMBERED
+        if size > self._limit or self._room < 0:
             raise UnsafeError(
-                f"{self._where}: found containers that share each other into more than {self._limit} nodes, "
+                f"{self._where}: found containers that share each other, or too many, for {self._limit} bytes of memory, "
                 "expected a checkpoint; this file is forged"
             )
-        self._done[id(raw)] = (raw, tree, count)
-        return tree, count
+        self._done[id(raw)] = (raw, tree, size)
+        return tree, size
 
     def _contents(self, raw: Any, depth: int) -> tuple[Tree, int]:
         if isinstance(raw, Made):
@@ -94,16 +125,18 @@ class Resolver:
             return self._resolve(raw.resolve(), depth)
         if isinstance(raw, dict):
             return self._dict(raw, depth)
-        if isinstance(raw, list | tuple):
-            return self._sequence(raw, depth)
+        if isinstance(raw, list):
+            return self._list(raw, depth)
+        if isinstance(raw, tuple):
+            return self._tuple(raw, depth)
         if isinstance(raw, set | frozenset):
-            return self._sequence(sorted(raw, key=_rank), depth)
+            return self._list(sorted(raw, key=_rank), depth)
         if isinstance(raw, Global):
-            return self._name(raw), 1
+            return self._name(raw), _LEAF
         spell = AS_TEXT.get(type(raw))
         if spell is None:
             raise DamagedError(f"{self._where}: found a stray {type(raw).__name__} in a pickle, expected a value")
-        return spell(raw), 1
+        return spell(raw), _CONTAINER
 
     def _name(self, raw: Global) -> Tree:
         if (raw.module, raw.name) in self._names:
@@ -112,47 +145,76 @@ class Resolver:
         return Inert(str(raw))
 
     def _dict(self, raw: dict[Any, Any], depth: int) -> tuple[Tree, int]:
-        tree: dict[Any, Tree] = {}
-        total = 1
+        size = _CONTAINER + _ENTRY * len(raw)
+        plain_keys = True
         for key, value in raw.items():
-            node, count = self._resolve(value, depth)
+            node, part = self._resolve(value, depth)
+            size += part
+            if node is not value:
+                raw[key] = node
+            plain_keys = plain_keys and (type(key) is str or is_plain(key))
+        return (raw if plain_keys else self._rekeyed(raw, depth)), size
+
+    def _rekeyed(self, raw: dict[Any, Tree], depth: int) -> dict[Any, Tree]:
+        """Gives the dict with keys that a tree can hold; those that it holds as one text are told apart."""
+        tree: dict[Any, Tree] = {}
+        alike: dict[Any, int] = {}
+        for key, node in raw.items():
             name = self._key(key, depth)
             while name in tree:  # two objects that a tree holds as one text, or an object beside its text
-                name = f"{name}~"
+                alike[name] = alike.get(name, 0) + 1
+                if alike[name] > _ALIKE:
+                    raise UnsafeError(
+                        f"{self._where}: found more than {_ALIKE} keys of one dict that a tree spells alike, "
+                        "expected distinct ones; this file is forged"
+                    )
+                name = f"{name}{'~' * alike[name]}"
+            self._room -= _ENTRY + (len(name) if isinstance(name, str) else 0)
             tree[name] = node
-            total += count
-        return tree, total
+        return tree
 
     def _key(self, key: Any, depth: int) -> Any:
         if isinstance(key, tuple):
             return tuple(self._key(part, depth) for part in key)
         if is_plain(key):
             return key
-        node, count = self._resolve(key, depth)
+        node, size = self._resolve(key, depth)
         if is_plain(node):
             return node
         name = node.type_name if isinstance(node, Inert) else type(node).__name__
-        small = isinstance(node, Inert) and node.args is not None and count < _TEXT_UNIT
+        small = isinstance(node, Inert) and node.args is not None and size < _SMALL
         return f"{name}{_spelled(node.args)}" if small else name  # a member of an enum: its class and value
 
-    def _sequence(self, raw: Any, depth: int) -> tuple[Tree, int]:
-        nodes, total = [], 1
-        for value in raw:
-            node, count = self._resolve(value, depth)
-            nodes.append(node)
-            total += count
-        return (tuple(nodes) if isinstance(raw, tuple) else nodes), total
+    def _list(self, raw: list[Any], depth: int) -> tuple[Tree, int]:
+        size = _CONTAINER
+        for index, value in enumerate(raw):
+            node, part = self._resolve(value, depth)
+            size += part
+            if node is not value:
+                raw[index] = node
+        return raw, size
+
+    def _tuple(self, raw: tuple[Any, ...], depth: int) -> tuple[Tree, int]:
+        nodes, size = self._list(list(raw), depth)
+        return tuple(nodes), size
 
     def _inert(self, made: Made, depth: int) -> tuple[Tree, int]:
         self._unknown[str(made.type)] = None
         inert = Inert(str(made.type))
         parts = {"args": made.args, "state": made.state, "items": made.items, "entries": made.entries}
-        total = 1
+        total = _INERT
+        self._room -= _INERT
         for name, part in parts.items():
-            node, count = self._resolve(part, depth)
+            node, size = self._resolve(part, depth)
             setattr(inert, name, node)
-            total += count
+            total += size
         return inert, total
+
+
+def _listed(unknown: Mapping[str, None]) -> str:
+    names = sorted(name[:_SHOWN_NAME] for name in unknown)
+    more = f", and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more
 
 
 def _rank(member: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from ...errors import ValueRefusedError
 from ...tensor import LazyTensor
 from ...tree import Tree, join_key
+from .raw import MAX_INT_NBYTES
 
 __all__ = ["PickleWriter"]
 
@@ -78,6 +79,11 @@ class PickleWriter(ABC):
             raise ValueRefusedError(
                 f"{join_key(path)}: found a {type(value).__name__}, expected a tensor, a plain value, a dict, a list or a "
                 "tuple; store it as one of these"
+            )
+        if type(value) is int and value.bit_length() >= 8 * MAX_INT_NBYTES:
+            raise ValueRefusedError(
+                f"{join_key(path)}: found an int of {value.bit_length()} bits, expected at most {MAX_INT_NBYTES} bytes; "
+                "store it as bytes"
             )
         write(self, value)
 
