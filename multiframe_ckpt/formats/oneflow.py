@@ -164,6 +164,7 @@ def _read_snapshot(folder: Folder, options: ReadOptions, skipped: list[str]) -> 
         tensor, note = read_variable(folder.inside(name))
         found.append((note, name, tensor))
     if not options.allow_incomplete:
+        _refuse_parts(folder.where, skipped)
         _check_count(folder.where, found)
     if all(note is not None for note, _, _ in found):
         found.sort(key=lambda item: item[0].index if item[0] else 0)
@@ -176,6 +177,19 @@ def _tied(tensor: LazyTensor, note: Note | None, ties: dict[tuple[str, str], obj
     if note is None or note.tied is None or note.digest is None:
         return tensor
     return replace(tensor, alias=ties.setdefault((note.tied, note.digest), object()))
+
+
+def _refuse_parts(where: str, names: Iterable[str]) -> None:
+    """Refuses a folder of snapshots that lost its pickle: without it the parts are no checkpoint, and nothing is left."""
+    for name in names:
+        part = os.path.join(where, name)
+        below = () if os.path.islink(part) else os.walk(part)
+        if any(MARKER in files for _, _, files in below):
+            raise DamagedError(
+                f"{where}: found a snapshot in {name!r} and no {PICKLE}, expected the file that says how the parts belong "
+                f"together; restore it from a copy, or open {name!r} by itself",
+                missing=(PICKLE,),
+            )
 
 
 def _check_count(where: str, found: list[tuple[Note | None, str, LazyTensor]]) -> None:

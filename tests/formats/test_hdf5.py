@@ -92,6 +92,25 @@ def test_metadata_are_root_attributes_of_text(path):
         assert file.attrs["backend"] == "x"
 
 
+def test_metadata_that_another_program_changed_are_damage(path):
+    FORMAT.write(flat_tree(), path, WriteOptions(metadata={"who": "a person"}))
+    with h5py.File(path, "r+") as file:
+        file.attrs["who"] = "another"
+    with pytest.raises(DamagedError, match="'who'"):
+        FORMAT.read(path)
+
+
+def test_without_digests_a_file_has_none_and_its_headers_are_sealed(path):
+    FORMAT.write(flat_tree(), path, WriteOptions(digest=False))
+    found = FORMAT.read(path)
+    assert_trees_equal(found, flat_tree())
+    assert {tensor.digest for tensor in found.values()} == {None}
+    with h5py.File(path, "r+") as file:
+        del file["z.bias"]
+    with pytest.raises(DamagedError, match=r"z\.bias"):
+        FORMAT.read(path)
+
+
 @pytest.mark.parametrize("metadata", [{"": "x"}, {"x": "\x00"}, {"\x00": "x"}])
 def test_metadata_that_an_attribute_cannot_hold_is_refused_before_anything_is_written(path, metadata):
     with pytest.raises(ValueRefusedError):

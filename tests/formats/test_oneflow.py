@@ -12,7 +12,7 @@ import pytest
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt.dtypes import DTYPES, dtype_named
-from multiframe_ckpt.errors import RefusedError
+from multiframe_ckpt.errors import DamagedError, RefusedError
 from multiframe_ckpt.formats.base import ReadOptions
 from multiframe_ckpt.formats.oneflow import OneFlowFormat
 from multiframe_ckpt.formats.oneflow_pickle import OneFlowPickleFormat
@@ -62,6 +62,15 @@ def test_the_order_of_keys_survives_and_foreign_folders_are_sorted(tmp_path: Pat
         meta = tmp_path / "c" / key / "meta"
         meta.write_bytes(meta.read_bytes().partition(b"#")[0])
     assert list(FORMAT.read(tmp_path / "c")) == sorted(keys)
+
+
+@pytest.mark.parametrize("tree", [{"epoch": 3, "net": {"w": tensor(2)}}, {"opt": {"state": {0: {"m": tensor(2)}}}}])
+def test_a_nested_checkpoint_that_lost_its_pickle_is_damage_not_an_empty_one(tree: Tree, tmp_path: Path) -> None:
+    FORMAT.write(tree, tmp_path / "c")
+    (tmp_path / "c" / "pickled_data").unlink()
+    with pytest.raises(DamagedError, match="pickled_data") as damage:
+        FORMAT.read(tmp_path / "c")
+    assert damage.value.missing == ("pickled_data",)
 
 
 def test_a_nested_checkpoint_is_one_snapshot_a_mapping_under_a_pickle(tmp_path: Path) -> None:
