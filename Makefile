@@ -10,9 +10,11 @@ PYTHON310 ?=
 SKIP_ONEFLOW ?=
 ONEFLOW ?=
 PYTEST_ARGS ?=
-BENCHMARK ?= convert
+BENCHMARK ?= start open verify convert save load asynchronous growth
+QUICK ?=
 
 TORCH := .envs/torch/bin/python
+SCALE := $(if $(filter-out 0,$(QUICK)),quick,full)
 ENVIRONMENTS := bare torch $(if $(filter-out 0,$(SKIP_ONEFLOW)),,oneflow)
 
 # Set, it makes a test that misses a published checkpoint fail rather than skip.
@@ -65,15 +67,17 @@ format: env-torch ## let ruff rewrite what it can
 	$(TORCH) -m ruff format .
 
 .PHONY: bench
-bench: env-torch ## a benchmark (BENCHMARK=convert): JSON and PNG out
-	$(TORCH) benchmarks/$(BENCHMARK).py
+bench: env-torch ## measure against every peer that is here: JSON, PNG, docs/performance.md (BENCHMARK=save one question, QUICK=1)
+	for name in $(BENCHMARK); do $(TORCH) benchmarks/$$name.py --scale $(SCALE); done
+	$(TORCH) benchmarks/table.py --scale $(SCALE)
 
-.PHONY: environments env-bare env-torch env-oneflow published
+.PHONY: environments env-bare env-torch env-oneflow env-peers published
 environments: ## set up what the tests need, without running them
 	@$(PYTHON) environments/build.py $(ENVIRONMENTS)
 	@.envs/bare/bin/python environments/published.py
 
-env-bare env-torch env-oneflow: env-%:
+env-peers: ## for make bench: Orbax and TensorStore, which bring JAX (0.7 GB)
+env-bare env-torch env-oneflow env-peers: env-%:
 	@$(PYTHON) environments/build.py $*
 
 published: env-bare

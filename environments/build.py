@@ -34,6 +34,7 @@ class Environment(NamedTuple):
 ENVIRONMENTS = {
     "bare": Environment("test", "numpy, h5py, pytest"),
     "torch": Environment("torch,dev,bench,examples", "torch, mlxtend, pytest"),
+    "peers": Environment("bench-peers", "orbax.checkpoint, tensorstore"),  # measured by `make bench` where it is there
     "oneflow": Environment("torch,oneflow,test,examples", "oneflow, torch, pytest", needs_python310=True),
 }
 
