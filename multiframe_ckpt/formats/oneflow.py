@@ -28,6 +28,7 @@ from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
 from .oneflow_meta import Note
 from .oneflow_objects import OneFlowPickle, read_folder_pickle
 from .oneflow_variable import NewVariable, read_variable, stored_dtype, write_variables
+from .pickle.writer import require_plain
 
 __all__ = ["MARKER", "PICKLE", "OneFlowFormat", "widened"]
 
@@ -77,7 +78,7 @@ class OneFlowFormat:
         folders = _folders(tree)
         _refuse_names(folders)
         if not _is_flat(tree):
-            OneFlowPickle(lambda path, _: folders[path]).dump(tree)
+            require_plain(tree)
         return replace(duplicated_ties(table), widened=widened(table))
 
     def write(

@@ -23,7 +23,7 @@ from .pickle.known import PLAIN, ArrayPart
 from .pickle.machine import PickleMachine
 from .pickle.raw import Builders, Pending
 from .pickle.resolve import Resolver, module_state_dict
-from .pickle.writer import PickleWriter
+from .pickle.writer import PickleWriter, name_opcodes, str_opcodes
 
 __all__ = ["OneFlowPickle", "read_folder_pickle", "read_single_file"]
 
@@ -171,10 +171,6 @@ class OneFlowPickle(PickleWriter):
         if owner in self._memo:
             self.emit(b"j", self._memo[owner].to_bytes(4, "little"))
             return
-        self.name("oneflow", "Tensor")
-        self.emit(b")\x81}")
-        self._str("path")
-        self._str(folder)
-        self.emit(b"sb")
+        self.emit(name_opcodes("oneflow", "Tensor"), b")\x81}", str_opcodes("path"), str_opcodes(folder), b"sb")
         self._memo[owner] = len(self._memo)  # of every tensor: whether it is tied must not show in other bytes
         self.emit(b"r", self._memo[owner].to_bytes(4, "little"))

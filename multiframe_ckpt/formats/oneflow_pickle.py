@@ -23,6 +23,7 @@ from .oneflow import MARKER, PICKLE, widened
 from .oneflow_meta import Note
 from .oneflow_objects import OneFlowPickle, read_folder_pickle, read_single_file
 from .oneflow_variable import NewVariable, write_variables
+from .pickle.writer import require_plain
 
 __all__ = ["OneFlowPickleFormat"]
 
@@ -56,7 +57,7 @@ class OneFlowPickleFormat:
     def plan(self, tree: Tree) -> WritePlan:
         """Refuses dtypes that ``flow.load`` cannot read; ties are kept, other sharing of a storage is not."""
         table = tensors_of(tree)
-        OneFlowPickle(_Numbers().folder).dump(tree)
+        require_plain(tree)
         return WritePlan(widened=widened(table), lost_ties=duplicated_ties(table).lost_ties)
 
     def write(

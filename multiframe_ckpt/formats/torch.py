@@ -13,7 +13,8 @@ from ..storage.extents import open_regular
 from ..tree import Tree
 from .base import ReadOptions, WriteOptions, WritePlan
 from .torch_legacy import is_legacy, read_legacy
-from .torch_zip import Archive, plan_zip, write_zip
+from .torch_zip import Archive
+from .torch_zip_write import plan_zip, write_zip
 
 __all__ = ["TorchFormat"]
 

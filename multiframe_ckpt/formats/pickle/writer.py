@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...errors import ValueRefusedError
@@ -16,7 +16,7 @@ from ...tensor import LazyTensor
 from ...tree import Tree, join_key
 from .raw import MAX_INT_NBYTES
 
-__all__ = ["PickleWriter"]
+__all__ = ["PickleWriter", "int_opcodes", "name_opcodes", "require_plain", "str_opcodes", "tuple_opcodes"]
 
 
 class PickleWriter(ABC):
@@ -55,77 +55,84 @@ class PickleWriter(ABC):
             self._children(node, path)
             self.emit(b"e")
         elif isinstance(node, tuple):
-            self.group(lambda: self._children(node, path))
+            self.emit(b"(")
+            self._children(node, path)
+            self.emit(b"t")
         else:
-            self._plain(node, path)
+            self.emit(_plain(node, path))
 
     def _children(self, nodes: Iterable[Tree], path: tuple[Any, ...]) -> None:
         for index, child in enumerate(nodes):
             self.value(child, (*path, index))
 
-    def group(self, contents: Callable[[], None]) -> None:
-        """Writes a tuple of what ``contents`` writes."""
-        self.emit(b"(")
-        contents()
-        self.emit(b"t")
 
-    def name(self, module: str, name: str) -> None:
-        """Writes a global name."""
-        self.emit(b"c", module.encode(), b"\n", name.encode(), b"\n")
-
-    def _plain(self, value: Any, path: tuple[Any, ...]) -> None:
-        write = _PLAIN.get(type(value))
-        if write is None:
-            raise ValueRefusedError(
-                f"{join_key(path)}: found a {type(value).__name__}, expected a tensor, a plain value, a dict, a list or a "
-                "tuple; store it as one of these"
-            )
-        if type(value) is int and value.bit_length() >= 8 * MAX_INT_NBYTES:
-            raise ValueRefusedError(
-                f"{join_key(path)}: found an int of {value.bit_length()} bits, expected at most {MAX_INT_NBYTES} bytes; "
-                "store it as bytes"
-            )
-        write(self, value)
-
-    def _none(self, _: None) -> None:
-        self.emit(b"N")
-
-    def _bool(self, value: bool) -> None:
-        self.emit(b"\x88" if value else b"\x89")
-
-    def _int(self, value: int) -> None:
-        if -(2**31) <= value < 2**31:
-            self.emit(b"J", struct.pack("<i", value))
-            return
-        raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
-        self.emit(*((b"\x8a", bytes([len(raw)])) if len(raw) < 256 else (b"\x8b", struct.pack("<i", len(raw)))), raw)
-
-    def _float(self, value: float) -> None:
-        self.emit(b"G", struct.pack(">d", value))
-
-    def _complex(self, value: complex) -> None:
-        self.name("__builtin__", "complex")
-        self._float(value.real)
-        self._float(value.imag)
-        self.emit(b"\x86R")
-
-    def _str(self, value: str) -> None:
-        raw = value.encode("utf-8", "surrogatepass")
-        self.emit(b"X", struct.pack("<I", len(raw)), raw)
-
-    def _bytes(self, value: bytes) -> None:
-        self.name("_codecs", "encode")
-        self._str(value.decode("latin1"))
-        self._str("latin1")
-        self.emit(b"\x86R")
+class _Values(PickleWriter):
+    def tensor(self, tensor: LazyTensor, path: tuple[Any, ...]) -> None:
+        pass
 
 
-_PLAIN: dict[type, Callable[[PickleWriter, Any], None]] = {
-    type(None): PickleWriter._none,
-    bool: PickleWriter._bool,
-    int: PickleWriter._int,
-    float: PickleWriter._float,
-    complex: PickleWriter._complex,
-    str: PickleWriter._str,
-    bytes: PickleWriter._bytes,
+def require_plain(tree: Tree) -> None:
+    """Raises ValueRefusedError where the tree holds, beside tensors, what no pickle of ours does."""
+    _Values().dump(tree)
+
+
+def _plain(value: Any, path: tuple[Any, ...]) -> bytes:
+    opcodes = _PLAIN.get(type(value))
+    if opcodes is None:
+        raise ValueRefusedError(
+            f"{join_key(path)}: found a {type(value).__name__}, expected a tensor, a plain value, a dict, a list or a "
+            "tuple; store it as one of these"
+        )
+    if type(value) is int and value.bit_length() >= 8 * MAX_INT_NBYTES:
+        raise ValueRefusedError(
+            f"{join_key(path)}: found an int of {value.bit_length()} bits, expected at most {MAX_INT_NBYTES} bytes; "
+            "store it as bytes"
+        )
+    return opcodes(value)
+
+
+def name_opcodes(module: str, name: str) -> bytes:
+    """Gives what pushes a global name."""
+    return f"c{module}\n{name}\n".encode()
+
+
+def tuple_opcodes(items: Iterable[bytes]) -> bytes:
+    """Gives what pushes a tuple of what the items push."""
+    return b"(%bt" % b"".join(items)
+
+
+def int_opcodes(value: int) -> bytes:
+    """Gives what pushes an int."""
+    if -(2**31) <= value < 2**31:
+        return b"J" + value.to_bytes(4, "little", signed=True)
+    raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return (b"\x8a" + bytes([len(raw)]) if len(raw) < 256 else b"\x8b" + struct.pack("<i", len(raw))) + raw
+
+
+def str_opcodes(value: str) -> bytes:
+    """Gives what pushes text."""
+    raw = value.encode("utf-8", "surrogatepass")
+    return b"X" + len(raw).to_bytes(4, "little") + raw
+
+
+def _float_opcodes(value: float) -> bytes:
+    return b"G" + struct.pack(">d", value)
+
+
+def _complex_opcodes(value: complex) -> bytes:
+    return name_opcodes("__builtin__", "complex") + _float_opcodes(value.real) + _float_opcodes(value.imag) + b"\x86R"
+
+
+def _bytes_opcodes(value: bytes) -> bytes:
+    return name_opcodes("_codecs", "encode") + str_opcodes(value.decode("latin1")) + str_opcodes("latin1") + b"\x86R"
+
+
+_PLAIN: Mapping[type, Callable[[Any], bytes]] = {
+    type(None): lambda _: b"N",
+    bool: lambda value: b"\x88" if value else b"\x89",
+    int: int_opcodes,
+    float: _float_opcodes,
+    complex: _complex_opcodes,
+    str: str_opcodes,
+    bytes: _bytes_opcodes,
 }

@@ -1,0 +1,135 @@
+"""Writes the zip archive that torch_zip reads: the pickle opcode by opcode, and one stored record a storage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..dtypes import DType
+from ..progress import OnProgress, silent
+from ..storage.archive_write import ArchiveWriter, NewMember
+from ..tensor import LazyTensor, shared_storages
+from ..tree import Path as TreePath
+from ..tree import Tree, tensors_of
+from .base import Meter, WriteOptions, WritePlan
+from .pickle.writer import PickleWriter, int_opcodes, name_opcodes, require_plain, str_opcodes, tuple_opcodes
+from .skeleton import dump_json
+from .torch_tensors import dense_stride
+from .torch_zip import DIGESTS
+
+__all__ = ["plan_zip", "write_zip"]
+
+_ROOT = "archive"
+
+
+class _TorchPickle(PickleWriter):
+    """Writes tensors as ``_rebuild_tensor_v2`` over storages, and remembers the storages to write behind it.
+
+    Tensors that share a storage share its record; a tensor alone in its storage is written densely, without the rest.
+    """
+
+    def __init__(self, shared: set[Any]) -> None:
+        super().__init__()
+        self._shared = shared
+        self._numbers: dict[Any, int] = {}
+        self.records: list[tuple[LazyTensor, LazyTensor]] = []  # what a record's bytes are of, and a tensor in it
+
+    def tensor(self, tensor: LazyTensor, path: TreePath) -> None:
+        """Writes the call that rebuilds the tensor."""
+        whole = tensor.view.storage if tensor.view is not None and tensor.alias in self._shared else tensor
+        offset, stride = 0, dense_stride(tensor.shape)
+        if whole is not tensor and tensor.view is not None:
+            offset, stride = tensor.view.offset, tensor.view.stride
+        before, behind = _call(tensor.dtype, whole.nbytes, offset, tensor.shape, stride)
+        self.emit(before, str_opcodes(str(self._record(tensor, whole))), behind)
+
+    def _record(self, tensor: LazyTensor, whole: LazyTensor) -> int:
+        # Two dtypes over one storage are two records: a record is of one storage type.
+        alone = object() if tensor.identity is None else tensor.identity
+        owner = alone if whole is tensor else (tensor.alias, tensor.dtype.name)
+        if owner not in self._numbers:
+            self._numbers[owner] = len(self.records)
+            self.records.append((whole, tensor))
+        return self._numbers[owner]
+
+
+@lru_cache(maxsize=4096)
+def _call(
+    dtype: DType, nbytes: int, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]
+) -> tuple[bytes, bytes]:
+    """Gives the opcodes of a call that rebuilds a tensor: those before its storage's number, and those behind it."""
+    typed = dtype.torch_storage
+    function = name_opcodes("torch._utils", "_rebuild_tensor_v2" if typed else "_rebuild_tensor_v3")
+    kind = name_opcodes("torch", typed) if typed else name_opcodes("torch.storage", "UntypedStorage")
+    count = nbytes // dtype.itemsize
+    behind = [
+        str_opcodes("cpu"),
+        int_opcodes(count if typed else count * dtype.itemsize),
+        b"tQ",
+        int_opcodes(offset),
+        tuple_opcodes(map(int_opcodes, shape)),
+        tuple_opcodes(map(int_opcodes, stride)),
+        b"\x89",  # requires no gradient
+        name_opcodes("collections", "OrderedDict"),
+        b")R",  # no hooks
+        b"" if typed else name_opcodes("torch", dtype.torch or ""),
+        b"tR",
+    ]
+    return function + b"((" + str_opcodes("storage") + kind, b"".join(behind)
+
+
+def plan_zip(tree: Tree) -> WritePlan:
+    """Refuses what the pickle cannot hold; sharing is kept but between tensors of different dtypes."""
+    table = tensors_of(tree)
+    require_plain(tree)
+    lost = [group for group in shared_storages(table) if not _kept_together([table[key] for key in group])]
+    return WritePlan(lost_ties=tuple(map(tuple, lost)))
+
+
+def _kept_together(tensors: list[LazyTensor]) -> bool:
+    """Says whether tensors of one storage share one record: those that are one tensor, or views of one dtype."""
+    one = len({tensor.identity for tensor in tensors}) == 1
+    return one or (len({tensor.dtype for tensor in tensors}) == 1 and all(tensor.view for tensor in tensors))
+
+
+def write_zip(tree: Tree, path: Path, options: WriteOptions, *, on_progress: OnProgress = silent) -> None:
+    """Writes the archive; the same tree gives the same bytes."""
+    table = tensors_of(tree)
+    pickle = _TorchPickle(_partly_shared(table))
+    data = pickle.dump(tree)
+    keys = {id(tensor): key for key, tensor in table.items()}
+    fixed = {"data.pkl": data, ".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"}
+    members = [NewMember(f"{_ROOT}/{name}", raw) for name, raw in fixed.items()]
+    for number, (whole, tensor) in enumerate(pickle.records):
+        record = _whole_elements(whole, tensor.dtype.itemsize)
+        members.append(NewMember(f"{_ROOT}/data/{number}", tensor=record, key=keys[id(tensor)]))
+    members.append(NewMember(f"{_ROOT}/version", b"3\n"))
+    meter = Meter({member.name: member.tensor for member in members if member.tensor}, on_progress)
+    with path.open("xb", buffering=0) as file:
+        archive = ArchiveWriter(file.fileno())
+        digests = archive.add(members, digest=options.digest, moved=meter.moved)
+        if options.digest:
+            listed = {name.removeprefix(f"{_ROOT}/"): digest for name, digest in digests.items()}
+            text = dump_json({"format_version": 1, "digests": listed})
+            archive.add([NewMember(f"{_ROOT}/{DIGESTS}", text.encode("ascii"))])
+        archive.finish()
+
+
+def _whole_elements(storage: LazyTensor, itemsize: int) -> LazyTensor:
+    """Gives a storage without the bytes behind its last whole element."""
+    nbytes = storage.nbytes // itemsize * itemsize
+    if nbytes == storage.nbytes:
+        return storage
+    return replace(storage, shape=(nbytes,), source=lambda: storage.numpy()[:nbytes], extent=None, digest=None)
+
+
+def _partly_shared(table: dict[str, LazyTensor]) -> set[Any]:
+    """Gives the aliases of storages that tensors look into at different places: only these are written whole."""
+    seen: dict[Any, Any] = {}
+    shared = set()
+    for tensor in table.values():
+        if tensor.alias is not None and seen.setdefault(tensor.alias, tensor.identity) != tensor.identity:
+            shared.add(tensor.alias)
+    return shared
