@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rich.cells  # noqa: F401  (imported when text is first wrapped)
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt.cli import program
