@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..digests import digest_of_bytes
+from ..digests import digest_of_bytes, is_digest
 from ..dtypes import DTYPES, DType, dtype_named
 from ..errors import DamagedError
 
@@ -126,6 +126,9 @@ def _note(text: str, shape: tuple[int, ...], dtype: DType, damaged: Callable[[st
         raise damaged(f"a comment line {comment[0][:80]!r} with values of wrong types")
     if note.dtype is not None and dtype_named(note.dtype) is None:
         raise damaged(f"the dtype {note.dtype!r} in our comment line")
+    digests = (note.digest, note.pickle)
+    if not all(digest is None or is_digest(digest) for digest in digests):
+        raise damaged(f"a comment line {comment[0][:80]!r} with a digest of another kind")
     if seal is not None and seal != note.seal(shape, dtype):
         raise damaged(f"a comment line {comment[0][:80]!r} whose seal is of other contents")
     return note

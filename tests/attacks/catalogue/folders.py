@@ -47,6 +47,14 @@ LIES = {
     "nothing": (b"", bytes(8)),
     "a dtype of nobody": (b"shape { dim: 2 } data_type: kTensorBuffer", bytes(8)),
     "a note of another's kind": (META + b'# multiframe_ckpt {"index": 0, "count": 1, "x": 1}\n', bytes(8)),
+    "a note of a digest of nobody's kind": (  # found by fuzzing
+        b'shape {\n}\ndata_type: kInt64\n# multiframe_ckpt {"index": 1, "count": 2, "digest":"dh276"}\n',
+        bytes(8),
+    ),
+    "a note of a digest past its length": (
+        META + b'# multiframe_ckpt {"index": 0, "count": 1, "digest": "xxh3:0"}\n',
+        bytes(8),
+    ),
     "a note with a list": (META + b'# multiframe_ckpt {"index": [], "count": 1}\n', bytes(8)),
     "a note of endless nesting": (META + b"# multiframe_ckpt {" + b'"a":[' * 100_000 + b"}\n", bytes(8)),
     "a note of a dtype that is not widened to this": (
