@@ -97,6 +97,7 @@ VARIANTS = [
     "shape { dim: 2147483648 dim: 08 } data_type: kFloat",
     "shape [ { dim: 2 } ] data_type: kFloat",
     "shape { dim: 1 } data_type: [kFloat]",
+    "shape { dim: 1 } data_type: 02",
     "",
     "shape",
 ]
