@@ -69,7 +69,7 @@ def many_views(count: int, place: Path) -> None:
     torch_zip(shared + b"}(" + views + b"u", place)
 
 
-def header_of_100_megabytes(place: Path) -> None:
+def header_of_99_megabytes(place: Path) -> None:
     text = json.dumps({"__metadata__": {"x": "y" * 99_000_000}}).encode()
     place.write_bytes(raw_file(text))
 
@@ -80,7 +80,6 @@ def many_values(place: Path) -> None:
 
 
 CASES: dict[str, Hostile] = {
-    "a safetensors header of 99 MB": Hostile(header_of_100_megabytes, "never"),
     "a list of 200,000 numbers": Hostile(many_values, "never"),
     "an OrderedDict of 20,000 entries": Hostile(
         partial(
@@ -95,5 +94,6 @@ CASES: dict[str, Hostile] = {
 LISTED = {
     "a safetensors file of a terabyte": sparse_safetensors,
     "a torch file of a terabyte": sparse_zip,
+    "a safetensors header of 99 MB": header_of_99_megabytes,
     "300,000 tensors": partial(many_safetensors, 300_000),
 }
