@@ -12,6 +12,8 @@ ONEFLOW ?=
 PYTEST_ARGS ?=
 BENCHMARK ?= start open verify convert save load asynchronous growth
 QUICK ?=
+MINUTES ?= 20
+FUZZ ?=
 
 TORCH := .envs/torch/bin/python
 SCALE := $(if $(filter-out 0,$(QUICK)),quick,full)
@@ -71,13 +73,17 @@ bench: env-torch ## measure against every peer that is here: JSON, PNG, docs/per
 	for name in $(BENCHMARK); do $(TORCH) benchmarks/$$name.py --scale $(SCALE); done
 	$(TORCH) benchmarks/table.py --scale $(SCALE)
 
-.PHONY: environments env-bare env-torch env-oneflow env-peers published
+.PHONY: fuzz
+fuzz: env-fuzz ## mutate files for each parser (MINUTES=20 each, FUZZ=name for one); findings in fuzz/findings
+	.envs/fuzz/bin/python fuzz/run.py --minutes $(MINUTES) $(FUZZ)
+
+.PHONY: environments env-bare env-torch env-oneflow env-fuzz env-peers published
 environments: ## set up what the tests need, without running them
 	@$(PYTHON) environments/build.py $(ENVIRONMENTS)
 	@.envs/bare/bin/python environments/published.py
 
 env-peers: ## for make bench: Orbax and TensorStore, which bring JAX (0.7 GB)
-env-bare env-torch env-oneflow env-peers: env-%:
+env-bare env-torch env-oneflow env-fuzz env-peers: env-%:
 	@$(PYTHON) environments/build.py $*
 
 published: env-bare

@@ -1,4 +1,4 @@
-"""Builds the environments that everything is tested in: ``python3 environments/build.py bare torch oneflow``.
+"""Builds the environments that everything is tested in: ``python3 environments/build.py bare torch oneflow fuzz``.
 
 Each is ``.envs/<name>``: a virtual environment with the project installed editable and every version held by
 ``constraints/<name>.txt``. A stamp, written once its imports have been seen to work, remembers what it was built from,
@@ -36,6 +36,7 @@ ENVIRONMENTS = {
     "torch": Environment("torch,dev,bench,examples", "torch, mlxtend, pytest"),
     "peers": Environment("bench-peers", "orbax.checkpoint, tensorstore"),  # measured by `make bench` where it is there
     "oneflow": Environment("torch,oneflow,test,examples", "oneflow, torch, pytest", needs_python310=True),
+    "fuzz": Environment("test,fuzz", "atheris, h5py"),
 }
 
 NO_PYTHON310 = """

@@ -21,6 +21,7 @@ class Status(IntEnum):
     INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
+_HALF = 1_000  # characters
 #: Error number → what was found, what was expected, what to do.
 _SYSTEM = {
     errno.ENOENT: ("nothing there", "a path that exists", "check it"),
@@ -50,7 +51,12 @@ def status_of(problem: BaseException) -> Status:
 
 
 def message_of(problem: BaseException) -> str:
-    """Gives the line: the file, what was found, what was expected, what to do."""
+    """Gives the line: the file, what was found, what was expected, what to do; a name without end is cut in its middle."""
+    message = _message(problem)
+    return message if len(message) <= 2 * _HALF else f"{message[:_HALF]}…{message[-_HALF:]}"
+
+
+def _message(problem: BaseException) -> str:
     if isinstance(problem, KeyboardInterrupt | click.Abort):
         return "interrupted; what was not finished was not kept"
     if isinstance(problem, click.UsageError):

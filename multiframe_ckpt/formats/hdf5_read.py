@@ -28,8 +28,12 @@ __all__ = ["Hdf5Reader"]
 #: A dataset may be this large whatever is stored of it; one that is larger must have bytes to show for its size.
 _FREE_SIZE = 1 << 24
 _MAX_RATIO = 1032  # what deflate, HDF5's best compressor of its own, can reach
-_TEXT_CAP = 1 << 26
+#: Text becomes plain values at once; a file may hold this much of it, or as much as it is large.
+_TEXT_CAP = 1 << 24
 _TEXT_COUNT = 100_000
+#: What HDF5 and h5py decode by themselves: deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf. For any other
+#: filter HDF5 would look on the disk for a plugin, and run it.
+_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 #: Dtypes that HDF5 does not have: unsigned ints with an attribute that names them.
 _BY_ATTRIBUTE = {row.name: row for row in DTYPES if row.numpy.isbuiltin != 1}
 
@@ -44,6 +48,7 @@ class Hdf5Reader:
         self._map = MappedFile(path)
         with self._errors("file"):
             self._file = h5py.File(_MapStream(self._map), "r")
+        self._most_text = self._text_left = max(_TEXT_CAP, self._map.size)
         self._groups: set[Any] = set()
         self._shared: dict[Any, LazyTensor] = {}
 
@@ -143,6 +148,12 @@ class Hdf5Reader:
                 f"{self._map.path}: {where}: found a dataset whose bytes lie in other files, expected them in this one; "
                 "copy them into it (h5repack does)"
             )
+        codes = {creation.get_filter(number)[0] for number in range(creation.get_nfilters())}
+        if codes - _FILTERS:
+            raise FormatError(
+                f"{self._map.path}: {where}: found HDF5 filter {min(codes - _FILTERS)}, which is a plugin, expected one of "
+                "HDF5's own; write it again with them (h5repack does)"
+            )
 
     def _require_stored(self, dataset: Any, where: str) -> None:
         """Refuses a dataset whose claimed size its stored bytes cannot account for."""
@@ -194,13 +205,22 @@ class Hdf5Reader:
     def _text(self, dataset: Any, where: str) -> Tree:
         if dataset.size > _TEXT_COUNT:
             raise FormatError(f"{self._map.path}: {where}: found {dataset.size} texts, expected at most {_TEXT_COUNT}")
-        texts, found, size = dataset.asstr(), np.empty(dataset.shape, object), 0
+        fixed = self._h5py.check_string_dtype(dataset.dtype).length or 0
+        self._spend_text(fixed * dataset.size, where)
+        texts, found = dataset.asstr(), np.empty(dataset.shape, object)
         for index in np.ndindex(dataset.shape):
             found[index] = texts[index]
-            size += len(found[index])
-            if size > _TEXT_CAP:  # many texts may lie on one another
-                raise UnsafeError(f"{self._map.path}: {where}: found text past {_TEXT_CAP} characters, expected fewer")
+            if not fixed:  # and many texts may lie on one another
+                self._spend_text(len(found[index]), where)
         return found.tolist()
+
+    def _spend_text(self, size: int, where: str) -> None:
+        self._text_left -= size
+        if self._text_left < 0:
+            raise UnsafeError(
+                f"{self._map.path}: {where}: found text past {self._most_text} characters, expected fewer; "
+                "keep it in another file"
+            )
 
 
 _NOTHING = object()  # a named datatype: it holds no data

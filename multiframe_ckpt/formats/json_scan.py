@@ -20,9 +20,9 @@ from .skeleton import load_json
 __all__ = ["Scanner", "Span"]
 
 _SPACE = re.compile(rb"[ \t\r\n]*")
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SCALAR = re.compile(rb'[^ \t\r\n,:"\[\]{}]+')
-_STRUCTURE = re.compile(rb'[\[\]{}]|"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_MARK = re.compile(rb'[\[\]{}"]')
+_BACKSLASH = ord("\\")
 _BLOCK = 1 << 16
 
 
@@ -61,13 +61,11 @@ class Scanner:
         while self._byte(at) != b"}":
             if entries:
                 at = self._after(self._expect(at, b","))
-            string = _STRING.match(self.text, at)
-            if string is None:
-                raise self._damaged(at, "a key")
-            key = self.load(Span(at, string.end()))
+            stop = self._string_stop(at)
+            key = self.load(Span(at, stop))
             if key in entries:
                 raise self._damaged(at, "a key that has not come before")
-            at = self._after(self._expect(self._skip(string.end()), b":"))
+            at = self._after(self._expect(self._skip(stop), b":"))
             value, stop = readers[key](at) if key in readers else self._span(at)
             entries[key] = value
             at = self._skip(stop)
@@ -96,7 +94,9 @@ class Scanner:
     def _stop(self, start: int) -> int:
         if self._byte(start) in (b"[", b"{"):
             return self._numbers_stop(start)
-        match = _STRING.match(self.text, start) or _SCALAR.match(self.text, start)
+        if self._byte(start) == b'"':
+            return self._string_stop(start)
+        match = _SCALAR.match(self.text, start)
         if match is None:
             raise self._damaged(start, "a value")
         return match.end()
@@ -120,12 +120,26 @@ class Scanner:
 
     def _structure_stop(self, start: int, depth: int) -> int:
         """Gives where ``depth`` brackets are closed, or the one at ``start``, whatever the text between holds."""
-        for token in _STRUCTURE.finditer(self.text, start):
-            first = token.group()[:1]
-            depth += (first in b"[{") - (first in b"]}")
+        while (mark := _MARK.search(self.text, start)) is not None:
+            if mark.group() == b'"':
+                start = self._string_stop(mark.start())
+                continue
+            start = mark.end()
+            depth += 1 if mark.group() in b"[{" else -1
             if depth <= 0:
-                return token.end()
+                return start
         raise self._damaged(self.size, "a closing bracket")
+
+    def _string_stop(self, start: int) -> int:
+        """Gives where the string at ``start`` stops; a regular expression would remember every escape on the way."""
+        at = self._expect(start, b'"')
+        while (at := self.text.find(b'"', at + 1)) >= 0:
+            first = at
+            while self.text[first - 1] == _BACKSLASH:
+                first -= 1
+            if (at - first) % 2 == 0:
+                return at + 1
+        raise self._damaged(start, "a string with its end")
 
     def _skip(self, at: int) -> int:
         match = _SPACE.match(self.text, at)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..digests import digest_of_bytes
+from ..digests import digest_of_bytes, is_digest
 from ..dtypes import DTYPES, DType, dtype_named
 from ..errors import DamagedError
 
@@ -37,6 +37,7 @@ _AS_WRITTEN = re.compile(
     rb"shape \{\n((?:  dim: (?:0|[1-9][0-9]{0,17})\n)*)\}\ndata_type: (k[A-Za-z0-9]+)\n(?:# multiframe_ckpt \{[ -~]*\}\n)?"
 )
 _DIM = re.compile(rb"[0-9]+")
+_OCTAL = re.compile(r"-?0\d+")
 _INT64 = range(-(2**63), 2**63)
 _BY_NAME = {row.oneflow: row for row in DTYPES if row.oneflow}
 _BY_NUMBER = {row.oneflow_number: row for row in DTYPES if row.oneflow_number is not None}
@@ -126,6 +127,9 @@ def _note(text: str, shape: tuple[int, ...], dtype: DType, damaged: Callable[[st
         raise damaged(f"a comment line {comment[0][:80]!r} with values of wrong types")
     if note.dtype is not None and dtype_named(note.dtype) is None:
         raise damaged(f"the dtype {note.dtype!r} in our comment line")
+    digests = (note.digest, note.pickle)
+    if not all(digest is None or is_digest(digest) for digest in digests):
+        raise damaged(f"a comment line {comment[0][:80]!r} with a digest of another kind")
     if seal is not None and seal != note.seal(shape, dtype):
         raise damaged(f"a comment line {comment[0][:80]!r} whose seal is of other contents")
     return note
@@ -208,7 +212,7 @@ class _Parser:
 
     def _number(self, token: str) -> int:
         try:
-            number = int(token, 8 if re.fullmatch(r"-?0\d+", token) else 0)
+            number = int(token, 8 if _OCTAL.fullmatch(token) else 0)
         except ValueError:
             raise self._damaged(f"{token!r} where a number stands") from None
         if number not in _INT64:
@@ -221,7 +225,8 @@ class _Parser:
             raise self._damaged("data_type without ':'")
         token = self._token()
         row = _BY_NAME.get(token) or _ALSO.get(token)
-        if row is None and token[:1] in "-0123456789" and token:
+        # protobuf's readers differ over octal numbers here.
+        if row is None and token[:1] in "-0123456789" and token and not _OCTAL.fullmatch(token):
             number = self._number(token)
             row = _BY_NUMBER.get(number) or _ALSO.get(number)
         if row is None:

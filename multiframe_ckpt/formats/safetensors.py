@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..dtypes import DTYPES, DType
 from ..errors import DamagedError, DtypeRefusedError, FormatError, ValueRefusedError
@@ -53,9 +53,8 @@ class SafetensorsFormat:
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
         """Gives the tree; a file of another writer is a flat dict of its tensors, in the header's order."""
         file = MappedFile(path)
-        header, data = _read_header(file)
-        metadata = header.pop(_METADATA, {})
-        members = _read_members(file, header, data)
+        header, metadata = _read_header(file)
+        members = _read_members(file, header)
         document = own_entry(metadata, str(path))
         return members if document is None else assemble(document, members, f"{path}: {METADATA_KEY}", _users(metadata))
 
@@ -66,11 +65,11 @@ class SafetensorsFormat:
 
     def read_metadata(self, path: Path) -> dict[str, str]:
         """Gives the entries of ``__metadata__`` but this library's own and ``format: pt``, which every file gets."""
-        return _users(_read_header(MappedFile(path))[0].get(_METADATA, {}))
+        return _users(_read_metadata(path))
 
     def describe(self, path: Path) -> dict[str, object]:
         """Says that the tensors are PyTorch's where another writer did; they are nobody's in files of this library."""
-        metadata: dict[str, str] = _read_header(MappedFile(path))[0].get(_METADATA, {})
+        metadata = _read_metadata(path)
         told = METADATA_KEY not in metadata and metadata.get(_FORMAT[0]) == _FORMAT[1]
         return {"framework": "PyTorch"} if told else {}
 
@@ -104,26 +103,64 @@ def _damaged(path: Path, found: str) -> DamagedError:
     return DamagedError(f"{path}: {found}; the file is damaged: fetch it again")
 
 
-def _read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
-    """Gives the checked JSON header and the offset at which the tensors' bytes begin."""
+class _Entry(NamedTuple):
+    """What the header says of a tensor, not checked yet; small, since a header may have hundreds of thousands."""
+
+    dtype: Any
+    shape: Any
+    offsets: Any
+
+
+def _packed(entries: dict[str, Any]) -> Any:
+    """Gives an object of the header, that of a tensor as an _Entry."""
+    if entries.keys() != {"dtype", "shape", "data_offsets"}:
+        return entries
+    tag, *sizes = entries["dtype"], entries["shape"], entries["data_offsets"]
+    shape, offsets = (tuple(value) if isinstance(value, list) else value for value in sizes)
+    return _Entry(_BY_TAG.get(tag, tag) if isinstance(tag, str) else tag, shape, offsets)
+
+
+def _header_size(file: MappedFile) -> int:
+    """Gives the checked size of the JSON header."""
     length = _length(file.bytes(0, _PREFIX, "header length"))
     if length > HEADER_CAP:
         raise _damaged(file.path, f"found a header of {length} bytes, expected at most {HEADER_CAP}")
-    text = file.bytes(_PREFIX, length, "header")
-    if not text.startswith(b"{"):
-        raise _damaged(file.path, f"found a header that begins with {text[:1]!r}, expected '{{'")
-    header = load_json(text, f"{file.path}: header")
-    metadata = header.get(_METADATA, {})
+    file.require(_PREFIX, length, "header")
+    start = file.bytes(_PREFIX, min(1, length), "header")
+    if start != b"{":
+        raise _damaged(file.path, f"found a header that begins with {start!r}, expected '{{'")
+    return length
+
+
+def _read_header(file: MappedFile) -> tuple[dict[str, Any], dict[str, str]]:
+    """Gives the tensors' entries, in the header's order, and the metadata."""
+    text = file.bytes(_PREFIX, _header_size(file), "header")
+    header = load_json(text, f"{file.path}: header", _packed)
+    metadata = header.pop(_METADATA, {}) if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _damaged(file.path, f"found {_METADATA} that is not all text, expected str to str")
-    return header, _PREFIX + length
+    return header, metadata
 
 
-def _read_members(file: MappedFile, header: Mapping[str, Any], data: int) -> dict[str, LazyTensor]:
-    """Gives the tensors in the header's order; DamagedError unless their bytes fill the file's rest without holes."""
-    entries = {name: _read_entry(f"{file.path}: {name!r}", entry) for name, entry in header.items()}
-    end = 0
-    for name, (_, _, start, stop) in sorted(entries.items(), key=lambda item: item[1][2:]):
+def _read_metadata(path: Path) -> dict[str, str]:
+    """Gives the metadata, without a look at the tensors where it is plain that there is none."""
+    file = MappedFile(path)
+    text = file.bytes(_PREFIX, _header_size(file), "header")
+    if _METADATA.encode("ascii") not in text and b"\\u" not in text:  # its name may also be spelled in escapes
+        return {}
+    return _read_header(file)[1]
+
+
+def _read_members(file: MappedFile, header: dict[str, Any]) -> dict[str, LazyTensor]:
+    """Gives the tensors in the header's order; DamagedError unless their bytes fill the file's rest without holes.
+
+    Takes the entries out of the header one by one: both together would need much memory.
+    """
+    for name, entry in header.items():
+        _check_entry(f"{file.path}: {name!r}", entry)
+    end, data = 0, _PREFIX + _header_size(file)
+    for name in sorted(header, key=lambda name: header[name].offsets):
+        start, stop = header[name].offsets
         if start != end:
             raise _damaged(
                 file.path, f"{name!r}: found bytes from {start} on, expected from {end}, with no hole or overlap"
@@ -131,31 +168,33 @@ def _read_members(file: MappedFile, header: Mapping[str, Any], data: int) -> dic
         end = stop
     if data + end != file.size:
         raise _damaged(file.path, f"found {file.size - data} bytes of tensors, expected {end}")
-    return {
-        name: file.tensor(dtype, shape, data + start, what=name) for name, (dtype, shape, start, _) in entries.items()
-    }
+    entries = ((name, header.pop(name)) for name in list(header))
+    return {name: file.tensor(entry.dtype, entry.shape, data + entry.offsets[0], what=name) for name, entry in entries}
 
 
-def _read_entry(where: str, entry: Any) -> tuple[DType, tuple[int, ...], int, int]:
-    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+def _check_entry(where: str, entry: Any) -> None:
+    if not isinstance(entry, _Entry):
         raise DamagedError(f"{where}: found {str(entry)[:80]}, expected dtype, shape and data_offsets")
-    shape, offsets = _sizes(where, entry["shape"]), _sizes(where, entry["data_offsets"])
-    dtype = _BY_TAG.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
-    if dtype is None:
+    dtype, shape, offsets = entry
+    for sizes in (shape, offsets):
+        if not isinstance(sizes, tuple) or not all(type(size) is int and 0 <= size < 1 << 63 for size in sizes):
+            raise DamagedError(f"{where}: found {_said(sizes)}, expected a list of sizes")
+    if not isinstance(dtype, DType):
         raise FormatError(
-            f"{where}: found dtype {entry['dtype']!r}, expected one of {', '.join(_BY_TAG)}; "
+            f"{where}: found dtype {dtype!r}, expected one of {', '.join(_BY_TAG)}; "
             "convert it with the program that wrote it"
         )
     require_shape(shape, dtype, where)
     if len(offsets) != 2 or offsets[1] - offsets[0] != prod(shape) * dtype.itemsize:
-        raise DamagedError(f"{where}: found data_offsets {offsets}, expected {dtype.name} {shape} to fill them")
-    return dtype, shape, offsets[0], offsets[1]
+        raise DamagedError(f"{where}: found data_offsets {list(offsets)}, expected {dtype.name} {shape} to fill them")
 
 
-def _sizes(where: str, value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(type(size) is int and 0 <= size < 1 << 63 for size in value):
-        raise DamagedError(f"{where}: found {str(value)[:80]}, expected a list of sizes")
-    return tuple(value)
+def _said(sizes: Any) -> str:
+    """Gives the value as a message has room for it; Python may refuse to spell an int of many digits."""
+    try:
+        return str(list(sizes) if isinstance(sizes, tuple) else sizes)[:80]
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,12 +42,19 @@ def dump_json(value: Json) -> str:
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
-def load_json(text: str | bytes, where: str) -> Json:
-    """Reads JSON strictly: DamagedError for bad syntax, keys that come twice, NaN literals and endless nesting."""
+def load_json(text: str | bytes, where: str, made: Callable[[dict[str, Json]], Json] | None = None) -> Json:
+    """Reads JSON strictly: DamagedError for bad syntax, keys that come twice, NaN literals and endless nesting.
+
+    ``made`` gives what stands for an object, from its entries.
+    """
+
+    def pairs_made(pairs: list[tuple[str, Json]]) -> Json:
+        return made(_no_duplicates(pairs)) if made else _no_duplicates(pairs)
+
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
-        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
+        return json.loads(text, object_pairs_hook=pairs_made, parse_constant=_no_constants)
     except (ValueError, RecursionError) as problem:
         raise DamagedError(
             f"{where}: found text that is not strict JSON ({problem}), expected JSON as RFC 8259 has it; "

@@ -1,9 +1,13 @@
-"""Guards around every attack: one that hangs ends the run with a traceback, one that takes memory gets a MemoryError."""
+"""Guards around every attack: one that hangs ends the run with a traceback, one that takes memory gets a MemoryError.
+
+What the catalogue met is counted, and said at the end of the run.
+"""
 
 from __future__ import annotations
 
 import faulthandler
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,3 +32,21 @@ def guarded() -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
         faulthandler.cancel_dump_traceback_later()
+
+
+_COUNTS = pytest.StashKey[Counter[str]]()
+
+
+@pytest.fixture(scope="session")
+def counts(pytestconfig: pytest.Config) -> Counter[str]:
+    """What the end of the run says: hostile files and verbs that met them, honest files."""
+    return pytestconfig.stash.setdefault(_COUNTS, Counter())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    found = config.stash.get(_COUNTS, None)
+    if found:
+        terminalreporter.write_line(
+            f"attacks: {found['hostile']} hostile files met by {found['verbs']} verbs in all, none obeyed; "
+            f"{found['benign']} odd but honest files read"
+        )

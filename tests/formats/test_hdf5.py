@@ -271,11 +271,21 @@ def test_text_that_is_not_utf8_is_a_format_error(path):
         FORMAT.read(path)
 
 
-def test_texts_that_lie_on_one_another_are_not_expanded_without_end(path, monkeypatch):
-    monkeypatch.setattr("multiframe_ckpt.formats.hdf5_read._TEXT_CAP", 100)
+def test_texts_that_are_blown_up_are_refused_before_they_are_made(path):
     with h5py.File(path, "w") as file:
-        file["x"] = ["y" * 60] * 2
-    with pytest.raises(UnsafeError, match="text past 100"):
+        file.create_dataset("x", data=np.zeros(10_000, "S2000"), chunks=True, compression="gzip")
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(FormatError, match="text past"):
+        FORMAT.read(path)
+
+
+def test_a_dataset_whose_filter_is_a_plugin_is_refused_when_it_is_opened(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.arange(1000), chunks=True, compression="lzf")
+    raw = path.read_bytes()
+    at = raw.rindex((32000).to_bytes(2, "little"), 0, raw.index(b"lzf\0"))
+    path.write_bytes(raw[:at] + (32001).to_bytes(2, "little") + raw[at + 2 :])
+    with pytest.raises(FormatError, match="filter 32001"):
         FORMAT.read(path)
 
 
