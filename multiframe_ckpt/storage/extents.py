@@ -27,6 +27,7 @@ __all__ = ["Descriptor", "MappedFile", "open_regular", "read_at", "require_regul
 
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe waits for a writer
 
+_FEW_DIMENSIONS = 8  # with no more, a tensor that lies in its file needs no closer look
 _MAX_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # NumPy's own limits
 
 
@@ -95,6 +96,7 @@ class MappedFile:
             self._descriptor = Descriptor(os.dup(file.fileno()))
         self.status = os.fstat(self._descriptor.number)
         self.size = self.status.st_size
+        self._give = self.descriptor  # one for all extents
 
     @cached_property
     def buffer(self) -> mmap.mmap | bytes:
@@ -137,14 +139,23 @@ class MappedFile:
         digest: str | None = None,
     ) -> LazyTensor:
         """Gives the tensor whose little-endian, C-ordered bytes begin at ``offset``."""
-        require_shape(shape, dtype, f"{self.path}: {what}")
         nbytes = prod(shape) * dtype.itemsize
+        if not 0 < nbytes <= self.size or len(shape) > _FEW_DIMENSIONS or min(shape, default=0) < 0:
+            require_shape(shape, dtype, f"{self.path}: {what}")
         self.require(offset, nbytes, what)
+        source = _Mapped(self, dtype, shape, offset)
+        return LazyTensor(dtype, shape, source, Extent(self.path, offset, nbytes, self._give), alias, digest=digest)
 
-        def source() -> np.ndarray:
-            array = self.raw(offset, nbytes, what).view(dtype.numpy).reshape(shape)
-            return array if array.flags.aligned else array.copy()
 
-        return LazyTensor(
-            dtype, shape, source, Extent(self.path, offset, nbytes, self.descriptor), alias, digest=digest
-        )
+class _Mapped:
+    """Reads a tensor from a file's map; an object of its own, since a closure takes several times its memory."""
+
+    __slots__ = ("_dtype", "_file", "_offset", "_shape")
+
+    def __init__(self, file: MappedFile, dtype: DType, shape: tuple[int, ...], offset: int) -> None:
+        self._file, self._dtype, self._shape, self._offset = file, dtype, shape, offset
+
+    def __call__(self) -> np.ndarray:
+        raw = self._file.raw(self._offset, prod(self._shape) * self._dtype.itemsize, "values")
+        array = raw.view(self._dtype.numpy).reshape(self._shape)
+        return array if array.flags.aligned else array.copy()
