@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from ..errors import FormatError, TargetExistsError
+from ..errors import FormatError, ReplacedError, TargetExistsError
 from ..formats import FORMATS, format_named, refuse_foreign
 from ..storage.atomic import discard, sweep
 from ..storage.pointers import point, pointed
+from ..storage.replaced import retried
 from .records import CheckpointRecord, Signature, read_record, signature_of
 
 __all__ = ["BEST", "LATEST", "CheckpointFolder", "epoch_of"]
@@ -59,14 +60,25 @@ class CheckpointFolder:
         return _in_order([record for record in found if record is not None])
 
     def _record(self, name: str, epoch: int) -> CheckpointRecord | None:
+        try:
+            return retried(self.path / name, lambda: self._looked_at(name, epoch))
+        except FileNotFoundError:  # deleted while we looked, by the run that writes here
+            return None
+
+    def _looked_at(self, name: str, epoch: int) -> CheckpointRecord:
         path = self.path / name
         try:
             seen = signature_of(path)
             if name not in self._known or self._known[name][0] != seen:
-                self._known[name] = seen, read_record(path, seen, epoch=epoch)
-        except FileNotFoundError:  # deleted while we looked, by the run that writes here
-            return None
-        return self._known[name][1]
+                record = read_record(path, seen, epoch=epoch)
+                if not record.complete and signature_of(path) != seen:
+                    raise ReplacedError(str(record.problem))
+                self._known[name] = seen, record
+            return self._known[name][1]
+        except FileNotFoundError:
+            if path.exists():  # what is gone is a file of the folder that it replaced
+                raise ReplacedError(f"{path}: found it replaced while it was read, expected the same") from None
+            raise
 
     def file(self, stem: str, format: str) -> Path:
         """Gives the path that a stem has in a format: with ``.pth`` for torch, without a suffix for folders."""
@@ -103,7 +115,7 @@ class CheckpointFolder:
             point(pointer, name)
         for other in self._pointers(stem):
             if other != pointer and pointed(other, self._names()) is not None:
-                other.unlink()
+                other.unlink(missing_ok=True)
 
     def require_pointers(self, format: str) -> None:
         """Raises TargetExistsError where something of another's stands in the place of a pointer."""
