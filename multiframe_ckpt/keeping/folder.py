@@ -28,6 +28,7 @@ __all__ = ["BEST", "LATEST", "CheckpointFolder", "epoch_of"]
 LATEST, BEST = "latest_checkpoint", "best_model"
 _NAME = re.compile(r"checkpoint_epoch_([0-9]{4,})(\.[a-z0-9_]+)?")
 _USUAL_SUFFIX = ".pth"
+_NAMELESS = re.compile(r"tensor_[0-9]+")
 
 
 @cache
@@ -71,8 +72,10 @@ class CheckpointFolder:
             seen = signature_of(path)
             if name not in self._known or self._known[name][0] != seen:
                 record = read_record(path, seen, epoch=epoch)
-                if not record.complete and signature_of(path) != seen:
-                    raise ReplacedError(str(record.problem))
+                if not record.complete:  # not remembered: the disk may have failed, and not the checkpoint
+                    if signature_of(path) != seen:
+                        raise ReplacedError(str(record.problem))
+                    return record
                 self._known[name] = seen, record
             return self._known[name][1]
         except FileNotFoundError:
@@ -146,6 +149,8 @@ class CheckpointFolder:
         """Deletes a checkpoint that a manager wrote and no pointer names; leaves any other alone."""
         if record.save_count == 0 or record.path.is_symlink() or record.path.name in self.pointed().values():
             return
+        if _lost_its_markers(record):
+            return
         try:
             if record.path.is_dir():
                 refuse_foreign(record.path)
@@ -157,6 +162,16 @@ class CheckpointFolder:
         """Removes the temporaries that killed saves left here."""
         if self.path.is_dir():
             sweep(self.path)
+
+
+def _lost_its_markers(record: CheckpointRecord) -> bool:
+    """Says whether this is a folder of variables that was copied without its empty files: perhaps not with all others.
+
+    Nobody can tell, and what is left looks like ``oneflow-pickle``, whose variables have no names.
+    """
+    if record.format != "oneflow-pickle":
+        return False
+    return any(path.is_dir() and not _NAMELESS.fullmatch(path.name) for path in record.path.iterdir())
 
 
 def _in_order(found: list[CheckpointRecord]) -> list[CheckpointRecord]:
