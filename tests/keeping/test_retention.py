@@ -157,8 +157,9 @@ class Faults:
         return stand_in
 
 
-@pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize(
+    ("code", "sticky"), [(errno.EIO, False), (errno.ENOSPC, True)], ids=["EIO once", "ENOSPC from then on"]
+)
 @pytest.mark.parametrize("format", ["torch", "oneflow"])
 def test_a_rotation_that_fails_at_any_call_leaves_the_older_ones_until_the_newer_is_durable(
     format: str, code: int, sticky: bool, tmp_path: Path
