@@ -55,19 +55,16 @@ class CheckpointFolder:
 
     def records(self) -> list[CheckpointRecord]:
         """Gives every checkpoint in the order in which they were written; unusable ones stand by their epoch."""
-        names = os.listdir(self.path) if self.path.is_dir() else []
-        found = [self._record(name, epoch) for name in names if (epoch := epoch_of(name)) is not None]
-        self._known = {name: known for name, known in self._known.items() if name in set(names)}
-        return _in_order([record for record in found if record is not None])
+        return _in_order(retried(self.path, self._looked_at_all))
 
-    def _record(self, name: str, epoch: int) -> CheckpointRecord | None:
-        try:
-            return retried(self.path / name, lambda: self._looked_at(name, epoch))
-        except FileNotFoundError:  # deleted while we looked, by the run that writes here
-            return None
+    def _looked_at_all(self) -> list[CheckpointRecord]:
+        names = self._names()
+        self._known = {name: known for name, known in self._known.items() if name in names}
+        return [record for name in names if (record := self._looked_at(name)) is not None]
 
-    def _looked_at(self, name: str, epoch: int) -> CheckpointRecord:
-        path = self.path / name
+    def _looked_at(self, name: str) -> CheckpointRecord | None:
+        """Gives what is there, None for a link to nothing; ReplacedError where it was deleted or replaced just now."""
+        path, epoch = self.path / name, epoch_of(name)
         try:
             seen = signature_of(path)
             if name not in self._known or self._known[name][0] != seen:
@@ -78,10 +75,11 @@ class CheckpointFolder:
                     return record
                 self._known[name] = seen, record
             return self._known[name][1]
-        except FileNotFoundError:
-            if path.exists():  # what is gone is a file of the folder that it replaced
-                raise ReplacedError(f"{path}: found it replaced while it was read, expected the same") from None
-            raise
+        except FileNotFoundError as problem:
+            if path.is_symlink() and not path.exists():
+                return None
+            # It made room for a newer one, which may have come after the names were listed.
+            raise ReplacedError(f"{path}: found it replaced or deleted while it was read") from problem
 
     def file(self, stem: str, format: str) -> Path:
         """Gives the path that a stem has in a format: with ``.pth`` for torch, without a suffix for folders."""
