@@ -110,7 +110,6 @@ def test_an_open_folder_that_is_replaced_says_so_and_gives_nothing_of_the_new(fo
     for tensor in others:
         with pytest.raises(ReplacedError, match=r"model.*(replaced|gone) since it was opened.*open it again"):
             tensor.numpy()
-    assert first.numpy is not None
     assert value_of(mfc.load(path, backend="numpy")) == 2
 
 
@@ -127,6 +126,26 @@ def test_a_path_that_is_replaced_again_and_again_is_an_error_in_the_end(
     monkeypatch.setattr(mfc.Checkpoint, "open", replaced)
     with pytest.raises(ReplacedError, match="again and again"):
         mfc.load(tmp_path / "model", backend="numpy")
+
+
+# Files that are cut short in place, which no save of ours does
+
+
+@pytest.mark.parametrize("way", ["to", "numpy"])
+@pytest.mark.parametrize("format", [*FILES, *FOLDERS])
+def test_an_open_file_that_was_cut_short_is_an_error_and_no_signal(format: str, way: str, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    weights = {key: np.full(100_000, 1, np.float32) for key in "ab"}
+    mfc.save(weights, path, format=format, backend="numpy")
+    opened = mfc.open(path)
+    files = [file for file in (path, *path.rglob("*")) if file.is_file()]
+    largest = max(files, key=lambda file: file.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    with pytest.raises(mfc.DamagedError, match=r"cut short|replaced since|found values that are not"):
+        if way == "to":
+            opened.to("numpy")
+        for tensor in opened.tensors().values():
+            tensor.numpy()
 
 
 # A run
