@@ -162,7 +162,7 @@ def _read_snapshot(folder: Folder, options: ReadOptions, skipped: list[str]) -> 
         if not folder.has(f"{name}/out"):
             if folder.has(f"{name}/{MARKER}") and not options.allow_incomplete:
                 raise DamagedError(
-                    f"{folder.path}: found {name}, a part of a nested checkpoint, without {PICKLE}, expected both; "
+                    f"{folder.where}: found {name}, a part of a nested checkpoint, without {PICKLE}, expected both; "
                     "the copy is not whole: fetch it again"
                 )
             skipped.append(name)

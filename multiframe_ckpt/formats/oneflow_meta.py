@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..digests import digest_of_bytes
+from ..digests import digest_of_bytes, is_digest
 from ..dtypes import DTYPES, DType, dtype_named
 from ..errors import DamagedError
-from ..storage.integrity import is_digest
 
 __all__ = ["META_LIMIT", "Note", "VariableMeta", "parse_meta", "render_meta"]
 
