@@ -16,7 +16,7 @@ from .formats import format_at, format_for, format_named, refuse_foreign
 from .formats.base import Describing, Format, HoldsMetadata, ReadOptions, WriteOptions, WritePlan
 from .progress import OnProgress, silent
 from .restore import RestoreReport, ResumeCheck, check_resume, restore
-from .storage.atomic import staged
+from .storage.atomic import staged, whereabouts
 from .storage.moving import materialized
 from .storage.replaced import one_of_them, retried
 from .storage.room import bytes_needed, require_room
@@ -225,13 +225,14 @@ class Checkpoint:
 
 def _read(path: Path, format: str | None, options: ReadOptions) -> tuple[Tree, dict[str, Any]]:
     """Gives the tree at a path, and plain facts of it."""
-    layout = format_at(path, format)
-    tree = layout.read(path, options)
+    place = whereabouts(path)
+    layout = format_at(place, format)
+    tree = layout.read(place, options)
     meta: dict[str, Any] = {"format": layout.name, "path": str(path)}
     if isinstance(layout, Describing):
-        meta |= layout.describe(path)
+        meta |= layout.describe(place)
     if isinstance(layout, HoldsMetadata):
-        meta["metadata"] = layout.read_metadata(path)
+        meta["metadata"] = layout.read_metadata(place)
     return tree, meta
 
 
