@@ -16,8 +16,9 @@ from .formats import format_at, format_for, format_named, refuse_foreign
 from .formats.base import Describing, Format, HoldsMetadata, ReadOptions, WriteOptions, WritePlan
 from .progress import OnProgress, silent
 from .restore import RestoreReport, ResumeCheck, check_resume, restore
-from .storage.atomic import staged
+from .storage.atomic import staged, whereabouts
 from .storage.moving import materialized
+from .storage.replaced import one_of_them, retried
 from .storage.room import bytes_needed, require_room
 from .tensor import LazyTensor
 from .training import weights_path
@@ -95,13 +96,8 @@ class Checkpoint:
         of refusing them; ``allow_incomplete`` reads what is there of a save that never finished.
         """
         path = Path(path)
-        layout = format_at(path, format)
-        tree = layout.read(path, ReadOptions(verify, allow_inert, allow_incomplete))
-        meta: dict[str, Any] = {"format": layout.name, "path": str(path)}
-        if isinstance(layout, Describing):
-            meta |= layout.describe(path)
-        if isinstance(layout, HoldsMetadata):
-            meta["metadata"] = layout.read_metadata(path)
+        options = ReadOptions(verify, allow_inert, allow_incomplete)
+        tree, meta = one_of_them(path, lambda: _read(path, format, options))
         return cls(tree if verify else map_leaves(tree, _unchecked), meta)
 
     def tensors(self) -> dict[str, LazyTensor]:
@@ -227,6 +223,19 @@ class Checkpoint:
         return check_resume(self.tree, model=model, optimizer=optimizer, scheduler=scheduler, strict=strict)
 
 
+def _read(path: Path, format: str | None, options: ReadOptions) -> tuple[Tree, dict[str, Any]]:
+    """Gives the tree at a path, and plain facts of it."""
+    place = whereabouts(path)
+    layout = format_at(place, format)
+    tree = layout.read(place, options)
+    meta: dict[str, Any] = {"format": layout.name, "path": str(path)}
+    if isinstance(layout, Describing):
+        meta |= layout.describe(place)
+    if isinstance(layout, HoldsMetadata):
+        meta["metadata"] = layout.read_metadata(place)
+    return tree, meta
+
+
 def _unchecked(_: object, leaf: Tree) -> Tree:
     return replace(leaf, digest=None) if isinstance(leaf, LazyTensor) and leaf.digest else leaf
 
@@ -281,14 +290,19 @@ def load(
     """Gives a checkpoint as live objects: :meth:`Checkpoint.open`, then :meth:`Checkpoint.to`.
 
     A whole pickled PyTorch model comes as its state dict. With ``trusted=True`` it is built by ``torch.load``, which
-    imports and runs what the file names: for files that you or people you trust wrote, never for others.
+    imports and runs what the file names: for files that you or people you trust wrote, never for others. A folder that
+    another save replaces meanwhile is read again.
     """
     if trusted:
         return _pickling(backend_named(backend or "torch")).load_model(str(path), device=device)
-    checkpoint = Checkpoint.open(
-        path, format=format, verify=verify, allow_inert=allow_inert, allow_incomplete=allow_incomplete
-    )
-    return checkpoint.to(backend, device=device)
+
+    def read() -> Any:
+        checkpoint = Checkpoint.open(
+            path, format=format, verify=verify, allow_inert=allow_inert, allow_incomplete=allow_incomplete
+        )
+        return checkpoint.to(backend, device=device)
+
+    return retried(Path(path), read)
 
 
 def _pickling(backend: Backend) -> PicklesModels:

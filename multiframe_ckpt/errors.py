@@ -4,6 +4,7 @@
     ├── FormatError (ValueError)              a path that cannot be read as a checkpoint
     │   ├── UnknownFormatError                no known layout is recognised there
     │   ├── DamagedError                      promised bytes are missing, or are not the promised ones
+    │   │   └── ReplacedError                 another save replaced or deleted it while it was read: read again
     │   ├── IncompleteError                   a save that never finished
     │   └── UnsafeError                       content that is refused rather than obeyed
     ├── RefusedError (ValueError)             a tree that the target cannot hold as it is
@@ -42,6 +43,7 @@ __all__ = [
     "NoRoomError",
     "NotTrainedError",
     "RefusedError",
+    "ReplacedError",
     "TargetExistsError",
     "UnavailableError",
     "UnknownFormatError",
@@ -74,6 +76,10 @@ class DamagedError(FormatError):
         super().__init__(message)
         self.missing = missing
         self.extra = extra
+
+
+class ReplacedError(DamagedError):
+    """Another save replaced or deleted the checkpoint while it was read; what is there now can be read."""
 
 
 class IncompleteError(FormatError):

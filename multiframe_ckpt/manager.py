@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Literal, SupportsIndex
 
 from .checkpoint import Checkpoint
-from .errors import CheckpointWarning, DamagedError, ValueRefusedError
+from .errors import CheckpointWarning, DamagedError, ReplacedError, ValueRefusedError
 from .formats import format_named
 from .keeping.background import Background
 from .keeping.folder import BEST, LATEST, CheckpointFolder
@@ -31,6 +31,7 @@ from .keeping.records import SAVE_COUNT, CheckpointRecord, numbers_of, read_reco
 from .keeping.retention import Retention
 from .keeping.snapshot import Copy, make_copies, snapshot
 from .restore import RestoreReport
+from .storage.replaced import retried
 
 __all__ = ["CheckpointManager", "CheckpointRecord"]
 
@@ -309,15 +310,19 @@ class CheckpointManager:
         Its bytes are read and compared with their digests first; a latest or best one that is damaged is passed over
         with a warning. See ``Checkpoint.restore``. Raises FileNotFoundError where there is none.
         """
-        _, checkpoint = self._chosen(which)
-        return checkpoint.restore(
-            model=model,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            scaler=scaler,
-            rng=rng and self._rng,
-            strict=strict,
-        )
+
+        def attempt() -> RestoreReport:
+            _, checkpoint = self._chosen(which)
+            return checkpoint.restore(
+                model=model,
+                optimizer=optimizer,
+                scheduler=scheduler,
+                scaler=scaler,
+                rng=rng and self._rng,
+                strict=strict,
+            )
+
+        return retried(self.output_dir, attempt)
 
     def resume(
         self,
@@ -337,15 +342,19 @@ class CheckpointManager:
         self.wait()
         if which == "latest" and not self._folder.records():
             return 0
-        record, checkpoint = self._chosen(which)
-        if record.epoch is None:
-            raise ValueRefusedError(
-                f"{record.path}: found no epoch, expected one to go on from; use restore(), and say where to begin"
+
+        def attempt() -> int:
+            record, checkpoint = self._chosen(which)
+            if record.epoch is None:
+                raise ValueRefusedError(
+                    f"{record.path}: found no epoch, expected one to go on from; use restore(), and say where to begin"
+                )
+            checkpoint.restore(
+                model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler, rng=self._rng, strict=strict
             )
-        checkpoint.restore(
-            model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler, rng=self._rng, strict=strict
-        )
-        return record.epoch + 1
+            return record.epoch + 1
+
+        return retried(self.output_dir, attempt)
 
     def _chosen(self, which: str | SupportsIndex | os.PathLike[str]) -> tuple[CheckpointRecord, Checkpoint]:
         self.wait()
@@ -369,10 +378,14 @@ class CheckpointManager:
         for record in records:
             try:
                 return record, _whole(record.path)
+            except ReplacedError:
+                raise
+            except FileNotFoundError as problem:
+                raise ReplacedError(f"{record.path}: found it deleted by another run, expected it") from problem
             except DamagedError as problem:
                 if not passing_over:
                     raise
-                warnings.warn(f"passed over: {record.path}: {problem}", CheckpointWarning, stacklevel=4)
+                warnings.warn(f"passed over: {record.path}: {problem}", CheckpointWarning, stacklevel=6)
         raise FileNotFoundError(
             f"{self.output_dir}: found no checkpoint {what}, expected one; see what is there with: "
             f"multiframe-ckpt list {self.output_dir}"

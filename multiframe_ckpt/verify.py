@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .checkpoint import Checkpoint
-from .errors import DamagedError, FormatError, IncompleteError
+from .errors import DamagedError, FormatError, IncompleteError, ReplacedError
 from .formats import format_at
 from .formats.base import FindsExtra
+from .storage.atomic import whereabouts
 from .storage.moving import Passing, in_parallel
+from .storage.replaced import retried
 from .tensor import LazyTensor
 
 __all__ = ["VerifyReport", "verify"]
@@ -49,14 +51,22 @@ def verify(path: str | os.PathLike[str], *, allow_inert: bool = False) -> Verify
     Raises FileNotFoundError, and the other FormatErrors for what cannot be looked at: unknown, or refused as unsafe.
     """
     path = Path(path)
-    layout = format_at(path)
+    return retried(path, lambda: _verified(path, allow_inert=allow_inert))
+
+
+def _verified(path: Path, *, allow_inert: bool) -> VerifyReport:
+    place = whereabouts(path)
+    layout = format_at(place)
     table, problem = _opened(path, layout.name, allow_inert=allow_inert)
     damaged = {key: found for key, found in check_all(table).items() if found is not None}
+    for found in damaged.values():
+        if isinstance(found, ReplacedError):
+            raise found
     unchecked = [key for key, tensor in table.items() if key not in damaged and not _has_digest(tensor)]
     texts = [str(error).removeprefix(f"{path}: ") for error in (problem, *damaged.values()) if error is not None]
     extra = getattr(problem, "extra", ())
     if problem is None and isinstance(layout, FindsExtra):
-        extra = layout.extra(path)
+        extra = layout.extra(place)
     return VerifyReport(
         path=str(path),
         format=layout.name,

@@ -19,6 +19,7 @@ from ..dtypes import DType
 from ..errors import ValueRefusedError
 from ..progress import OnProgress, silent
 from ..storage.extents import open_regular
+from ..storage.quiet import QuietFile
 from ..tensor import LazyTensor
 from ..tree import Tree, partition
 from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
@@ -80,16 +81,20 @@ class Hdf5Format:
         _check_attributes(options.metadata)
         order = {"track_order": True, "libver": ("v108", "v108")}
         # Aligned, datasets can be used where they are mapped; small ones are cheaper to copy than to pad.
-        with h5py.File(path, "w-", alignment_threshold=1024, alignment_interval=64, **order) as file:
-            digests = _write_members(file, document, members, Meter(members, on_progress), digest=options.digest)
-            text = document.text(_outline(members), digests, options.metadata).encode("ascii")
-            file.attrs.create(METADATA_KEY, np.frombuffer(text, np.uint8))
-            for key, value in options.metadata.items():
-                file.attrs[key] = value
+        aligned = {"alignment_threshold": 512, "alignment_interval": 64}
+        with QuietFile(path) as disk:
+            with h5py.File(disk, "w", **aligned, **order) as file:
+                meter = Meter(members, on_progress)
+                digests = _write_members(file, disk, document, members, meter, digest=options.digest)
+                text = document.text(_outline(members), digests, options.metadata).encode("ascii")
+                file.attrs.create(METADATA_KEY, np.frombuffer(text, np.uint8))
+                for key, value in options.metadata.items():
+                    file.attrs[key] = value
+            disk.check()  # after HDF5 wrote the rest
 
 
 def _write_members(
-    file: Any, document: Document, members: Mapping[str, LazyTensor], meter: Meter, *, digest: bool
+    file: Any, disk: QuietFile, document: Document, members: Mapping[str, LazyTensor], meter: Meter, *, digest: bool
 ) -> dict[str, str] | None:
     """Writes each member as a dataset, or as another link to the one it is tied to; gives the digests, if asked for."""
     member_of = {note.name: note.member for note in document.notes}
@@ -103,6 +108,7 @@ def _write_members(
             array = tensor.numpy()
             _write_dataset(group, name, tensor.dtype, array)
             digests |= {note.name: digest_of(array)} if digest else {}
+            disk.check()
         meter.moved(note.member, tensor)
     return (
         {note.member: digests[note.name if note.tied_to is None else note.tied_to] for note in document.notes}

@@ -125,6 +125,9 @@ def _note(text: str, shape: tuple[int, ...], dtype: DType, damaged: Callable[[st
     counts, texts = (note.index, note.count), (note.digest, note.dtype, note.tied, note.pickle)
     if any(type(value) is not int for value in counts) or any(type(value) not in (str, type(None)) for value in texts):
         raise damaged(f"a comment line {comment[0][:80]!r} with values of wrong types")
+    for digest in (note.digest, note.pickle):
+        if digest is not None and not is_digest(digest):
+            raise damaged(f"the digest {digest[:80]!r} in our comment line")
     if note.dtype is not None and dtype_named(note.dtype) is None:
         raise damaged(f"the dtype {note.dtype!r} in our comment line")
     digests = (note.digest, note.pickle)

@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from ..errors import FormatError, TargetExistsError
+from ..errors import FormatError, ReplacedError, TargetExistsError
 from ..formats import FORMATS, format_named, refuse_foreign
 from ..storage.atomic import discard, sweep
 from ..storage.pointers import point, pointed
+from ..storage.replaced import retried
 from .records import CheckpointRecord, Signature, read_record, signature_of
 
 __all__ = ["BEST", "LATEST", "CheckpointFolder", "epoch_of"]
@@ -27,6 +28,7 @@ __all__ = ["BEST", "LATEST", "CheckpointFolder", "epoch_of"]
 LATEST, BEST = "latest_checkpoint", "best_model"
 _NAME = re.compile(r"checkpoint_epoch_([0-9]{4,})(\.[a-z0-9_]+)?")
 _USUAL_SUFFIX = ".pth"
+_NAMELESS = re.compile(r"tensor_[0-9]+")
 
 
 @cache
@@ -53,20 +55,31 @@ class CheckpointFolder:
 
     def records(self) -> list[CheckpointRecord]:
         """Gives every checkpoint in the order in which they were written; unusable ones stand by their epoch."""
-        names = os.listdir(self.path) if self.path.is_dir() else []
-        found = [self._record(name, epoch) for name in names if (epoch := epoch_of(name)) is not None]
-        self._known = {name: known for name, known in self._known.items() if name in set(names)}
-        return _in_order([record for record in found if record is not None])
+        return _in_order(retried(self.path, self._looked_at_all))
 
-    def _record(self, name: str, epoch: int) -> CheckpointRecord | None:
-        path = self.path / name
+    def _looked_at_all(self) -> list[CheckpointRecord]:
+        names = self._names()
+        self._known = {name: known for name, known in self._known.items() if name in names}
+        return [record for name in names if (record := self._looked_at(name)) is not None]
+
+    def _looked_at(self, name: str) -> CheckpointRecord | None:
+        """Gives what is there, None for a link to nothing; ReplacedError where it was deleted or replaced just now."""
+        path, epoch = self.path / name, epoch_of(name)
         try:
             seen = signature_of(path)
             if name not in self._known or self._known[name][0] != seen:
-                self._known[name] = seen, read_record(path, seen, epoch=epoch)
-        except FileNotFoundError:  # deleted while we looked, by the run that writes here
-            return None
-        return self._known[name][1]
+                record = read_record(path, seen, epoch=epoch)
+                if not record.complete:  # not remembered: the disk may have failed, and not the checkpoint
+                    if signature_of(path) != seen:
+                        raise ReplacedError(str(record.problem))
+                    return record
+                self._known[name] = seen, record
+            return self._known[name][1]
+        except FileNotFoundError as problem:
+            if path.is_symlink() and not path.exists():
+                return None
+            # It made room for a newer one, which may have come after the names were listed.
+            raise ReplacedError(f"{path}: found it replaced or deleted while it was read") from problem
 
     def file(self, stem: str, format: str) -> Path:
         """Gives the path that a stem has in a format: with ``.pth`` for torch, without a suffix for folders."""
@@ -103,7 +116,7 @@ class CheckpointFolder:
             point(pointer, name)
         for other in self._pointers(stem):
             if other != pointer and pointed(other, self._names()) is not None:
-                other.unlink()
+                other.unlink(missing_ok=True)
 
     def require_pointers(self, format: str) -> None:
         """Raises TargetExistsError where something of another's stands in the place of a pointer."""
@@ -134,6 +147,8 @@ class CheckpointFolder:
         """Deletes a checkpoint that a manager wrote and no pointer names; leaves any other alone."""
         if record.save_count == 0 or record.path.is_symlink() or record.path.name in self.pointed().values():
             return
+        if _lost_its_markers(record):
+            return
         try:
             if record.path.is_dir():
                 refuse_foreign(record.path)
@@ -145,6 +160,16 @@ class CheckpointFolder:
         """Removes the temporaries that killed saves left here."""
         if self.path.is_dir():
             sweep(self.path)
+
+
+def _lost_its_markers(record: CheckpointRecord) -> bool:
+    """Says whether this is a folder of variables that was copied without its empty files: perhaps not with all others.
+
+    Nobody can tell, and what is left looks like ``oneflow-pickle``, whose variables have no names.
+    """
+    if record.format != "oneflow-pickle":
+        return False
+    return any(path.is_dir() and not _NAMELESS.fullmatch(path.name) for path in record.path.iterdir())
 
 
 def _in_order(found: list[CheckpointRecord]) -> list[CheckpointRecord]:

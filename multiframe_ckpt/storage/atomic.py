@@ -36,7 +36,7 @@ try:
 except ImportError:  # no such locks on Windows: temporaries of killed runs then stay until removed by hand
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["STAGE_SUFFIX", "discard", "flush", "flush_tree", "stage_for", "staged", "sweep"]
+__all__ = ["STAGE_SUFFIX", "discard", "flush", "flush_tree", "stage_for", "staged", "sweep", "whereabouts"]
 
 STAGE_SUFFIX = ".multiframe-tmp"
 _ASIDE = ".replaced"  # the folder of a stage in which a replaced folder waits
@@ -98,6 +98,16 @@ def _make_folder(folder: Path) -> None:
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     flush(folder.parent)
+
+
+def whereabouts(target: Path) -> Path:
+    """Gives the target, or the folder that stepped aside for it where nothing came after: that save died in between."""
+    if not os.path.lexists(target) and target.parent.is_dir():
+        for name in os.listdir(target.parent):
+            aside = target.parent / name / _ASIDE / target.name
+            if name.startswith(_prefix(target)) and name.endswith(STAGE_SUFFIX) and aside.is_dir():
+                return aside
+    return target
 
 
 def _exists(target: Path) -> TargetExistsError:

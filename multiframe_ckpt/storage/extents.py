@@ -126,6 +126,8 @@ class MappedFile:
     def raw(self, offset: int, nbytes: int, what: str) -> np.ndarray:
         """Gives a piece of the file as a read-only 1-D uint8 array over the map."""
         self.require(offset, nbytes, what)
+        if os.fstat(self._descriptor.number).st_size < offset + nbytes:  # a map is read past its end only once
+            raise DamagedError(f"{self.path}: {what}: found the file cut short since it was opened; fetch it again")
         return np.frombuffer(self.buffer, np.uint8, nbytes, offset) if nbytes else np.empty(0, np.uint8)
 
     def tensor(

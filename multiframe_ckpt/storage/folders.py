@@ -19,15 +19,15 @@ from typing import TypeVar
 import numpy as np
 
 from ..dtypes import DType
-from ..errors import DamagedError, FormatError, UnsafeError
+from ..errors import DamagedError, ReplacedError, UnsafeError
 from ..tensor import Extent, LazyTensor
 from .extents import Descriptor, read_at, require_regular
+from .replaced import one_of_them
 
 __all__ = ["Folder", "read_folder"]
 
 T = TypeVar("T")
 
-_TRIES = 100
 _FOLLOW = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_DIRECTORY", 0)
 _FILE = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _FOLDER = _FILE | getattr(os, "O_DIRECTORY", 0)
@@ -106,7 +106,7 @@ class Folder:
                 return file
         except (FileNotFoundError, NotADirectoryError):
             pass
-        raise DamagedError(
+        raise ReplacedError(
             f"{self.where}/{name}: found the file replaced since it was opened, expected the same; open it again"
         )
 
@@ -151,19 +151,4 @@ def read_folder(path: Path, read: Callable[[Folder], T]) -> T:
 
     Of the one that was replaced, files may be gone already.
     """
-    for _ in range(_TRIES):
-        seen = os.stat(path)
-        try:
-            found = read(Folder(path))
-        except (FormatError, OSError):
-            if _same_folder(path, seen):
-                raise
-            continue
-        if _same_folder(path, seen):
-            return found
-    raise DamagedError(f"{path}: found the folder replaced again and again while it was read; stop the saves to it")
-
-
-def _same_folder(path: Path, seen: os.stat_result) -> bool:
-    now = os.stat(path)
-    return (now.st_dev, now.st_ino) == (seen.st_dev, seen.st_ino)
+    return one_of_them(path, lambda: read(Folder(path)))

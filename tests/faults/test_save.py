@@ -272,3 +272,31 @@ def test_a_folder_that_stepped_aside_for_a_save_that_died_comes_back_with_the_ne
         checkpoint(2).save(tmp_path / "model")
     assert value_at(tmp_path / "model") == 1
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_folder_that_stepped_aside_for_a_save_that_died_is_read_where_it_waits_and_nothing_is_written(
+    tmp_path: Path,
+) -> None:
+    checkpoint(1).save(tmp_path / "model")
+    aside = tmp_path / f".model.x{STAGE_SUFFIX}" / ".replaced"
+    aside.mkdir(parents=True)
+    (tmp_path / "model").rename(aside / "model")
+    assert value_at(tmp_path / "model") == 1
+    assert mfc.open(tmp_path / "model").meta["path"] == str(tmp_path / "model")
+    assert (aside / "model").is_dir()
+    with pytest.raises(FileNotFoundError, match="other: found nothing there"):
+        mfc.open(tmp_path / "other")
+
+
+@pytest.mark.usefixtures("no_swap")
+def test_a_reader_between_the_two_renames_gets_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint(1).save(tmp_path / "model")
+    real, seen = os.rename, []
+
+    def rename(source: Path, target: Path) -> None:
+        real(source, target)
+        seen.append(value_at(tmp_path / "model"))
+
+    monkeypatch.setattr(os, "rename", rename)
+    checkpoint(2).save(tmp_path / "model", overwrite=True)
+    assert seen == [1, 2]
