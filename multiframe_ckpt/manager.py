@@ -31,6 +31,7 @@ from .keeping.records import SAVE_COUNT, CheckpointRecord, numbers_of, read_reco
 from .keeping.retention import Retention
 from .keeping.snapshot import Copy, make_copies, snapshot
 from .restore import RestoreReport
+from .storage.moving import read_through
 from .storage.replaced import retried
 
 __all__ = ["CheckpointManager", "CheckpointRecord"]
@@ -395,8 +396,8 @@ class CheckpointManager:
 def _whole(path: Path) -> Checkpoint:
     """Opens a checkpoint after comparing all its bytes with their digests."""
     checkpoint = Checkpoint.open(path)
-    for tensor in checkpoint.tensors().values():
-        tensor.numpy()
+    for _ in read_through(checkpoint.tensors()):
+        pass
     return checkpoint
 
 

@@ -27,13 +27,14 @@ __all__ = [
     "Output",
     "complain",
     "count_of",
-    "json_text",
+    "json_pieces",
     "listed",
     "prepare_streams",
     "said",
     "table",
     "width",
     "write",
+    "write_pieces",
 ]
 
 _NARROWEST_FOLD = 20
@@ -50,7 +51,7 @@ class Output:
     def report(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
         """Prints the document as JSON if that was asked for, else the lines, else nothing."""
         if self.as_json:
-            write(json_text(document))
+            write_pieces(json_pieces(document))
         elif not self.quiet:
             write("\n".join(map(shown, lines)))
 
@@ -123,11 +124,18 @@ def prepare_streams() -> None:
 
 
 def write(text: str) -> None:
-    """Prints to standard output. A reader that went away (``| head``) is no error and changes no exit status."""
-    if sys.stdout is None or not text:
+    """Prints a line or more to standard output, as :func:`write_pieces` does."""
+    if text:
+        write_pieces([text])
+
+
+def write_pieces(pieces: Iterable[str]) -> None:
+    """Prints text that comes in pieces, and a line's end. A reader that went away (``| head``) changes no exit status."""
+    if sys.stdout is None:
         return
     try:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.writelines(pieces)
+        sys.stdout.write("\n")
         sys.stdout.flush()
     except BrokenPipeError:
         _discard(sys.stdout)
@@ -151,9 +159,9 @@ def complain(kind: str, message: str) -> None:
             sys.stderr.flush()
 
 
-def json_text(value: object) -> str:
-    """Gives strict JSON, which any reader takes: NaN, infinities, complex numbers and bytes as strings."""
-    return json.dumps(_strict(value), indent=2, allow_nan=False)
+def json_pieces(value: object) -> Iterator[str]:
+    """Gives strict JSON, which any reader takes, piece by piece: NaN, infinities, complex numbers and bytes as strings."""
+    return json.JSONEncoder(indent=2, allow_nan=False).iterencode(_strict(value))
 
 
 def _strict(value: object) -> object:

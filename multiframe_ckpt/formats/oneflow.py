@@ -160,11 +160,6 @@ def _read_snapshot(folder: Folder, options: ReadOptions, skipped: list[str]) -> 
         if name == MARKER:
             continue
         if not folder.has(f"{name}/out"):
-            if folder.has(f"{name}/{MARKER}") and not options.allow_incomplete:
-                raise DamagedError(
-                    f"{folder.where}: found {name}, a part of a nested checkpoint, without {PICKLE}, expected both; "
-                    "the copy is not whole: fetch it again"
-                )
             skipped.append(name)
             continue
         tensor, note = read_variable(folder.inside(name))

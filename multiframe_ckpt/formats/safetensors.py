@@ -134,8 +134,8 @@ def _header_size(file: MappedFile) -> int:
 
 def _read_header(file: MappedFile) -> tuple[dict[str, Any], dict[str, str]]:
     """Gives the tensors' entries, in the header's order, and the metadata."""
-    text = file.bytes(_PREFIX, _header_size(file), "header")
-    header = load_json(text, f"{file.path}: header", _packed)
+    # The text is held by nobody but the parser, which lets go of it early: it may have 100 MB.
+    header = load_json(file.bytes(_PREFIX, _header_size(file), "header"), f"{file.path}: header", _packed)
     metadata = header.pop(_METADATA, {}) if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _damaged(file.path, f"found {_METADATA} that is not all text, expected str to str")

@@ -118,6 +118,8 @@ class TorchTensor(Pending):
     def resolve(self) -> LazyTensor:
         """Gives the tensor; DamagedError where it reaches out of its storage."""
         if self._tensor is None:
+            if len(self._shape) > _FEW_DIMENSIONS:
+                self._check_numbers()
             size = prod(self._shape)
             dense = self._stride == dense_stride(self._shape) or size <= 1
             if not (dense and self._lies_inside(size)):
@@ -132,7 +134,7 @@ class TorchTensor(Pending):
         few = len(self._shape) == len(self._stride) <= _FEW_DIMENSIONS and not self._flags
         return few and 0 <= self._offset < self._offset + size <= room and min(self._shape, default=0) >= 0
 
-    def _check(self, size: int) -> None:
+    def _check_numbers(self) -> None:
         shape, stride = self._shape, self._stride
         numbers = (*shape, *stride, self._offset)
         if len(shape) != len(stride) or len(shape) > _MAX_DIMENSIONS or not all(0 <= n < 1 << 63 for n in numbers):
@@ -140,6 +142,10 @@ class TorchTensor(Pending):
                 f"found a tensor of {len(shape)} dimensions and {len(stride)} strides, expected as many of each, "
                 f"none < 0, at most {_MAX_DIMENSIONS}"
             )
+
+    def _check(self, size: int) -> None:
+        self._check_numbers()
+        shape, stride = self._shape, self._stride
         refused = [flag for flag in self._flags or () if self._dtype.kind not in _FLAGGED[flag]]
         if refused:
             raise DamagedError(f"found a {refused[0]} view of {self._dtype.name}, expected none of this dtype")

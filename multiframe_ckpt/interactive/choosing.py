@@ -13,6 +13,7 @@ from ..checkpoint import Checkpoint
 from ..errors import AnswerError
 from ..progress import OnProgress, Progress, silent
 from ..restore import resume_parts
+from ..storage.moving import read_through
 from ..training import find_parts
 from ..tree import Tree
 from .answers import UNANSWERED, Action, Answers
@@ -203,7 +204,6 @@ def read_whole(checkpoint: Checkpoint, *, on_progress: OnProgress = silent) -> N
     """Reads every layer and compares it with its digest; raises DamagedError for one that is not what was saved."""
     table = checkpoint.tensors()
     total, done = sum(tensor.nbytes for tensor in table.values()), 0
-    for key, tensor in table.items():
-        tensor.numpy()
-        done += tensor.nbytes
+    for key in read_through(table):
+        done += table[key].nbytes
         on_progress(Progress(key, done, total))

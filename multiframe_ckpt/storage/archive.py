@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,13 @@ _LOCATOR = struct.Struct("<4sIQI")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 _END_SPAN = _END.size + 0xFFFF  # the end record, and the longest comment behind it
 _DESCRIBED, _ENCRYPTED, _UTF8 = 0x8, 0x1, 0x800  # flags; described: sizes and CRC stand behind the bytes
+_FLAGS = _DESCRIBED | _UTF8 | 0x6  # and how hard deflate tried
 _STORED, _DEFLATED = 0, 8
 _ZIP64 = 1  # the extra field that holds what does not fit into 32 bits
 _FULL = 0xFFFFFFFF
 _FULLS = (0xFFFF, _FULL, _FULL)  # what stands for a number of members, a size and an offset that does not fit
+#: Compressed members may inflate to so much, or so many times the size of the file.
+_FREE_INFLATED, _MOST_INFLATED = 64 << 20, 4
 _MAX_RATIO = 1032  # deflate cannot do better: a larger claim is a lie
 
 
@@ -61,6 +65,7 @@ class MappedArchive:
         except (struct.error, IndexError, UnicodeDecodeError) as problem:
             raise self._broken(problem) from None
         self._require_apart()
+        self._require_modest()
 
     def _broken(self, problem: object) -> DamagedError:
         return DamagedError(
@@ -134,6 +139,8 @@ class MappedArchive:
         size, packed, header = _widened(extra, size, packed, header)
         if flags & _ENCRYPTED:
             raise UnsafeError(f"{self._where(name)}: found it encrypted, expected plain; decrypt it first")
+        if flags & ~_FLAGS:
+            raise FormatError(f"{self._where(name)}: found zip flags {flags:#x}, expected none of those; zip it again")
         if method not in (_STORED, _DEFLATED):
             raise FormatError(
                 f"{self._where(name)}: found compression {method}, expected none or deflate; zip it again"
@@ -180,6 +187,15 @@ class MappedArchive:
         if end > self._directory_offset:
             raise UnsafeError(f"{self.file.path}: found a member on top of the directory; the file is forged")
 
+    def _require_modest(self) -> None:
+        """Refuses an archive that would inflate to many times its size: reading it could fill the memory."""
+        inflated = sum(member.size for member in self.members.values() if not member.stored)
+        if inflated > max(_FREE_INFLATED, _MOST_INFLATED * self.file.size):
+            raise UnsafeError(
+                f"{self.file.path}: found compressed members that inflate from {self.file.size} bytes to {inflated}, "
+                f"expected at most {_MOST_INFLATED} times as many; if you trust the file, zip it again without compression"
+            )
+
     # Members
 
     def stored_at(self, name: str) -> int | None:
@@ -202,12 +218,9 @@ class MappedArchive:
         """Gives all bytes of a compressed member, after checking their number and CRC."""
         member = self.members[name]
         found = np.empty(member.size, np.uint8)
-        machine = zlib.decompressobj(-zlib.MAX_WBITS)
         done = crc = 0
         try:
-            for start in range(0, member.packed, PIECE):
-                packed = self.file.bytes(member.offset + start, min(PIECE, member.packed - start), self._where(name))
-                piece = machine.decompress(packed, member.size - done + 1)
+            for piece in self._inflated_pieces(member):
                 if done + len(piece) > member.size:
                     raise zlib.error("more bytes than promised")
                 found[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
@@ -217,6 +230,16 @@ class MappedArchive:
         if done != member.size or crc != member.crc:
             raise self._not_inflated(name, f"{done} bytes with CRC {crc:08x}")
         return found
+
+    def _inflated_pieces(self, member: Member) -> Iterator[bytes]:
+        machine = zlib.decompressobj(-zlib.MAX_WBITS)
+        for start in range(0, member.packed, PIECE):
+            count = min(PIECE, member.packed - start)
+            packed = self.file.bytes(member.offset + start, count, self._where(member.name))
+            while packed:
+                yield machine.decompress(packed, PIECE)
+                packed = machine.unconsumed_tail
+        yield machine.flush()
 
     def _not_inflated(self, name: str, problem: object) -> DamagedError:
         member = self.members[name]

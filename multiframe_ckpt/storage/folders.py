@@ -114,8 +114,12 @@ class Folder:
         try:
             return _walk(self._descriptor.number, name, flags)
         except OSError as problem:
+            if problem.errno == errno.ENXIO:
+                raise DamagedError(
+                    f"{self.where}/{name}: found a socket or device, expected a file; restore it from a copy"
+                ) from None
             if problem.errno not in _IS_LINK:
-                raise
+                raise type(problem)(problem.errno, problem.strerror, f"{self.where}/{name}") from None
         try:
             return _walk(self._root._descriptor.number, self._resolved(name), flags)
         except OSError as problem:

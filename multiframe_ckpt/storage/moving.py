@@ -24,7 +24,7 @@ from ..tensor import Extent, LazyTensor, shared_storages
 from ..tree import Tree, map_leaves, tensors_of
 from .workers import Workers
 
-__all__ = ["Move", "Passing", "elements_of", "in_parallel", "materialized", "move", "put"]
+__all__ = ["Move", "Passing", "elements_of", "in_parallel", "materialized", "move", "put", "read_through"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -185,6 +185,18 @@ def put(descriptor: int, piece: bytes | memoryview, offset: int) -> int:
         count = os.pwrite(descriptor, left, offset)
         left, offset = left[count:], offset + count
     return offset
+
+
+def read_through(table: Mapping[str, LazyTensor]) -> Iterator[str]:
+    """Reads every tensor, large ones several at a time, and gives the key of each; DamagedError for the first damage."""
+    keys = list(table)
+    for at, _ in in_parallel(lambda key: _pass(key, table[key]), keys, lambda key: table[key].nbytes):
+        yield keys[at]
+
+
+def _pass(key: str, tensor: LazyTensor) -> None:
+    for _ in Passing(key, tensor):
+        pass
 
 
 def materialized(tree: Tree) -> Tree:

@@ -32,6 +32,7 @@ SECONDS = 2.0
 FILE_ERRORS = {"FormatError", "UnknownFormatError", "DamagedError", "IncompleteError", "UnsafeError"}
 SYSTEM_ERRORS = {"OSError", "FileNotFoundError", "IsADirectoryError", "NotADirectoryError", "PermissionError"}
 LEAST_MEMORY, TIMES_THE_FILE = 64 << 20, 4
+BYTES_A_TENSOR = 640  # what one takes that is listed, be it ever so small in the file
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,7 +90,8 @@ def _wrongs_of(verb: str, found: dict[str, Any], case: Hostile, path: Path, size
     refused = "refused" in found or found.get("status") != 0
     if size < SMALL and refused and found["seconds"] > SECONDS:
         yield f"took {found['seconds']:.1f} s"
-    if found["peak"] > max(LEAST_MEMORY, TIMES_THE_FILE * size * (2 if verb == "diff" else 1)):
+    most = max(LEAST_MEMORY, TIMES_THE_FILE * size * (2 if verb == "diff" else 1)) + BYTES_A_TENSOR * case.tensors
+    if found["peak"] > most:
         yield f"took {found['peak'] >> 20} MiB for {size:,} bytes"
     if found["touched"]:
         yield f"touched {found['touched']}"
@@ -140,9 +142,9 @@ def test_a_hostile_file_is_refused_by_every_verb_and_nothing_of_it_happens(
 
 @pytest.mark.parametrize("title", LISTED)
 def test_a_file_of_endless_size_or_number_is_listed_at_once(title: str, place: Path, victim: Runner) -> None:
-    LISTED[title](place)
+    LISTED[title].make(place)
     answer = victim.attack(place, only=["inspect", "list"])
-    found = list(wrongs(Hostile(LISTED[title], "never"), place, answer))
+    found = list(wrongs(LISTED[title], place, answer))
     assert not found, "\n".join(found)
     assert all(verb["status"] == 0 for verb in answer["verbs"].values())
 

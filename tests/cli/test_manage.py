@@ -410,7 +410,7 @@ def test_the_json_export_opens_with_json_load_and_has_layers_values_and_extra_en
     run("manage", "runs", "--load", "1", "--save", "json", "--name", "mine")
     with (tmp_path / "exports" / "mine.json").open(encoding="utf-8") as file:
         document = json.load(file)
-    assert document["format_version"] == 1
+    assert document["format_version"] == 2
     layers = {layer["name"]: layer for layer in document["layers"]}
     weight = layers["model_state_dict/l1.weight"]
     assert (weight["dtype"], weight["shape"]) == ("float32", [2, 3])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.cli.output import json_text, table
+from multiframe_ckpt.cli.output import json_pieces, table
 from multiframe_ckpt.spelling import human_size, shown
 
 
@@ -119,6 +119,6 @@ def test_a_size_is_said_in_the_unit_that_reads_best(nbytes, words):
 
 
 def test_json_has_no_word_that_strict_readers_refuse():
-    assert json_text({"a": [float("inf"), {1: (True, None)}]}).split() == [
+    assert "".join(json_pieces({"a": [float("inf"), {1: (True, None)}]})).split() == [
         *("{", '"a":', "[", '"inf",', "{", '"1":', "[", "true,", "null", "]", "}", "]", "}")
     ]

@@ -22,15 +22,17 @@ _STOP = ord(".")
 
 
 @contextmanager
-def broken_pickle(where: Callable[[], str]) -> Iterator[None]:
-    """Turns what wrong data makes Python raise into DamagedError."""
+def broken_pickle(where: str, found: Callable[[], str]) -> Iterator[None]:
+    """Turns what wrong data makes Python raise into DamagedError, and has every message name the file."""
     try:
         yield
-    except FormatError:
-        raise
+    except FormatError as problem:
+        if where in str(problem):
+            raise
+        raise type(problem)(f"{where}: {problem}") from None
     except (*PROBLEMS, struct.error) as problem:
         raise DamagedError(
-            f"{where()} ({type(problem).__name__}: {str(problem)[:200]}), expected a whole one; "
+            f"{where}: {found()} ({type(problem).__name__}: {str(problem)[:200]}), expected a whole one; "
             "the file is damaged: fetch it again"
         ) from problem
 
@@ -42,7 +44,7 @@ class PickleMachine(State):
 
     def run(self) -> Any:
         """Gives the raw object; DamagedError for opcodes that no pickler writes, UnsafeError for forbidden ones."""
-        with broken_pickle(lambda: f"{self.where}: found a pickle that breaks at offset {self.end}"):
+        with broken_pickle(self.where, lambda: f"found a pickle that breaks at offset {self.end}"):
             return self._run()
 
     def _run(self) -> Any:

@@ -70,7 +70,7 @@ class Resolver:
 
     def tree(self, raw: Any) -> Tree:
         """Gives the tree; raises UnsafeError that names every unknown object, unless they may stay inert."""
-        with broken_pickle(lambda: f"{self._where}: found a pickle whose objects do not fit together"):
+        with broken_pickle(self._where, lambda: "found a pickle whose objects do not fit together"):
             tree, _ = self._resolve(raw, 0)
         if self._unknown and not self._allow_inert:
             raise UnsafeError(

@@ -186,9 +186,7 @@ class State:
             target.set_state(state)
         elif isinstance(target, Made):
             target.state = state
-        elif not isinstance(
-            target, dict | list | set
-        ):  # attributes of a plain container, such as OrderedDict._metadata
+        elif not isinstance(target, dict):  # whose attributes, such as OrderedDict._metadata, are not carried
             raise TypeError(f"state for a {type(target).__name__}")
 
     def append_all(self, values: list[Any]) -> None:

@@ -18,6 +18,7 @@ class Hostile(NamedTuple):
 
     make: Callable[[Path], object]
     refused: Literal["headers", "strict", "values", "never"] = "headers"
+    tensors: int = 0  # as many as count in what a listing of them may take
 
 
 class Benign(NamedTuple):
