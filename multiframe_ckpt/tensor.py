@@ -24,10 +24,15 @@ class Extent:
     ``descriptor`` gives the very file whose headers were read, open, whatever its path leads to by now.
     """
 
-    path: Path
+    where: str
     offset: int
     nbytes: int
     descriptor: Callable[[], AbstractContextManager[int]] = field(repr=False, compare=False)
+
+    @property
+    def path(self) -> Path:
+        """The file's path when it was opened."""
+        return Path(self.where)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,7 +125,7 @@ class LazyTensor:
         if not array.flags.c_contiguous:
             array = np.ascontiguousarray(array).reshape(self.shape)
         if self.digest is not None:
-            where = f"{self.extent.path}: the tensor at byte {self.extent.offset}" if self.extent else "a tensor"
+            where = f"{self.extent.where}: the tensor at byte {self.extent.offset}" if self.extent else "a tensor"
             require_digest(where, digest_of(array, scheme_of(self.digest)), self.digest)
         return array
 

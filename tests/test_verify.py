@@ -94,7 +94,7 @@ def test_bytes_that_several_tensors_share_are_read_once(tmp_path: Path) -> None:
             with (tmp_path / "x").open("rb") as file:
                 yield file.fileno()
 
-        return counted(reads, name, extent=Extent(tmp_path / "x", offset, 8, descriptor))
+        return counted(reads, name, extent=Extent(str(tmp_path / "x"), offset, 8, descriptor))
 
     results = check_all({"a": at("a", 0), "b": at("b", 0), "c": at("c", 8), "d": counted(reads, "d")})
     assert (reads, results) == (["a", "c", "d"], dict.fromkeys("abcd"))

@@ -38,6 +38,8 @@ _AS_WRITTEN = re.compile(
 )
 _DIM = re.compile(rb"[0-9]+")
 _OCTAL = re.compile(r"-?0\d+")
+#: Stands before the digest of all that the file holds before it.
+_SEAL = ', "seal": "'
 _INT64 = range(-(2**63), 2**63)
 _BY_NAME = {row.oneflow: row for row in DTYPES if row.oneflow}
 _BY_NUMBER = {row.oneflow_number: row for row in DTYPES if row.oneflow_number is not None}
@@ -56,15 +58,8 @@ class Note:
     tied: str | None = None  # equal for variables that are one tensor
     pickle: str | None = None  # the digest of the pickled_data that points here
 
-    def render(self, shape: tuple[int, ...], dtype: DType) -> str:
-        """Gives the line, sealed for a variable of that shape and stored dtype."""
-        return f"# multiframe_ckpt {json.dumps({**self._parts(), 'seal': self.seal(shape, dtype)})}\n"
-
-    def seal(self, shape: tuple[int, ...], dtype: DType) -> str:
-        """Gives the digest of all that the file says."""
-        return digest_of_bytes(json.dumps([shape, dtype.oneflow, self._parts()]).encode("ascii"))
-
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """Gives what the line says: all that is not None."""
         return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
 
 
@@ -80,8 +75,11 @@ class VariableMeta:
 def render_meta(meta: VariableMeta) -> bytes:
     """Gives the bytes that OneFlow writes, and our comment line behind them."""
     dims = "".join(f"  dim: {dim}\n" for dim in meta.shape)
-    note = meta.note.render(meta.shape, meta.dtype) if meta.note else ""
-    return f"shape {{\n{dims}}}\ndata_type: {meta.dtype.oneflow}\n{note}".encode("ascii")
+    text = f"shape {{\n{dims}}}\ndata_type: {meta.dtype.oneflow}\n"
+    if meta.note is not None:
+        text += f"# multiframe_ckpt {json.dumps(meta.note.parts())[:-1]}"
+        text += f'{_SEAL}{digest_of_bytes(text.encode("ascii"))}"}}\n'
+    return text.encode("ascii")
 
 
 def parse_meta(raw: bytes, where: str) -> VariableMeta:
@@ -97,7 +95,7 @@ def parse_meta(raw: bytes, where: str) -> VariableMeta:
     row = _BY_NAME.get(plain[2].decode("ascii")) if plain else None
     if plain is not None and row is not None:
         sizes = tuple(map(int, _DIM.findall(plain[1])))
-        return VariableMeta(sizes, row, _note(raw.decode("ascii"), sizes, row, damaged))
+        return VariableMeta(sizes, row, _note(raw.decode("ascii"), damaged))
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -107,10 +105,10 @@ def parse_meta(raw: bytes, where: str) -> VariableMeta:
         raise damaged("no data_type")
     shape, dtype = fields.get("shape", ()), fields["data_type"]
     assert isinstance(shape, tuple) and isinstance(dtype, DType)
-    return VariableMeta(shape, dtype, _note(text, shape, dtype, damaged))
+    return VariableMeta(shape, dtype, _note(text, damaged))
 
 
-def _note(text: str, shape: tuple[int, ...], dtype: DType, damaged: Callable[[str], DamagedError]) -> Note | None:
+def _note(text: str, damaged: Callable[[str], DamagedError]) -> Note | None:
     comment = _COMMENT.search(text)
     if comment is None:
         if _has_remains(text):
@@ -125,15 +123,12 @@ def _note(text: str, shape: tuple[int, ...], dtype: DType, damaged: Callable[[st
     counts, texts = (note.index, note.count), (note.digest, note.dtype, note.tied, note.pickle)
     if any(type(value) is not int for value in counts) or any(type(value) not in (str, type(None)) for value in texts):
         raise damaged(f"a comment line {comment[0][:80]!r} with values of wrong types")
-    for digest in (note.digest, note.pickle):
-        if digest is not None and not is_digest(digest):
-            raise damaged(f"the digest {digest[:80]!r} in our comment line")
     if note.dtype is not None and dtype_named(note.dtype) is None:
         raise damaged(f"the dtype {note.dtype!r} in our comment line")
     digests = (note.digest, note.pickle)
     if not all(digest is None or is_digest(digest) for digest in digests):
         raise damaged(f"a comment line {comment[0][:80]!r} with a digest of another kind")
-    if seal is not None and seal != note.seal(shape, dtype):
+    if seal is not None and seal != digest_of_bytes(text.rpartition(_SEAL)[0].encode("utf-8")):
         raise damaged(f"a comment line {comment[0][:80]!r} whose seal is of other contents")
     return note
 

@@ -23,7 +23,7 @@ from ..tensor import LazyTensor
 from ..tree import Tree, partition
 from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
 from .document import METADATA_KEY, Document, assemble, check_metadata, document_of, own_entry
-from .skeleton import dump_json, is_utf8, load_json
+from .skeleton import dump_json, first_value, is_utf8, load_json
 
 __all__ = ["SafetensorsFormat"]
 
@@ -31,6 +31,7 @@ HEADER_CAP = 100_000_000  # tensor.rs: MAX_HEADER_SIZE
 _METADATA = "__metadata__"
 #: transformers refuses a file that has metadata without it.
 _FORMAT = ("format", "pt")
+_METADATA_FIRST = b'{"__metadata__":'
 _PREFIX = 8  # the header's length, little-endian
 _BY_TAG = {row.safetensors: row for row in DTYPES if row.safetensors}
 
@@ -143,9 +144,12 @@ def _read_header(file: MappedFile) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
-    """Gives the metadata, without a look at the tensors where it is plain that there is none."""
+    """Gives the metadata, without a look at the tensors where it stands first, as usual, or is plainly not there."""
     file = MappedFile(path)
     text = file.bytes(_PREFIX, _header_size(file), "header")
+    if text.startswith(_METADATA_FIRST):
+        metadata: dict[str, str] = first_value(text, len(_METADATA_FIRST), f"{path}: header")
+        return metadata
     if _METADATA.encode("ascii") not in text and b"\\u" not in text:  # its name may also be spelled in escapes
         return {}
     return _read_header(file)[1]

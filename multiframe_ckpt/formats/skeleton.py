@@ -28,7 +28,7 @@ from typing import Any
 from ..errors import DamagedError, ValueRefusedError
 from ..tree import MAX_DEPTH, TensorRef, Tree
 
-__all__ = ["decode", "dump_json", "encode", "float_text", "is_utf8", "load_json", "read_float_text"]
+__all__ = ["decode", "dump_json", "encode", "first_value", "float_text", "is_utf8", "load_json", "read_float_text"]
 
 Json = Any  # None | bool | int | float | str | list | dict, which mypy cannot say without cost to every caller
 
@@ -56,10 +56,23 @@ def load_json(text: str | bytes, where: str, made: Callable[[dict[str, Json]], J
             text = text.decode("utf-8")
         return json.loads(text, object_pairs_hook=pairs_made, parse_constant=_no_constants)
     except (ValueError, RecursionError) as problem:
-        raise DamagedError(
-            f"{where}: found text that is not strict JSON ({problem}), expected JSON as RFC 8259 has it; "
-            "the file is damaged: fetch it again"
-        ) from None
+        raise _not_strict(where, problem) from None
+
+
+def _not_strict(where: str, problem: Exception) -> DamagedError:
+    return DamagedError(
+        f"{where}: found text that is not strict JSON ({problem}), expected JSON as RFC 8259 has it; "
+        "the file is damaged: fetch it again"
+    )
+
+
+def first_value(text: bytes, start: int, where: str) -> Json:
+    """Reads the value that begins at ``start``, as strictly, whatever follows it."""
+    decoder = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
+    try:
+        return decoder.raw_decode(text[start:].decode("utf-8"))[0]
+    except (ValueError, RecursionError) as problem:
+        raise _not_strict(where, problem) from None
 
 
 def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:

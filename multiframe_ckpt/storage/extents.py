@@ -96,7 +96,7 @@ class MappedFile:
             self._descriptor = Descriptor(os.dup(file.fileno()))
         self.status = os.fstat(self._descriptor.number)
         self.size = self.status.st_size
-        self._give = self.descriptor  # one for all extents
+        self._where, self._give = str(path), self.descriptor  # one for all extents
 
     @cached_property
     def buffer(self) -> mmap.mmap | bytes:
@@ -146,7 +146,7 @@ class MappedFile:
             require_shape(shape, dtype, f"{self.path}: {what}")
         self.require(offset, nbytes, what)
         source = _Mapped(self, dtype, shape, offset)
-        return LazyTensor(dtype, shape, source, Extent(self.path, offset, nbytes, self._give), alias, digest=digest)
+        return LazyTensor(dtype, shape, source, Extent(self._where, offset, nbytes, self._give), alias, digest=digest)
 
 
 class _Mapped:

@@ -96,7 +96,7 @@ class Folder:
                 mapped = mmap.mmap(number, nbytes, access=mmap.ACCESS_READ) if nbytes else b""
             return np.frombuffer(mapped, dtype.numpy).reshape(shape)
 
-        return LazyTensor(dtype, shape, source, Extent(Path(where), 0, nbytes, descriptor), object(), digest=digest)
+        return LazyTensor(dtype, shape, source, Extent(where, 0, nbytes, descriptor), object(), digest=digest)
 
     def _opened_again(self, name: str, seen: os.stat_result) -> Descriptor:
         try:

@@ -92,7 +92,7 @@ class Passing:
         self.digests = hashing.digests()
         promised = self._tensor.digest
         if promised is not None:
-            where = f"{self._tensor.extent.path}: {self._key}" if self._tensor.extent else self._key
+            where = f"{self._tensor.extent.where}: {self._key}" if self._tensor.extent else self._key
             require_digest(where, self.digests[scheme_of(promised)], promised)
 
     def _pieces(self) -> Iterator[memoryview]:
@@ -135,7 +135,7 @@ def _read(extent: Extent, pieces: Iterable[memoryview]) -> Iterator[memoryview]:
                 count = os.preadv(descriptor, [left], offset)
                 if count == 0:
                     raise DamagedError(
-                        f"{extent.path}: found the file cut short since it was opened, expected bytes at {offset}; "
+                        f"{extent.where}: found the file cut short since it was opened, expected bytes at {offset}; "
                         "fetch it again"
                     )
                 left, offset = left[count:], offset + count
