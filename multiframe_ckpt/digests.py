@@ -1,7 +1,8 @@
 """Digests of tensor bytes, written ``scheme:hex``.
 
-This library writes ``xxh3`` (XXH3, 128 bits) and also checks ``crc32`` (IEEE 802.3), which zip files carry. A digest tells
-damage, not malice: whoever can change the bytes can change the digest beside them.
+This library writes ``xxh3`` (XXH3, 128 bits) and also checks ``crc32`` (IEEE 802.3), which zip files carry; ``crc32-<hex>``
+is one that goes on from that of bytes before, such as a header in the same member. A digest tells damage, not malice:
+whoever can change the bytes can change the digest beside them.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ PIECE = 1 << 20
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
-_DIGEST = re.compile(r"xxh3:[0-9a-f]{32}|crc32:[0-9a-f]{8}")
+_DIGEST = re.compile(r"xxh3:[0-9a-f]{32}|crc32(?:-[0-9a-f]{8})?:[0-9a-f]{8}")
 
 
 class Hashing:
     """Digests of one run of bytes, in several schemes, as its pieces pass."""
 
     def __init__(self, schemes: Iterable[str]) -> None:
-        self._crc: int | None = None
+        self._crcs: dict[str, int] = {}
         self._xxh3 = None
         for scheme in schemes:
-            if scheme == "crc32":
-                self._crc = 0
+            if scheme.startswith("crc32"):
+                self._crcs[scheme] = int(scheme.partition("-")[2] or "0", 16)
             else:
                 self._xxh3 = xxhash.xxh3_128()
 
@@ -57,13 +58,13 @@ class Hashing:
         """Takes the next piece."""
         if self._xxh3 is not None:
             self._xxh3.update(piece)
-        if self._crc is not None:
-            self._crc = crc32(piece, self._crc)
+        for scheme, crc in self._crcs.items():
+            self._crcs[scheme] = crc32(piece, crc)
 
     def digests(self) -> dict[str, str]:
         """Gives scheme → digest of what has passed."""
-        found = {} if self._xxh3 is None else {"xxh3": f"xxh3:{self._xxh3.hexdigest()}"}
-        return found if self._crc is None else found | {"crc32": f"crc32:{self._crc:08x}"}
+        found = {scheme: f"{scheme}:{crc:08x}" for scheme, crc in self._crcs.items()}
+        return found if self._xxh3 is None else found | {"xxh3": f"xxh3:{self._xxh3.hexdigest()}"}
 
 
 def bytes_of(array: np.ndarray) -> memoryview:

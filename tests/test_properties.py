@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.convert import ConvertReport
+from multiframe_ckpt.conversion import ConvertReport
 from multiframe_ckpt.dtypes import DTYPES, dtype_named
 from multiframe_ckpt.errors import NoRoomError, RefusedError
 from multiframe_ckpt.tensor import LazyTensor, View

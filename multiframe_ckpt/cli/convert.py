@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..convert import ConvertReport, convert
+from ..conversion import ConvertReport, convert
 from ..spelling import human_size
 from ..storage.atomic import STAGE_SUFFIX
 from .output import Output, count_of, listed

@@ -12,7 +12,7 @@ from ..examine import Change, DiffReport, Summary, TensorRow, diff, summarize
 from ..spelling import human_size, shown
 from ..tensor import LazyTensor
 from ..tree import Path, Tree, children, is_plain, join_key
-from ..verify import VerifyReport, verify
+from ..verification import VerifyReport, verify
 from .output import Output, count_of, listed, said, table, width
 from .program import NAME, Status, verb
 

@@ -53,7 +53,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 class Program(click.Group):
     """The verbs of a table, each loaded when it is used; ends a run with one line and a status, never a traceback."""
 
-    def __init__(self, verbs: Mapping[str, str]) -> None:
+    def __init__(self, verbs: Mapping[str, tuple[str, str]]) -> None:
         super().__init__(
             NAME,
             help="Open, convert, compare and verify checkpoints of PyTorch and OneFlow, with neither installed.",
@@ -70,11 +70,16 @@ class Program(click.Group):
         """Gives the verbs in the table's order."""
         return list(self._verbs)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the verbs without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in self._verbs.items()])
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Gives a verb's command, loading its module; None for an unknown verb."""
         if cmd_name not in self._verbs:
             return None
-        module, _, attribute = self._verbs[cmd_name].partition(":")
+        module, _, attribute = self._verbs[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(f".{module}", __package__), attribute)
         return command
 

@@ -18,6 +18,7 @@ __all__ = [
     "Describing",
     "FindsExtra",
     "Format",
+    "HoldsCopies",
     "HoldsMetadata",
     "Meter",
     "ReadOptions",
@@ -91,6 +92,14 @@ class FindsExtra(Protocol):
 
     def extra(self, path: Path) -> tuple[str, ...]:
         """Gives the files, records or entries of a whole checkpoint that neither the layout nor any tensor asks for."""
+
+
+@runtime_checkable
+class HoldsCopies(Protocol):
+    """A format that writes a tensor of several names once for each name, and reads one of them."""
+
+    def copies(self, path: Path) -> dict[str, LazyTensor]:
+        """Gives the others, by where they lie in the checkpoint."""
 
 
 @runtime_checkable

@@ -22,6 +22,7 @@ from ..errors import DamagedError, FormatError, UnsafeError
 from ..storage.extents import MappedFile, require_shape
 from ..tensor import LazyTensor
 from ..tree import MAX_DEPTH, Tree
+from .hdf5_heaps import require_sound_heaps
 
 __all__ = ["Hdf5Reader"]
 
@@ -49,6 +50,7 @@ class Hdf5Reader:
         with self._errors("file"):
             self._file = h5py.File(_MapStream(self._map), "r")
         self._most_text = self._text_left = max(_TEXT_CAP, self._map.size)
+        self._heaps_are_sound = False
         self._groups: set[Any] = set()
         self._shared: dict[Any, LazyTensor] = {}
 
@@ -70,7 +72,7 @@ class Hdf5Reader:
         with self._errors(f"attribute {name!r}"):
             if name not in self._file.attrs:
                 return None
-            found = self._file.attrs[name]
+            found = self._attribute(name)
         if not isinstance(found, np.ndarray) or found.dtype != np.uint8 or found.ndim != 1:
             raise DamagedError(f"{self._map.path}: attribute {name!r}: found {type(found).__name__}, expected bytes")
         return found.tobytes()
@@ -78,7 +80,25 @@ class Hdf5Reader:
     def text_attributes(self) -> dict[str, str]:
         """Gives the root attributes that are text."""
         with self._errors("root attributes"):
-            return {name: value for name, value in self._file.attrs.items() if isinstance(value, str)}
+            values = {name: self._attribute(name) for name in self._file.attrs}
+            return {name: value for name, value in values.items() if isinstance(value, str)}
+
+    def _attribute(self, name: str) -> Any:
+        if self._file.attrs.get_id(name).dtype.hasobject:
+            self._require_sound_heaps()
+        return self._file.attrs[name]
+
+    def _require_sound_heaps(self) -> None:
+        """Looks through the file once, before the library reads text of varying length."""
+        if self._heaps_are_sound:
+            return
+        if self._file.id.get_create_plist().get_sizes()[1] != 8:
+            raise FormatError(
+                f"{self._map.path}: found text of varying length in a file whose sizes are not of 8 bytes, expected 8; "
+                "write it again (h5repack does)"
+            )
+        require_sound_heaps(self._map.buffer, str(self._map.path))
+        self._heaps_are_sound = True
 
     def nested(self) -> Tree:
         """Gives the file as nested dicts."""
@@ -207,6 +227,8 @@ class Hdf5Reader:
             raise FormatError(f"{self._map.path}: {where}: found {dataset.size} texts, expected at most {_TEXT_COUNT}")
         fixed = self._h5py.check_string_dtype(dataset.dtype).length or 0
         self._spend_text(fixed * dataset.size, where)
+        if not fixed:
+            self._require_sound_heaps()
         texts, found = dataset.asstr(), np.empty(dataset.shape, object)
         for index in np.ndindex(dataset.shape):
             found[index] = texts[index]

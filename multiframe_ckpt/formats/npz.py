@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..digests import crc32
 from ..dtypes import DTYPES, DType, dtype_of_numpy
 from ..errors import DamagedError, FormatError
 from ..progress import OnProgress, silent
@@ -144,8 +145,16 @@ def _read_member(archive: MappedArchive, name: str) -> Tree:
     _require_size(archive, name, header, where)
     offset = archive.stored_at(name)
     if offset is not None and header.dtype == dtype.numpy and not (header.fortran and len(header.shape) > 1):
-        return archive.file.tensor(dtype, header.shape, offset + header.size, what=name)
+        return archive.file.tensor(
+            dtype, header.shape, offset + header.size, what=name, digest=_crc(archive, name, header)
+        )
     return LazyTensor(dtype, header.shape, lambda: _array(archive, name, header))
+
+
+def _crc(archive: MappedArchive, name: str, header: ArrayHeader) -> str | None:
+    """Gives the digest of a stored array's bytes: the member's CRC goes on from that of its header."""
+    crc = archive.members[name].crc
+    return f"crc32-{crc32(archive.head(name, header.size)):08x}:{crc:08x}" if crc else None
 
 
 def _require_size(archive: MappedArchive, name: str, header: ArrayHeader, where: str) -> None:

@@ -111,6 +111,25 @@ class OneFlowFormat:
             _check_names(path / snapshot, snapshots.get(snapshot, []))
             (path / snapshot / MARKER).touch()
 
+    def extra(self, path: Path) -> tuple[str, ...]:
+        """Gives the files that belong to no variable, and are none of the layout's own."""
+        files = {os.path.join(inside, name) for inside, _, names in os.walk(path) for name in names}
+        own = {str(path / PICKLE), *(file for file in files if os.path.basename(file) == MARKER)}
+        own |= {f"{os.path.dirname(file)}/meta" for file in files if os.path.basename(file) == "out"}
+        return tuple(sorted(os.path.relpath(file, path) for file in files - own if os.path.basename(file) != "out"))
+
+    def copies(self, path: Path) -> dict[str, LazyTensor]:
+        """Gives the variables of a nested checkpoint that its pickle does not point to: tied tensors' other names."""
+        if not (path / PICKLE).is_file():
+            return {}
+        root = Folder(path)
+        read = tensors_of(read_folder_pickle(root, PICKLE, allow_inert=True)).values()
+        extents = (tensor.derived.base.extent if tensor.derived else tensor.extent for tensor in read)
+        pointed = {os.path.dirname(extent.where) for extent in extents if extent is not None}
+        folders = [inside for inside, _, names in os.walk(path) if "out" in names and inside not in pointed]
+        places = (os.path.relpath(folder, path) for folder in folders)
+        return {f"{place}/out": read_variable(root.inside(place))[0] for place in places}
+
     def describe(self, path: Path) -> dict[str, object]:
         """Gives the framework and whether the checkpoint nests."""
         return {"framework": "OneFlow", "container": "nested folders" if (path / PICKLE).is_file() else "folder"}

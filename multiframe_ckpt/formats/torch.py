@@ -54,6 +54,15 @@ class TorchFormat:
         """Writes a zip archive that ``torch.load`` reads, also with ``weights_only=True`` and ``mmap=True``."""
         write_zip(tree, path, options, on_progress=on_progress)
 
+    def extra(self, path: Path) -> tuple[str, ...]:
+        """Gives the records of a zip archive that nothing asks for."""
+        with open_regular(path) as file:
+            if is_legacy(file.read(16)):
+                return ()
+        archive = Archive(path)
+        archive.tree(ReadOptions(allow_inert=True))
+        return archive.extra()
+
     def describe(self, path: Path) -> dict[str, object]:
         """Gives the framework and the container."""
         return {"framework": "PyTorch", "container": "zip" if zipfile.is_zipfile(path) else "legacy stream"}

@@ -26,6 +26,8 @@ __all__ = ["DIGESTS", "Archive"]
 _PICKLE = "/data.pkl"
 #: The record that this library adds; torch passes over what it does not know.
 DIGESTS = ".multiframe_ckpt"
+#: Records of torch's own that a reader of values does not need.
+_UNREAD = ("version", ".format_version", ".storage_alignment", ".data/serialization_id")
 _SMALL_LIMIT = 1 << 28  # torch compresses nothing; a small file could inflate to a thousand times its size
 
 
@@ -39,6 +41,7 @@ class Archive:
         self.root = next(iter(self._roots), None)
         self._digests: Mapping[str, str] = {}
         self._verify = True
+        self._read: set[str] = set()
 
     def tree(self, options: ReadOptions) -> Tree:
         """Gives the tree, without moving a tensor byte."""
@@ -78,6 +81,11 @@ class Archive:
         )
         return resolver.tree(machine.run())
 
+    def extra(self) -> tuple[str, ...]:
+        """Gives the records that neither torch nor this library asks for, once the tree has been read."""
+        known = {f"{self.root}/{name}" for name in _UNREAD}
+        return tuple(name for name in self._zip.members if name not in self._read | known)
+
     def _small(self, name: str) -> bytes | None:
         """Gives a record that holds no tensor, after checking its digest or CRC, or None where there is none."""
         member = f"{self.root}/{name}"
@@ -88,6 +96,7 @@ class Archive:
                 f"{self._path}: record {member}: found it compressed from more than {_SMALL_LIMIT} bytes, "
                 "expected at most so many; zip the file again without compression"
             )
+        self._read.add(member)
         raw = self._zip.head(member, self._zip.members[member].size)
         for promised in filter(None, (self._crc(member), self._digests.get(name))):
             require_digest(f"{self._path}: record {member}", digest_of_bytes(raw, scheme_of(promised)), promised)
@@ -134,6 +143,7 @@ class Archive:
         digest = self._digests.get(f"data/{key}") or self._crc(member)
         storage.raw = self._bytes(member, digest if self._verify else None)
         storage.swapped = order == "big"
+        self._read.add(member)
         return storage
 
     def _bytes(self, member: str, digest: str | None) -> LazyTensor:

@@ -214,3 +214,22 @@ def test_a_verb_is_loaded_when_it_is_used_and_not_before(tmp_path):
 
 def test_every_verb_of_the_table_is_a_command():
     assert all(program.get_command(None, verb).callback for verb in VERBS)
+
+
+def test_what_help_says_of_a_verb_is_what_the_verb_says_of_itself():
+    said = {name: program.get_command(None, name).get_short_help_str(limit=200) for name in VERBS}
+    assert said == {name: summary for name, (_, summary) in VERBS.items()}
+
+
+def test_help_and_the_package_itself_load_neither_numpy_nor_any_verb():
+    code = "import sys, multiframe_ckpt.cli as cli\ntry: cli.main()\nexcept SystemExit: print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
+    assert "'numpy'" not in done.stdout
+    assert "multiframe_ckpt.cli.convert" not in done.stdout
+
+
+def test_every_public_name_is_found_and_no_other():
+    assert all(hasattr(mfc, name) for name in mfc.__all__)
+    assert set(mfc.__all__) <= set(dir(mfc))
+    with pytest.raises(AttributeError, match="no attribute 'sve'"):
+        getattr(mfc, "sve")  # noqa: B009

@@ -308,3 +308,17 @@ def test_a_dataset_of_another_filter_fails_when_it_is_read_not_before(path):
     assert found["y"].numpy().tolist() == [0, 1, 2]
     with pytest.raises(DamagedError, match="/x"):
         found["x"].numpy()
+
+
+def test_a_heap_that_the_library_would_walk_for_ever_is_damage(tmp_path):
+    path = tmp_path / "x.h5"
+    FORMAT.write(flat_tree(), path, WriteOptions(metadata={"who": "x" * 300}))
+    blob = bytearray(path.read_bytes())
+    heap = blob.index(b"GCOL")
+    free = heap + 16 + 16 + int.from_bytes(blob[heap + 24 : heap + 32], "little") // 8 * 8 + 8
+    while blob[free : free + 2] != b"\0\0":
+        free += 8
+    blob[free + 8 : free + 16] = bytes(8)
+    path.write_bytes(blob)
+    with pytest.raises(DamagedError, match="global heap"):
+        FORMAT.read(path)

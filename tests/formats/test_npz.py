@@ -215,3 +215,12 @@ def test_a_deflated_member_whose_bytes_were_changed_is_told_of_by_its_crc(tmp_pa
     (tmp_path / "x.npz").write_bytes(blob)
     with pytest.raises(DamagedError, match=f"expected {info.file_size} bytes with CRC"):
         FORMAT.read(tmp_path / "x.npz")["a"].numpy()
+
+
+def test_a_flipped_bit_in_an_array_that_numpy_stored_is_told_of_by_the_members_crc(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.arange(1000))
+    blob = bytearray((tmp_path / "x.npz").read_bytes())
+    blob[4000] ^= 1
+    (tmp_path / "x.npz").write_bytes(blob)
+    with pytest.raises(DamagedError, match="digest crc32"):
+        FORMAT.read(tmp_path / "x.npz")["a"].numpy()

@@ -97,6 +97,16 @@ def _text_on_text(place: Path) -> None:
     place.write_bytes(raw)
 
 
+def _endless_heap(place: Path) -> None:
+    """A heap whose free space has no length: the HDF5 library walks it for ever."""
+    _file(lambda file, away: file.attrs.update({"who": "x" * 300}), place)
+    blob = bytearray(place.read_bytes())
+    free = blob.index(b"GCOL") + 16 + 16 + 304
+    assert int.from_bytes(blob[free + 8 : free + 16], "little") > 0
+    blob[free + 8 : free + 16] = bytes(8)
+    place.write_bytes(blob)
+
+
 def _of_type(kind: Any, shape: tuple[int, ...] = (2,)) -> Callable[[Any, Path], object]:
     return lambda file, away: file.create_dataset("w", shape, kind)
 
@@ -189,6 +199,7 @@ CASES: dict[str, Hostile] = {
     **{title: Hostile(partial(_damaged, change)) for title, change in _DAMAGE.items()},
     "a bit in a chunk": Hostile(partial(_damaged, _flipped), "values"),
     "a text that lies on itself two hundred times": Hostile(_text_on_text),
+    "a heap without an end": Hostile(_endless_heap),
     "a filter that is a plugin": Hostile(partial(_unknown_filter, 32001)),
     "a filter of nobody": Hostile(partial(_unknown_filter, 60000)),
     "nothing behind a user block": Hostile(lambda place: place.write_bytes(bytes(512) + _SIGNATURE + bytes(600))),

@@ -10,7 +10,7 @@ from pathlib import Path
 from .checkpoint import Checkpoint
 from .errors import DamagedError, FormatError, IncompleteError, ReplacedError
 from .formats import format_at
-from .formats.base import FindsExtra
+from .formats.base import FindsExtra, HoldsCopies
 from .storage.atomic import whereabouts
 from .storage.moving import Passing, in_parallel
 from .storage.replaced import retried
@@ -58,10 +58,16 @@ def _verified(path: Path, *, allow_inert: bool) -> VerifyReport:
     place = whereabouts(path)
     layout = format_at(place)
     table, problem = _opened(path, layout.name, allow_inert=allow_inert)
-    damaged = {key: found for key, found in check_all(table).items() if found is not None}
-    for found in damaged.values():
-        if isinstance(found, ReplacedError):
-            raise found
+    copies: dict[str, LazyTensor] = {}
+    if problem is None and isinstance(layout, HoldsCopies):
+        try:
+            copies = layout.copies(place)
+        except DamagedError as found:
+            problem = found
+    damaged = {key: found for key, found in check_all({**table, **copies}).items() if found is not None}
+    for wrong in damaged.values():
+        if isinstance(wrong, ReplacedError):
+            raise wrong
     unchecked = [key for key, tensor in table.items() if key not in damaged and not _has_digest(tensor)]
     texts = [str(error).removeprefix(f"{path}: ") for error in (problem, *damaged.values()) if error is not None]
     extra = getattr(problem, "extra", ())
@@ -71,7 +77,7 @@ def _verified(path: Path, *, allow_inert: bool) -> VerifyReport:
         path=str(path),
         format=layout.name,
         tensors=len(table),
-        checked=len(table) - len(damaged) - len(unchecked),
+        checked=len(table) - len(damaged.keys() & table.keys()) - len(unchecked),
         unchecked=tuple(unchecked),
         damaged=tuple(damaged),
         missing=getattr(problem, "missing", ()),

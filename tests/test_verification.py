@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
+from multiframe_ckpt.formats.oneflow import OneFlowFormat
 from multiframe_ckpt.tensor import Extent, LazyTensor
 from multiframe_ckpt.testing import flat_tree
-from multiframe_ckpt.verify import check_all
+from multiframe_ckpt.verification import check_all
 
 KEYS = ("a", "b", "c")
 
@@ -108,3 +110,30 @@ def test_a_disk_that_cannot_read_is_damage_like_any_other() -> None:
     results = check_all(table)
     assert isinstance(results["a"], OSError)
     assert results["b"] is None
+
+
+def test_verify_reads_the_second_folder_of_a_tied_tensor_of_a_nested_checkpoint_too(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    mfc.Checkpoint({"model": flat_tree(), "epoch": 1}).save(path, format="oneflow")
+    assert mfc.verify(path).whole
+    copies = OneFlowFormat().copies(path)
+    assert copies
+    for name in copies:
+        raw = bytearray((path / name).read_bytes())
+        raw[0] ^= 1
+        (path / name).write_bytes(raw)
+    assert mfc.verify(path).damaged == tuple(copies)
+
+
+@pytest.mark.parametrize(("format", "extra"), [("oneflow", "z.bias/notes.txt"), ("torch", "archive/notes.txt")])
+def test_verify_names_what_nothing_asks_for(format: str, extra: str, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    mfc.Checkpoint(flat_tree()).save(path, format=format)
+    assert mfc.verify(path).extra == ()
+    if path.is_dir():
+        (path / extra).write_text("by hand")
+    else:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(extra, "by hand")
+    report = mfc.verify(path)
+    assert (report.whole, report.extra) == (True, (extra,))
