@@ -152,7 +152,7 @@ class Servers:
     """The servers of the environments, each started when it is first needed; a context manager ends them."""
 
     def __init__(self) -> None:
-        self._running: dict[str, subprocess.Popen[str]] = {}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Servers:
         return self
@@ -178,19 +178,19 @@ class Servers:
         over = {f"{kind}_bytes": peak[kind] - idle[kind] for kind in idle}
         return Run({**over, "idle_anonymous_bytes": idle["anonymous"], **measures}, found)
 
-    def _server(self, environment: str) -> subprocess.Popen[str]:
+    def _server(self, environment: str) -> subprocess.Popen[bytes]:
         if environment not in self._running:
             self._running[environment] = subprocess.Popen(
                 [str(python_of(environment)), sys.argv[0], "--serve", environment],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                text=True,
+                bufsize=0,  # what is read ahead would be hidden from select
             )
         return self._running[environment]
 
 
-def _watch(server: subprocess.Popen[str], pid: int, idle: Mapping[str, int]) -> dict[str, int]:
+def _watch(server: subprocess.Popen[bytes], pid: int, idle: Mapping[str, int]) -> dict[str, int]:
     """Gives the peaks of a process's memory until it answers; ends it where it takes too long."""
     peak = dict(idle)
     give_up = time.monotonic() + LIMIT_SECONDS
@@ -203,13 +203,12 @@ def _watch(server: subprocess.Popen[str], pid: int, idle: Mapping[str, int]) -> 
     return peak
 
 
-def _write(server: subprocess.Popen[str], line: str) -> None:
+def _write(server: subprocess.Popen[bytes], line: str) -> None:
     assert server.stdin is not None
-    server.stdin.write(f"{line}\n")
-    server.stdin.flush()
+    server.stdin.write(f"{line}\n".encode())
 
 
-def _answer(server: subprocess.Popen[str]) -> dict[str, Any]:
+def _answer(server: subprocess.Popen[bytes]) -> dict[str, Any]:
     assert server.stdout is not None
     line = server.stdout.readline()
     if not line:

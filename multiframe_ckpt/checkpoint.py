@@ -11,6 +11,7 @@ from typing import Any
 
 from .backend import Backend, LoadReport, PicklesModels, backend_named, backend_of, default_backend
 from .capture import LiveRun, capture
+from .collector import collector_paused
 from .errors import TargetExistsError, ValueRefusedError
 from .formats import format_at, format_for, format_named, refuse_foreign
 from .formats.base import Describing, Format, HoldsMetadata, ReadOptions, WriteOptions, WritePlan
@@ -40,6 +41,7 @@ class Checkpoint:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
+    @collector_paused()
     def of(
         cls,
         obj: object = None,
@@ -134,10 +136,11 @@ class Checkpoint:
         layout = format_named(format) if format else format_for(path)
         plan = self.require_writable(path, layout, overwrite=overwrite)
         options = WriteOptions(digest=digest, metadata=self.meta.get("metadata") or {})
-        with staged(path, overwrite=overwrite, durable=durable) as fresh:
+        with staged(path, overwrite=overwrite, durable=durable) as fresh, collector_paused():
             layout.write(plain_inert(self.tree)[0], fresh, options, on_progress=on_progress)
         return plan
 
+    @collector_paused()
     def require_writable(self, path: Path, layout: Format, *, overwrite: bool) -> WritePlan:
         """Gives the layout's plan; raises what saving would refuse, before any byte is written."""
         plan = layout.plan(plain_inert(self.tree)[0])
@@ -163,6 +166,7 @@ class Checkpoint:
         apart = (*plan.duplicated, *plan.lost_ties)
         require_room(path, bytes_needed(self.tensors(), widened=plan.widened, written_apart=apart))
 
+    @collector_paused()
     def to(self, backend: str | None = None, *, device: str | None = None) -> Any:
         """Gives the checkpoint as live objects of a framework, read now, every dtype unchanged.
 
@@ -223,6 +227,7 @@ class Checkpoint:
         return check_resume(self.tree, model=model, optimizer=optimizer, scheduler=scheduler, strict=strict)
 
 
+@collector_paused()
 def _read(path: Path, format: str | None, options: ReadOptions) -> tuple[Tree, dict[str, Any]]:
     """Gives the tree at a path, and plain facts of it."""
     place = whereabouts(path)

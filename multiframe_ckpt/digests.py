@@ -92,9 +92,12 @@ def digest_of(array: np.ndarray, scheme: str = "xxh3") -> str:
     return hashing.digests()[scheme]
 
 
-def digest_of_bytes(raw: Bytes, scheme: str = "xxh3") -> str:
-    """Gives the digest of bytes that are no tensor, such as a header."""
-    return f"crc32:{crc32(raw):08x}" if scheme == "crc32" else f"xxh3:{xxhash.xxh3_128_hexdigest(raw)}"
+def digest_of_bytes(raw: Bytes, scheme: str = "xxh3", head: bytes = b"") -> str:
+    """Gives the digest of bytes at once: of a header, or of a small tensor; a CRC also of a head before them."""
+    if scheme == "xxh3":
+        return f"xxh3:{xxhash.xxh3_128_hexdigest(raw)}"
+    start = int(scheme.partition("-")[2] or "0", 16)
+    return f"{scheme}:{crc32(raw, crc32(head, start)):08x}"
 
 
 def is_digest(text: str) -> bool:

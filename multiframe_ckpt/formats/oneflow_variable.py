@@ -22,7 +22,7 @@ from ..dtypes import DType, dtype_named, narrow, widen
 from ..errors import DamagedError, DtypeRefusedError
 from ..storage.extents import require_shape
 from ..storage.folders import Folder
-from ..storage.moving import Passing, elements_of, in_parallel, put
+from ..storage.moving import Move, Passing, elements_of, in_parallel, move, put
 from ..tensor import LazyTensor
 from .base import Meter, WriteOptions
 from .oneflow_meta import META_LIMIT, Note, VariableMeta, parse_meta, render_meta
@@ -123,19 +123,29 @@ def _write(root: int, options: WriteOptions, variable: NewVariable) -> None:
     tensor, folder = variable.tensor, variable.folder
     stored = stored_dtype(variable.key, tensor.dtype)
     wider = stored is not tensor.dtype
-    passing = Passing(variable.key, tensor, ["xxh3"] if options.digest else [])
+    schemes = ["xxh3"] if options.digest else []
     os.mkdir(folder, dir_fd=root)
     with _created(f"{folder}/out", root) as out:
-        offset = 0
-        for piece in passing:
-            offset = put(out, bytes_of(widen(elements_of(piece, tensor.dtype), stored)) if wider else piece, offset)
+        if wider:
+            digests = _put_widened(out, variable, stored, schemes)
+        else:
+            digests = move(Move(variable.key, tensor, out, 0, tuple(schemes)))
     note = replace(
         variable.note,
-        digest=passing.digests["xxh3"] if options.digest else None,
+        digest=digests.get("xxh3"),
         dtype=tensor.dtype.name if wider else None,
     )
     with _created(f"{folder}/meta", root) as meta:
         put(meta, render_meta(VariableMeta(tensor.shape, stored, note)), 0)
+
+
+def _put_widened(out: int, variable: NewVariable, stored: DType, schemes: Sequence[str]) -> dict[str, str]:
+    """Writes wider elements and gives the digests of the narrow ones."""
+    passing = Passing(variable.key, variable.tensor, schemes)
+    offset = 0
+    for piece in passing:
+        offset = put(out, bytes_of(widen(elements_of(piece, variable.tensor.dtype), stored)), offset)
+    return {scheme: passing.digests[scheme] for scheme in schemes}
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ..dtypes import DTYPES, DType
 from ..errors import DamagedError, DtypeRefusedError, FormatError, ValueRefusedError
 from ..progress import OnProgress, silent
 from ..storage.extents import MappedFile, open_regular, require_shape
-from ..storage.moving import Move, in_parallel, move, put
+from ..storage.moving import Move, in_parallel, move_run, put, runs_of
 from ..tensor import LazyTensor
 from ..tree import Tree, partition
 from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
@@ -84,10 +84,12 @@ class SafetensorsFormat:
         with path.open("xb", buffering=0) as file:
             # The header is as long as it will be when the digests are known.
             moves = list(layout.moves(file.fileno(), len(layout.header(digests)), options))
-            for at, found in in_parallel(move, moves, lambda one: one.tensor.nbytes):
-                if digests is not None:
-                    digests[moves[at].key] = found["xxh3"]
-                meter.moved(moves[at].key, moves[at].tensor)
+            runs = runs_of(moves, lambda one: one.tensor.nbytes)
+            for at, found in in_parallel(move_run, runs, lambda run: sum(one.tensor.nbytes for one in run)):
+                for one, said in zip(runs[at], found, strict=True):
+                    if digests is not None:
+                        digests[one.key] = said["xxh3"]
+                    meter.moved(one.key, one.tensor)
             put(file.fileno(), layout.header(digests), 0)
 
 

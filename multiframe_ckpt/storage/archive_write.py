@@ -10,10 +10,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from ..digests import Hashing
+from ..digests import crc32, digest_of_bytes
 from ..tensor import LazyTensor
-from .moving import Move, in_parallel, move, put
+from .moving import SMALL, Move, in_parallel, move, put, runs_of, whole
 
 __all__ = ["ALIGNMENT", "ArchiveWriter", "NewMember"]
 
@@ -41,11 +42,6 @@ class NewMember:
     tensor: LazyTensor | None = None
     key: str = ""
 
-    @property
-    def size(self) -> int:
-        """Bytes of the member."""
-        return len(self.head) + (self.tensor.nbytes if self.tensor else 0)
-
 
 @dataclass(frozen=True, slots=True)
 class _Place:
@@ -55,14 +51,15 @@ class _Place:
     raw_name: bytes
     header: int
     extra: bytes
+    offset: int
+    size: int
 
-    @property
-    def offset(self) -> int:
-        return self.header + _LOCAL.size + len(self.raw_name) + len(self.extra)
 
-    @property
-    def end(self) -> int:
-        return self.offset + self.member.size
+class _Written(NamedTuple):
+    """What is known of a member when it has been written; no ``digest`` where none was asked for."""
+
+    crc: int
+    digest: str
 
 
 class ArchiveWriter:
@@ -86,16 +83,17 @@ class ArchiveWriter:
         ``moved`` is told the key of each tensor as it has been written.
         """
         places = list(self._laid_out(members))
-        schemes = ("crc32", "xxh3") if digest else ("crc32",)
-        found: dict[int, dict[str, str]] = {}
-        for at, said in in_parallel(lambda place: self._write(place, schemes), places, lambda place: place.member.size):
-            found[at] = said
-            member = places[at].member
-            if member.tensor is not None:
-                moved(member.key, member.tensor)
+        runs = runs_of(places, lambda place: place.size)
+        written: dict[int, list[_Written]] = {}
+        for at, found in in_parallel(lambda run: self._write(run, digest), runs, lambda run: sum(p.size for p in run)):
+            written[at] = found
+            for place in runs[at]:
+                if place.member.tensor is not None:
+                    moved(place.member.key, place.member.tensor)
+        found = [one for at in range(len(runs)) for one in written[at]]
         self._places += places
-        self._crcs += [int(found[at]["crc32"].removeprefix("crc32:"), 16) for at in range(len(places))]
-        return {place.member.name: found[at]["xxh3"] for at, place in enumerate(places)} if digest else {}
+        self._crcs += [one.crc for one in found]
+        return {place.member.name: one.digest for place, one in zip(places, found, strict=True)} if digest else {}
 
     def add_raw(self, raw: bytes) -> None:
         """Writes bytes that are no member, where the next one would begin."""
@@ -105,7 +103,8 @@ class ArchiveWriter:
         """Writes the headers and the directory."""
         entries = []
         for place, crc in zip(self._places, self._crcs, strict=True):
-            put(self._descriptor, _header(place, crc), place.header)
+            if place.size > SMALL:
+                put(self._descriptor, _header(place, crc), place.header)
             entries.append(_entry(place, crc))
         directory = b"".join(entries)
         end = _end(len(entries), len(directory), self._end, comment)
@@ -114,21 +113,37 @@ class ArchiveWriter:
     def _laid_out(self, members: Sequence[NewMember]) -> Iterator[_Place]:
         for member in members:
             raw_name = member.name.encode("utf-8")
-            wide = struct.pack("<HHQQ", 1, 16, member.size, member.size) if member.size >= _MOST else b""
+            size = len(member.head) + (member.tensor.nbytes if member.tensor else 0)
+            wide = struct.pack("<HHQQ", 1, 16, size, size) if size >= _MOST else b""
             padding = -(self._end + _LOCAL.size + len(raw_name) + len(wide) + 4) % ALIGNMENT
             extra = wide + struct.pack("<HH", _PADDING_ID, padding) + bytes(padding)
-            place = _Place(member, raw_name, self._end, extra)
-            self._end = place.end
-            yield place
+            offset = self._end + _LOCAL.size + len(raw_name) + len(extra)
+            yield _Place(member, raw_name, self._end, extra, offset, size)
+            self._end = offset + size
 
-    def _write(self, place: _Place, schemes: tuple[str, ...]) -> dict[str, str]:
+    def _write(self, run: list[_Place], digest: bool) -> list[_Written]:
+        """Writes small members together, with their headers; a large one without, which :meth:`finish` then adds."""
+        if run[0].size > SMALL:
+            return [self._write_large(run[0], digest)]
+        written: list[_Written] = []
+        parts: list[bytes | memoryview] = []
+        for place in run:
+            member = place.member
+            raw = whole(member.key, member.tensor) if member.tensor is not None else b""
+            crc = crc32(raw, crc32(member.head))
+            written.append(_Written(crc, digest_of_bytes(raw if member.tensor else member.head) if digest else ""))
+            parts += (_header(place, crc), member.head, raw)
+        put(self._descriptor, b"".join(parts), run[0].header)
+        return written
+
+    def _write_large(self, place: _Place, digest: bool) -> _Written:
         member = place.member
-        if member.tensor is not None:
-            return move(Move(member.key, member.tensor, self._descriptor, place.offset, schemes, member.head))
-        put(self._descriptor, member.head, place.offset)
-        hashing = Hashing(schemes)
-        hashing.update(member.head)
-        return hashing.digests()
+        if member.tensor is None:
+            put(self._descriptor, member.head, place.offset)
+            return _Written(crc32(member.head), digest_of_bytes(member.head) if digest else "")
+        schemes = ("crc32", "xxh3") if digest else ("crc32",)
+        found = move(Move(member.key, member.tensor, self._descriptor, place.offset, schemes, member.head))
+        return _Written(int(found["crc32"].removeprefix("crc32:"), 16), found.get("xxh3", ""))
 
 
 def _flags(raw_name: bytes) -> int:
@@ -136,15 +151,15 @@ def _flags(raw_name: bytes) -> int:
 
 
 def _header(place: _Place, crc: int) -> bytes:
-    large = place.member.size >= _MOST
-    size = _MOST if large else place.member.size
+    large = place.size >= _MOST
+    size = _MOST if large else place.size
     version, flags = _VERSION64 if large else _VERSION, _flags(place.raw_name)
     fixed = (b"PK\x03\x04", version, flags, 0, 0, _FIRST_DAY, crc, size, size, len(place.raw_name), len(place.extra))
     return _LOCAL.pack(*fixed) + place.raw_name + place.extra
 
 
 def _entry(place: _Place, crc: int) -> bytes:
-    real = (place.member.size, place.member.size, place.header)
+    real = (place.size, place.size, place.header)
     size, packed, header = (min(value, _MOST) for value in real)
     wide = [value for value in real if value >= _MOST]
     extra = struct.pack(f"<HH{len(wide)}Q", 1, 8 * len(wide), *wide) if wide else b""

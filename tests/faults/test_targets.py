@@ -147,6 +147,7 @@ import os, sys
 import numpy as np
 import multiframe_ckpt as mfc
 import multiframe_ckpt.formats.oneflow, multiframe_ckpt.formats.torch
+mfc.Checkpoint, mfc.LazyTensor  # loaded while they can be: another user may not find them
 if os.geteuid() == 0:
     os.setgroups([])
     os.setresuid(65534, 65534, 65534)
