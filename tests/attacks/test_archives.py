@@ -64,7 +64,7 @@ def test_a_pickle_that_inflates_past_any_use_is_refused_before_it_is_inflated(tm
     for _ in range(20):
         crc = zlib.crc32(piece, crc)
     (tmp_path / "x.pt").write_bytes(one_deflated(b"x/data.pkl", raw, crc, 20 << 24))
-    with pytest.raises(mfc.UnsafeError, match="compressed from more than"):
+    with pytest.raises(mfc.UnsafeError, match="inflate from"):
         mfc.open(tmp_path / "x.pt")
 
 

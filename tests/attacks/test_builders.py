@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt.formats.oneflow_objects import _builders
-from multiframe_ckpt.formats.pickle.writer import PickleWriter
+from multiframe_ckpt.formats.pickle.writer import PickleWriter, name_opcodes
 from multiframe_ckpt.formats.torch_tensors import TORCH_BUILDERS, TORCH_NAMES
 from multiframe_ckpt.testing.strategies import plain_values
 
@@ -75,7 +75,7 @@ class Forger(PickleWriter):
 
     def value(self, node: Any, path: tuple[Any, ...]) -> None:
         if isinstance(node, Name):
-            self.name(node.module, node.attribute)
+            self.emit(name_opcodes(node.module, node.attribute))
         elif isinstance(node, Call):
             self.value(node.name, path)
             self.value(node.args, path)

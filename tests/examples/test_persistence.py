@@ -75,7 +75,7 @@ def test_the_binary_file_is_one_that_torch_loads_with_weights_only(saved):
 def test_the_json_export_opens_with_json_load_and_has_the_vocabulary_and_every_layers_values(saved):
     with (saved[0] / SAVED / "exports" / "two.json").open(encoding="utf-8") as file:
         document = json.load(file)
-    assert document["format_version"] == 1
+    assert document["format_version"] == 2
     vocabulary = document["tree"]["vocabulary"]
     assert {"\n", " ", "e", "#"} <= set(vocabulary)
     tensors = torch.load(saved[0] / SAVED / "checkpoints" / "two.pth", weights_only=True)["model_state_dict"]
