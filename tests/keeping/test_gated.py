@@ -297,7 +297,7 @@ import sys, torch
 from multiframe_ckpt import CheckpointManager
 model = torch.nn.Linear(1000, 1000)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-CheckpointManager(sys.argv[1], async_save="gated").save(0, model, optimizer, loss=float(model.weight[7, 7]))
+CheckpointManager(sys.argv[1], async_save="gated").save(0, model, optimizer, loss=model.weight[7, 7].item())
 """
 
 
