@@ -70,7 +70,7 @@ def first_value(text: bytes, start: int, where: str) -> Json:
     """Reads the value that begins at ``start``, as strictly, whatever follows it."""
     decoder = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
     try:
-        return decoder.raw_decode(text[start:].decode("utf-8"))[0]
+        return decoder.raw_decode(str(memoryview(text)[start:], "utf-8"))[0]  # not copied twice: it may be large
     except (ValueError, RecursionError) as problem:
         raise _not_strict(where, problem) from None
 
