@@ -33,6 +33,7 @@ __all__ = ["decode", "dump_json", "encode", "first_value", "float_text", "is_utf
 Json = Any  # None | bool | int | float | str | list | dict, which mypy cannot say without cost to every caller
 
 _EXACT_INT = 1 << 53  # the range of RFC 7493 (I-JSON): what every JSON reader takes in exactly
+_SPACE = re.compile(r"[ \t\n\r]*")
 _HEX = re.compile(r"-?0x[0-9a-f]+")
 _NAN_BITS = 0x7FF8_0000_0000_0000  # the NaN that float("nan") gives
 
@@ -70,7 +71,9 @@ def first_value(text: bytes, start: int, where: str) -> Json:
     """Reads the value that begins at ``start``, as strictly, whatever follows it."""
     decoder = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
     try:
-        return decoder.raw_decode(str(memoryview(text)[start:], "utf-8"))[0]  # not copied twice: it may be large
+        rest = str(memoryview(text)[start:], "utf-8")  # not copied twice: it may be large
+        value: Json = decoder.raw_decode(rest, _SPACE.match(rest).end())[0]  # type: ignore[union-attr]
+        return value
     except (ValueError, RecursionError) as problem:
         raise _not_strict(where, problem) from None
 

@@ -199,3 +199,9 @@ def test_a_header_length_that_lies_is_a_format_error(tmp_path, length):
     (tmp_path / "x").write_bytes(struct.pack("<Q", length) + b"{}")
     with pytest.raises(FormatError):
         FORMAT.read(tmp_path / "x")
+
+
+def test_metadata_that_stands_first_is_read_whatever_white_space_is_about_it(tmp_path):
+    text = b'{"__metadata__": \n {"who": "a person"}, "w": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}'
+    (tmp_path / "x").write_bytes(len(text).to_bytes(8, "little") + text)
+    assert FORMAT.read_metadata(tmp_path / "x") == {"who": "a person"}
