@@ -43,15 +43,15 @@ def cases(scale: str) -> Iterator[Case]:
         Contender("plain write", "limit", "plain write", suffix=".bin", flush=True),
         Contender("memcpy, two threads", "limit", "memcpy", {"workers": 2}),
     ]
-    yield case("W1", [*limits, *peers(list(PEERS)), *everywhere("torch", "oneflow", "safetensors")], rounds=4)
+    yield case("W1", [*limits, *peers(list(PEERS)), *everywhere("torch", "oneflow", "safetensors")], rounds=3)
     if scale != "quick":
         bfloat16 = peers(["torch.save", "safetensors.torch"])
-        yield case("W2", [*limits, *bfloat16, *ours_in("torch", "torch", "oneflow", "safetensors")], rounds=3)
+        yield case("W2", [*limits, *bfloat16, *ours_in("torch", "torch", "oneflow", "safetensors")], rounds=1)
     small = peers(["torch.save", "safetensors.torch", "flow.save"])
-    yield case("W3", [*limits, *small, *everywhere("torch", "oneflow")], rounds=3)
+    yield case("W3", [*limits, *small, *everywhere("torch", "oneflow")], rounds=1)
     if scale != "quick":
         run = peers(["torch.save", "DCP", "flow.save"])
-        yield case("W4", [*limits, *run, *everywhere("torch", "oneflow")], rounds=3)
+        yield case("W4", [*limits, *run, *everywhere("torch", "oneflow")], rounds=1)
 
 
 def case(workload: str, contenders: list[Contender], **options: Any) -> Case:
