@@ -68,8 +68,8 @@ def machines(documents: Documents) -> Iterator[str]:
             f"scale {document['scale']}"
         )
         found.setdefault(where, []).append(name)
-    for where, names in found.items():
-        yield f"{where}: {', '.join(names)}.\n"
+    for where, names in sorted(found.items()):
+        yield f"{where}: {', '.join(sorted(names))}.\n"
 
 
 def row(goal: Goal, documents: Documents) -> str:
