@@ -12,7 +12,7 @@ from .errors import DamagedError, FormatError, IncompleteError, ReplacedError
 from .formats import format_at
 from .formats.base import FindsExtra, HoldsCopies
 from .storage.atomic import whereabouts
-from .storage.moving import Passing, in_parallel
+from .storage.moving import in_parallel, read_once
 from .storage.replaced import retried
 from .tensor import LazyTensor
 
@@ -115,8 +115,7 @@ def _place(key: str, tensor: LazyTensor) -> object:
 
 def _check(key: str, tensor: LazyTensor) -> FormatError | OSError | None:
     try:
-        for _ in Passing(key, tensor):
-            pass
+        read_once(key, tensor)
     except (FormatError, OSError) as problem:  # OSError: a disk that cannot read a sector
         return problem
     return None

@@ -35,6 +35,7 @@ __all__ = [
     "move",
     "move_run",
     "put",
+    "read_once",
     "read_through",
     "runs_of",
     "whole",
@@ -256,11 +257,12 @@ def put(descriptor: int, piece: bytes | memoryview, offset: int) -> int:
 def read_through(table: Mapping[str, LazyTensor]) -> Iterator[str]:
     """Reads every tensor, large ones several at a time, and gives the key of each; DamagedError for the first damage."""
     keys = list(table)
-    for at, _ in in_parallel(lambda key: _pass(key, table[key]), keys, lambda key: table[key].nbytes):
+    for at, _ in in_parallel(lambda key: read_once(key, table[key]), keys, lambda key: table[key].nbytes):
         yield keys[at]
 
 
-def _pass(key: str, tensor: LazyTensor) -> None:
+def read_once(key: str, tensor: LazyTensor) -> None:
+    """Reads a tensor and keeps nothing of it; DamagedError where its bytes are not the ones its file promised."""
     for _ in Passing(key, tensor):
         pass
 
