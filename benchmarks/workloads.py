@@ -178,7 +178,9 @@ def _torch(array: Any, dtype: str) -> Any:
 def _oneflow(array: Any, _: str) -> Any:
     import oneflow
 
-    return oneflow.tensor(array)
+    tensor = oneflow.tensor(array)
+    tensor.numpy()  # waits for the copy, which OneFlow makes later than it says
+    return tensor
 
 
 _WRAPPERS = {"numpy": _numpy, "torch": _torch, "oneflow": _oneflow}

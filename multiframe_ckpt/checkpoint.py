@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from .storage.replaced import one_of_them, retried
 from .storage.room import bytes_needed, require_room
 from .tensor import LazyTensor
 from .training import weights_path
-from .tree import Tree, map_leaves, plain_inert, tensors_of
+from .tree import Tree, leaves, plain_inert, tensors_of
 
 __all__ = ["Checkpoint", "load", "open", "save"]
 
@@ -100,7 +100,11 @@ class Checkpoint:
         path = Path(path)
         options = ReadOptions(verify, allow_inert, allow_incomplete)
         tree, meta = one_of_them(path, lambda: _read(path, format, options))
-        return cls(tree if verify else map_leaves(tree, _unchecked), meta)
+        if not verify:
+            for _, leaf in leaves(tree):
+                if isinstance(leaf, LazyTensor):
+                    leaf.digest = None
+        return cls(tree, meta)
 
     def tensors(self) -> dict[str, LazyTensor]:
         """Gives every tensor by its key (``l1.weight``, ``model_state_dict/l1.weight``), in order, unread."""
@@ -239,10 +243,6 @@ def _read(path: Path, format: str | None, options: ReadOptions) -> tuple[Tree, d
     if isinstance(layout, HoldsMetadata):
         meta["metadata"] = layout.read_metadata(place)
     return tree, meta
-
-
-def _unchecked(_: object, leaf: Tree) -> Tree:
-    return replace(leaf, digest=None) if isinstance(leaf, LazyTensor) and leaf.digest else leaf
 
 
 def save(

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +18,7 @@ from .errors import DtypeRefusedError
 __all__ = ["Derived", "Extent", "LazyTensor", "View", "shared_storages", "tied_groups"]
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """Where a tensor's bytes lie whole in one file, little-endian and in C order.
 
     ``descriptor`` gives the very file whose headers were read, open, whatever its path leads to by now.
@@ -27,7 +27,7 @@ class Extent:
     where: str
     offset: int
     nbytes: int
-    descriptor: Callable[[], AbstractContextManager[int]] = field(repr=False, compare=False)
+    descriptor: Callable[[], AbstractContextManager[int]]
 
     @property
     def path(self) -> Path:
@@ -35,8 +35,7 @@ class Extent:
         return Path(self.where)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
+class View(NamedTuple):
     """How a tensor looks into a storage that others may look into: offset and stride in elements."""
 
     storage: LazyTensor  # 1-D uint8: every byte of the storage
@@ -44,17 +43,16 @@ class View:
     stride: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Derived:
+class Derived(NamedTuple):
     """How a tensor's elements come from those of another, each by itself, so that they can be made piece by piece."""
 
     base: LazyTensor
     change: Callable[[np.ndarray], np.ndarray]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
 class LazyTensor:
-    """A tensor of known dtype and shape; :meth:`numpy` reads it.
+    """A tensor of known dtype and shape; :meth:`numpy` reads it. Not to be changed once it is in a tree.
 
     ``alias`` names the storage: tensors with an equal alias share one. With an equal ``identity`` they are the very
     same tensor under two names (a tied weight). ``digest`` is what its file says its bytes hash to, if it says so.

@@ -259,7 +259,8 @@ def _check_metadata(promised: str | None, metadata: Mapping[str, str] | None, wh
 
 def _restored(note: Note, stored: LazyTensor, where: str) -> LazyTensor:
     if note.dtype is None:
-        return replace(stored, digest=note.digest)
+        stored.digest = note.digest
+        return stored
     dtype = dtype_named(note.dtype)
     if dtype is None or dtype.itemsize != stored.dtype.itemsize:
         raise _malformed(f"{where}: {note.name!r}: found dtype {note.dtype!r} stored as {stored.dtype.name}")

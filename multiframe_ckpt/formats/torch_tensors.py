@@ -5,7 +5,6 @@ Source: torch 2.13 ``torch/_utils.py`` (``_rebuild_*``), ``torch/_tensor.py`` (`
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -168,7 +167,7 @@ class TorchTensor(Pending):
         if nbytes == storage.nbytes:
             return self._lazy(self._read_dense, storage.extent, storage.digest)
         extent = storage.extent
-        part = extent and replace(extent, offset=extent.offset + self._start(), nbytes=nbytes)
+        part = extent and extent._replace(offset=extent.offset + self._start(), nbytes=nbytes)
         return self._lazy(self._read_dense, part, None)
 
     def _start(self) -> int:

@@ -112,7 +112,7 @@ def _into(storage: LazyTensor, tensor: LazyTensor, view: View) -> LazyTensor:
         offset=view.offset * size,
         strides=tuple(step * size for step in view.stride),
     )
-    return replace(tensor, source=lambda: array, extent=None, view=replace(view, storage=storage))
+    return replace(tensor, source=lambda: array, extent=None, view=view._replace(storage=storage))
 
 
 def make_copies(copies: Iterable[Copy], *, threads: int) -> None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,8 +38,7 @@ _FREE_INFLATED, _MOST_INFLATED = 64 << 20, 4
 _MAX_RATIO = 1032  # deflate cannot do better: a larger claim is a lie
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """What the directory says of a member: ``header`` is where its own header begins, ``offset`` where its bytes do."""
 
     name: str

@@ -165,7 +165,7 @@ def test_channels_last_weights_stay_so():
 def test_a_view_that_leaves_its_storage_is_refused_by_torch():
     tree = TORCH.to_tree({"a": torch.arange(6.0)[:4], "b": torch.arange(6.0)[2:]})
     whole = tree["a"].view.storage
-    view = replace(tree["b"].view, storage=whole, offset=5)
+    view = tree["b"].view._replace(storage=whole, offset=5)
     forged = replace(tree["b"], view=view, alias=tree["a"].alias)
     with pytest.raises(RuntimeError, match="out of bounds"):
         TORCH.from_tree({"a": tree["a"], "b": forged})
