@@ -110,7 +110,7 @@ def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSErro
 
 
 def _place(key: str, tensor: LazyTensor) -> object:
-    return (tensor.extent, tensor.digest) if tensor.extent is not None else key
+    return (tensor.extent[:3], tensor.digest) if tensor.extent is not None else key
 
 
 def _check(key: str, tensor: LazyTensor) -> FormatError | OSError | None:
