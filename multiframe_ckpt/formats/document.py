@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..digests import digest_of_bytes
 from ..dtypes import DType, dtype_named
@@ -62,11 +62,11 @@ _CHANGED = (
     f"again without the {METADATA_KEY!r} metadata"
 )
 _ENTRIES = {"format_version", "tree", "tensors", "metadata", "seal"}
+_NOTED = {"name", "member", "dtype", "tied_to", "digest"}
 _TAIL = len(_SEAL) + len(PENDING) + len('"}')
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """What the document says of one tensor."""
 
     name: str
@@ -192,14 +192,17 @@ def read_document(text: str | bytes, where: str) -> Document:
 
 
 def _read_note(entry: Any, where: str) -> Note:
-    if not isinstance(entry, dict) or not entry.keys() <= {"name", "member", "dtype", "tied_to", "digest"}:
+    if not isinstance(entry, dict) or "name" not in entry or not entry.keys() <= _NOTED:
         raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
-    values = {key: decode(value, where) for key, value in entry.items()}
-    if "name" not in values or not all(isinstance(value, str) for value in values.values()):
-        raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
-    if not _DIGEST.fullmatch(values.get("digest", PENDING)):
-        raise _malformed(f"{where}: found the digest {values['digest'][:80]!r}")
-    return Note(**({"member": values["name"], "digest": None} | values))
+    values = {}
+    for key, value in entry.items():
+        values[key] = text = value if type(value) is str else decode(value, where)
+        if type(text) is not str:
+            raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
+    digest, name = values.get("digest"), values["name"]
+    if digest is not None and not _DIGEST.fullmatch(digest):
+        raise _malformed(f"{where}: found the digest {digest[:80]!r}")
+    return Note(name, values.get("member", name), values.get("dtype"), values.get("tied_to"), digest)
 
 
 def _malformed(found: str) -> DamagedError:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..dtypes import DTYPES, DType
 from ..errors import DamagedError, DtypeRefusedError, FormatError, ValueRefusedError
 from ..progress import OnProgress, silent
-from ..storage.extents import MappedFile, open_regular, require_shape
+from ..storage.extents import MappedFile, open_regular
 from ..storage.moving import Move, in_parallel, move_run, put, runs_of
 from ..tensor import LazyTensor
 from ..tree import Tree, partition
@@ -33,6 +33,7 @@ _METADATA = "__metadata__"
 _FORMAT = ("format", "pt")
 _METADATA_FIRST = b'{"__metadata__":'
 _PREFIX = 8  # the header's length, little-endian
+_OF_TENSOR = {"dtype", "shape", "data_offsets"}
 _BY_TAG = {row.safetensors: row for row in DTYPES if row.safetensors}
 
 
@@ -116,11 +117,14 @@ class _Entry(NamedTuple):
 
 def _packed(entries: dict[str, Any]) -> Any:
     """Gives an object of the header, that of a tensor as an _Entry."""
-    if entries.keys() != {"dtype", "shape", "data_offsets"}:
+    if entries.keys() != _OF_TENSOR:
         return entries
-    tag, *sizes = entries["dtype"], entries["shape"], entries["data_offsets"]
-    shape, offsets = (tuple(value) if isinstance(value, list) else value for value in sizes)
-    return _Entry(_BY_TAG.get(tag, tag) if isinstance(tag, str) else tag, shape, offsets)
+    tag, shape, offsets = entries["dtype"], entries["shape"], entries["data_offsets"]
+    return _Entry(
+        _BY_TAG.get(tag, tag) if isinstance(tag, str) else tag,
+        tuple(shape) if isinstance(shape, list) else shape,
+        tuple(offsets) if isinstance(offsets, list) else offsets,
+    )
 
 
 def _header_size(file: MappedFile) -> int:
@@ -163,7 +167,7 @@ def _read_members(file: MappedFile, header: dict[str, Any]) -> dict[str, LazyTen
     Takes the entries out of the header one by one: both together would need much memory.
     """
     for name, entry in header.items():
-        _check_entry(f"{file.path}: {name!r}", entry)
+        _check_entry(file, name, entry)
     end, data = 0, _PREFIX + _header_size(file)
     for name in sorted(header, key=lambda name: header[name].offsets):
         start, stop = header[name].offsets
@@ -178,21 +182,30 @@ def _read_members(file: MappedFile, header: dict[str, Any]) -> dict[str, LazyTen
     return {name: file.tensor(entry.dtype, entry.shape, data + entry.offsets[0], what=name) for name, entry in entries}
 
 
-def _check_entry(where: str, entry: Any) -> None:
+def _check_entry(file: MappedFile, name: str, entry: Any) -> None:
     if not isinstance(entry, _Entry):
-        raise DamagedError(f"{where}: found {str(entry)[:80]}, expected dtype, shape and data_offsets")
+        raise DamagedError(f"{file.path}: {name!r}: found {str(entry)[:80]}, expected dtype, shape and data_offsets")
     dtype, shape, offsets = entry
-    for sizes in (shape, offsets):
-        if not isinstance(sizes, tuple) or not all(type(size) is int and 0 <= size < 1 << 63 for size in sizes):
-            raise DamagedError(f"{where}: found {_said(sizes)}, expected a list of sizes")
+    for sizes in entry[1:]:
+        if not _are_sizes(sizes):
+            raise DamagedError(f"{file.path}: {name!r}: found {_said(sizes)}, expected a list of sizes")
     if not isinstance(dtype, DType):
         raise FormatError(
-            f"{where}: found dtype {dtype!r}, expected one of {', '.join(_BY_TAG)}; "
+            f"{file.path}: {name!r}: found dtype {dtype!r}, expected one of {', '.join(_BY_TAG)}; "
             "convert it with the program that wrote it"
         )
-    require_shape(shape, dtype, where)
     if len(offsets) != 2 or offsets[1] - offsets[0] != prod(shape) * dtype.itemsize:
-        raise DamagedError(f"{where}: found data_offsets {list(offsets)}, expected {dtype.name} {shape} to fill them")
+        raise DamagedError(
+            f"{file.path}: {name!r}: found data_offsets {list(offsets)}, expected {dtype.name} {shape} to fill them"
+        )
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, tuple) and all(map(_is_size, value))
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
 
 
 def _said(sizes: Any) -> str:

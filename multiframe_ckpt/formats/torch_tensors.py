@@ -5,6 +5,7 @@ Source: torch 2.13 ``torch/_utils.py`` (``_rebuild_*``), ``torch/_tensor.py`` (`
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from ..dtypes import DTYPES, DType, dtype_named
 from ..errors import DamagedError, UnsafeError
-from ..storage.extents import require_shape
+from ..storage.extents import Mapped, require_shape
 from ..tensor import Extent, LazyTensor, View
 from .pickle.known import PLAIN
 from .pickle.raw import Builders, Global, Made, Pending
@@ -29,6 +30,7 @@ _MAX_DIMENSIONS = 64  # torch's own limit
 _FEW_DIMENSIONS = 8
 
 
+@lru_cache(maxsize=4096)
 def dense_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Gives the strides in elements of a C-ordered tensor."""
     stride, step = [], 1
@@ -163,10 +165,11 @@ class TorchTensor(Pending):
 
     def _dense(self, size: int) -> LazyTensor:
         storage = self._storage.bound()
-        nbytes = size * self._dtype.itemsize
-        if nbytes == storage.nbytes:
-            return self._lazy(self._read_dense, storage.extent, storage.digest)
-        extent = storage.extent
+        extent, nbytes = storage.extent, size * self._dtype.itemsize
+        if nbytes == self._storage.nbytes:
+            whole = storage.source  # which, where it is mapped, needs nothing of the pickle to be kept
+            viewed = whole.viewed(self._dtype, self._shape) if isinstance(whole, Mapped) else self._read_dense
+            return self._lazy(viewed, extent, storage.digest)
         part = extent and extent._replace(offset=extent.offset + self._start(), nbytes=nbytes)
         return self._lazy(self._read_dense, part, None)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..digests import digest_of_bytes, is_digest, require_digest, scheme_of
 from ..errors import DamagedError, FormatError, UnsafeError
-from ..storage.archive import MappedArchive
+from ..storage.archive import MappedArchive, Member
 from ..tensor import LazyTensor
 from ..tree import Tree
 from .base import ReadOptions
@@ -131,24 +131,23 @@ class Archive:
         if key in storages:
             return storages[key]
         storage = storages[key] = TorchStorage(kind, key, count)
-        member = f"{self.root}/data/{key}"
-        if member not in self._zip.members:
-            raise DamagedError(f"{self._path}: found no record {member}, expected one: the pickle refers to it")
-        found = self._zip.members[member].size
-        if found != storage.nbytes:
+        name = f"{self.root}/data/{key}"
+        member = self._zip.members.get(name)
+        if member is None:
+            raise DamagedError(f"{self._path}: found no record {name}, expected one: the pickle refers to it")
+        if member.size != storage.nbytes:
             raise DamagedError(
-                f"{self._path}: record {member}: found {found} bytes, expected {storage.nbytes}; "
+                f"{self._path}: record {name}: found {member.size} bytes, expected {storage.nbytes}; "
                 "the file is damaged: fetch it again"
             )
-        digest = self._digests.get(f"data/{key}") or self._crc(member)
-        storage.raw = self._bytes(member, digest if self._verify else None)
+        digest = self._digests.get(f"data/{key}") or self._crc(name) if self._verify else None
+        storage.raw = self._bytes(member, digest)
         storage.swapped = order == "big"
-        self._read.add(member)
+        self._read.add(name)
         return storage
 
-    def _bytes(self, member: str, digest: str | None) -> LazyTensor:
-        nbytes = self._zip.members[member].size
-        offset = self._zip.stored_at(member)
-        if offset is None:
-            return LazyTensor(UINT8, (nbytes,), lambda: self._zip.inflated(member), digest=digest)
-        return self._zip.file.tensor(UINT8, (nbytes,), offset, what=f"record {member}", digest=digest)
+    def _bytes(self, member: Member, digest: str | None) -> LazyTensor:
+        shape = (member.size,)
+        if member.stored:
+            return self._zip.file.tensor(UINT8, shape, member.offset, what=member.name, digest=digest)
+        return LazyTensor(UINT8, shape, lambda: self._zip.inflated(member.name), digest=digest)

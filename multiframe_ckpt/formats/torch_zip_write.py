@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..dtypes import DType
 from ..progress import OnProgress, silent
 from ..storage.archive_write import ArchiveWriter, NewMember
 from ..tensor import LazyTensor, shared_storages
@@ -22,6 +21,12 @@ from .torch_zip import DIGESTS
 __all__ = ["plan_zip", "write_zip"]
 
 _ROOT = "archive"
+
+_REBUILD = name_opcodes("torch._utils", "_rebuild_tensor_v2")
+_REBUILD_UNTYPED = name_opcodes("torch._utils", "_rebuild_tensor_v3")
+_UNTYPED = name_opcodes("torch.storage", "UntypedStorage")
+_ORDERED_DICT = name_opcodes("collections", "OrderedDict")
+_STORAGE, _CPU = str_opcodes("storage"), str_opcodes("cpu")
 
 
 class _TorchPickle(PickleWriter):
@@ -42,8 +47,17 @@ class _TorchPickle(PickleWriter):
         offset, stride = 0, dense_stride(tensor.shape)
         if whole is not tensor and tensor.view is not None:
             offset, stride = tensor.view.offset, tensor.view.stride
-        before, behind = _call(tensor.dtype, whole.nbytes, offset, tensor.shape, stride)
-        self.emit(before, str_opcodes(str(self._record(tensor, whole))), behind)
+        typed, dtype = tensor.dtype.torch_storage, tensor.dtype
+        count = whole.nbytes // dtype.itemsize * (1 if typed else dtype.itemsize)
+        self.emit(
+            *(self.once(_REBUILD if typed else _REBUILD_UNTYPED), b"(("),
+            *(self.once(_STORAGE), self.once(name_opcodes("torch", typed) if typed else _UNTYPED)),
+            *(str_opcodes(str(self._record(tensor, whole))), self.once(_CPU), int_opcodes(count), b"tQ"),
+            _placed(offset, tensor.shape, stride),
+            *(b"\x89", self.once(_ORDERED_DICT), b")R"),  # requires no gradient, and has no hooks
+            *([] if typed else [self.once(name_opcodes("torch", dtype.torch or ""))]),
+            b"tR",
+        )
 
     def _record(self, tensor: LazyTensor, whole: LazyTensor) -> int:
         # Two dtypes over one storage are two records: a record is of one storage type.
@@ -56,28 +70,10 @@ class _TorchPickle(PickleWriter):
 
 
 @lru_cache(maxsize=4096)
-def _call(
-    dtype: DType, nbytes: int, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]
-) -> tuple[bytes, bytes]:
-    """Gives the opcodes of a call that rebuilds a tensor: those before its storage's number, and those behind it."""
-    typed = dtype.torch_storage
-    function = name_opcodes("torch._utils", "_rebuild_tensor_v2" if typed else "_rebuild_tensor_v3")
-    kind = name_opcodes("torch", typed) if typed else name_opcodes("torch.storage", "UntypedStorage")
-    count = nbytes // dtype.itemsize
-    behind = [
-        str_opcodes("cpu"),
-        int_opcodes(count if typed else count * dtype.itemsize),
-        b"tQ",
-        int_opcodes(offset),
-        tuple_opcodes(map(int_opcodes, shape)),
-        tuple_opcodes(map(int_opcodes, stride)),
-        b"\x89",  # requires no gradient
-        name_opcodes("collections", "OrderedDict"),
-        b")R",  # no hooks
-        b"" if typed else name_opcodes("torch", dtype.torch or ""),
-        b"tR",
-    ]
-    return function + b"((" + str_opcodes("storage") + kind, b"".join(behind)
+def _placed(offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
+    """Gives what pushes how a tensor looks into its storage."""
+    shape_and_stride = [tuple_opcodes([*map(int_opcodes, sizes)]) for sizes in (shape, stride)]
+    return b"".join([int_opcodes(offset), *shape_and_stride])
 
 
 def plan_zip(tree: Tree) -> WritePlan:

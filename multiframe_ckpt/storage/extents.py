@@ -23,7 +23,7 @@ from ..dtypes import DType
 from ..errors import DamagedError
 from ..tensor import Extent, LazyTensor
 
-__all__ = ["Descriptor", "MappedFile", "open_regular", "read_at", "require_regular", "require_shape"]
+__all__ = ["Descriptor", "Mapped", "MappedFile", "open_regular", "read_at", "require_regular", "require_shape"]
 
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe waits for a writer
 
@@ -145,11 +145,11 @@ class MappedFile:
         if not 0 < nbytes <= self.size or len(shape) > _FEW_DIMENSIONS or min(shape, default=0) < 0:
             require_shape(shape, dtype, f"{self.path}: {what}")
         self.require(offset, nbytes, what)
-        source = _Mapped(self, dtype, shape, offset)
-        return LazyTensor(dtype, shape, source, Extent(self._where, offset, nbytes, self._give), alias, digest=digest)
+        extent = Extent(self._where, offset, nbytes, self._give)
+        return LazyTensor(dtype, shape, Mapped(self, dtype, shape, offset), extent, alias, None, digest)
 
 
-class _Mapped:
+class Mapped:
     """Reads a tensor from a file's map; an object of its own, since a closure takes several times its memory."""
 
     __slots__ = ("_dtype", "_file", "_offset", "_shape")
@@ -157,7 +157,12 @@ class _Mapped:
     def __init__(self, file: MappedFile, dtype: DType, shape: tuple[int, ...], offset: int) -> None:
         self._file, self._dtype, self._shape, self._offset = file, dtype, shape, offset
 
+    def viewed(self, dtype: DType, shape: tuple[int, ...]) -> Mapped:
+        """Gives the same bytes as elements of another dtype and shape."""
+        return Mapped(self._file, dtype, shape, self._offset)
+
     def __call__(self) -> np.ndarray:
+        """Gives the array, over the map where that is aligned."""
         raw = self._file.raw(self._offset, prod(self._shape) * self._dtype.itemsize, "values")
         array = raw.view(self._dtype.numpy).reshape(self._shape)
         return array if array.flags.aligned else array.copy()

@@ -215,7 +215,7 @@ def test_a_changed_plain_value_in_the_pickle_is_damage(tmp_path: Path, layout: A
     layout.write({"epoch": 3, "model": {"w": tensor(2)}}, tmp_path / "c")
     pickled = tmp_path / "c" / "pickled_data"
     raw = pickled.read_bytes()
-    pickled.write_bytes(raw.replace(b"epochJ\x03", b"epochJ\x04"))
+    pickled.write_bytes(raw.replace(b"epochK\x03", b"epochK\x04"))
     assert pickled.read_bytes() != raw
     with pytest.raises(mfc.DamagedError, match="pickled_data: found a pickle with digest"):
         layout.read(tmp_path / "c")

@@ -1,14 +1,14 @@
 """PickleWriter: plain values as protocol 2 opcodes, the subset that ``torch.load(weights_only=True)`` takes.
 
-Layouts subclass it and say how a tensor is written. Nothing is memoized: sharing between tensors goes through their
-storages. An int of more than 255 bytes needs LONG4, which only the standard unpickler reads.
+Layouts subclass it and say how a tensor is written. Only names and fixed text are memoized: sharing between tensors goes
+through their storages. An int of more than 255 bytes needs LONG4, which only the standard unpickler reads.
 """
 
 from __future__ import annotations
 
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ...errors import ValueRefusedError
@@ -19,15 +19,19 @@ from .raw import MAX_INT_NBYTES
 __all__ = ["PickleWriter", "int_opcodes", "name_opcodes", "require_plain", "str_opcodes", "tuple_opcodes"]
 
 
+_TUPLES = {0: b")", 1: b"\x85", 2: b"\x86", 3: b"\x87"}
+
+
 class PickleWriter(ABC):
     """Collects opcodes; :meth:`dump` gives them for a tree."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
+        self._constants: dict[bytes, bytes] = {}
 
     def dump(self, tree: Tree) -> bytes:
         """Gives the pickle of ``tree``."""
-        self._parts = [b"\x80\x02"]
+        self._parts, self._constants = [b"\x80\x02"], {}
         self.value(tree, ())
         self._parts.append(b".")
         return b"".join(self._parts)
@@ -39,6 +43,15 @@ class PickleWriter(ABC):
     def emit(self, *opcodes: bytes) -> None:
         """Adds opcodes as they are."""
         self._parts.extend(opcodes)
+
+    def once(self, opcodes: bytes) -> bytes:
+        """Gives what pushes a name or fixed text: the opcodes the first time, then what takes it from the memo."""
+        recall = self._constants.get(opcodes)
+        if recall is not None:
+            return recall
+        index = len(self._constants)
+        self._constants[opcodes] = b"h%c" % index
+        return b"%bq%c" % (opcodes, index)
 
     def value(self, node: Tree, path: tuple[Any, ...]) -> None:
         """Writes one node; ValueRefusedError names the key of one that a tree cannot hold."""
@@ -96,13 +109,18 @@ def name_opcodes(module: str, name: str) -> bytes:
     return f"c{module}\n{name}\n".encode()
 
 
-def tuple_opcodes(items: Iterable[bytes]) -> bytes:
+def tuple_opcodes(items: Sequence[bytes]) -> bytes:
     """Gives what pushes a tuple of what the items push."""
-    return b"(%bt" % b"".join(items)
+    short = _TUPLES.get(len(items))
+    return b"(%bt" % b"".join(items) if short is None else b"".join(items) + short
 
 
 def int_opcodes(value: int) -> bytes:
     """Gives what pushes an int."""
+    if 0 <= value < 1 << 8:
+        return b"K%c" % value
+    if 0 <= value < 1 << 16:
+        return b"M" + value.to_bytes(2, "little")
     if -(2**31) <= value < 2**31:
         return b"J" + value.to_bytes(4, "little", signed=True)
     raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
