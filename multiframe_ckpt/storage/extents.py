@@ -33,11 +33,11 @@ _MAX_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # NumPy'
 
 def require_shape(shape: tuple[int, ...], dtype: DType, where: str) -> None:
     """Raises DamagedError for a shape that no array has; NumPy counts an empty array's other dimensions too."""
-    if any(dim < 0 for dim in shape):
+    if min(shape, default=0) < 0:
         raise DamagedError(f"{where}: found shape {shape}, expected no negative dimension")
     if len(shape) > _MAX_DIMENSIONS:
         raise DamagedError(f"{where}: found {len(shape)} dimensions, expected at most {_MAX_DIMENSIONS}")
-    if prod(dim for dim in shape if dim) * dtype.itemsize >= 1 << 63:
+    if prod([dim for dim in shape if dim] if 0 in shape else shape) * dtype.itemsize >= 1 << 63:
         raise DamagedError(f"{where}: found shape {shape}, expected one of fewer than 2**63 bytes")
 
 

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from .replaced import one_of_them
 __all__ = ["Folder", "read_folder"]
 
 T = TypeVar("T")
+#: What tells a file that was replaced or changed: its number, its size and when it was changed.
+State: TypeAlias = tuple[int, int, int]
 
 _FOLLOW = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_DIRECTORY", 0)
 _FILE = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -86,23 +88,14 @@ class Folder:
                 f"{where}: found {seen.st_size} bytes, expected {nbytes} for {dtype.name} {shape}; "
                 "the file is cut short or damaged: fetch it again"
             )
-        root, place = self._root, f"{self._place}{name}"
+        source = _Mapped(self._root, f"{self._place}{name}", _state(seen), dtype, shape)
+        return LazyTensor(dtype, shape, source, Extent(where, 0, nbytes, source.descriptor), object(), None, digest)
 
-        def descriptor() -> Descriptor:
-            return root._opened_again(place, seen)
-
-        def source() -> np.ndarray:
-            with descriptor() as number:
-                mapped = mmap.mmap(number, nbytes, access=mmap.ACCESS_READ) if nbytes else b""
-            return np.frombuffer(mapped, dtype.numpy).reshape(shape)
-
-        return LazyTensor(dtype, shape, source, Extent(where, 0, nbytes, descriptor), object(), digest=digest)
-
-    def _opened_again(self, name: str, seen: os.stat_result) -> Descriptor:
+    def opened_again(self, name: str, state: State) -> Descriptor:
+        """Opens a file whose state was seen before; ReplacedError where it is another one now."""
         try:
             file = self._opened(name, _FILE)
-            now = os.fstat(file.number)
-            if (now.st_ino, now.st_size, now.st_mtime_ns) == (seen.st_ino, seen.st_size, seen.st_mtime_ns):
+            if _state(os.fstat(file.number)) == state:
                 return file
         except (FileNotFoundError, NotADirectoryError):
             pass
@@ -139,6 +132,30 @@ class Folder:
                 "copy it there"
             )
         return os.path.relpath(found, root)
+
+
+class _Mapped:
+    """Reads a tensor that is a whole file, which is opened for it; of so little memory as there may be many."""
+
+    __slots__ = ("_dtype", "_name", "_root", "_shape", "_state")
+
+    def __init__(self, root: Folder, name: str, state: State, dtype: DType, shape: tuple[int, ...]) -> None:
+        self._root, self._name, self._state, self._dtype, self._shape = root, name, state, dtype, shape
+
+    def descriptor(self) -> Descriptor:
+        """Opens the file."""
+        return self._root.opened_again(self._name, self._state)
+
+    def __call__(self) -> np.ndarray:
+        """Gives the array, over a map."""
+        nbytes = prod(self._shape) * self._dtype.itemsize
+        with self.descriptor() as number:
+            mapped = mmap.mmap(number, nbytes, access=mmap.ACCESS_READ) if nbytes else b""
+        return np.frombuffer(mapped, self._dtype.numpy).reshape(self._shape)
+
+
+def _state(status: os.stat_result) -> State:
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _walk(start: int, name: str, flags: int) -> Descriptor:
