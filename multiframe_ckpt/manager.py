@@ -22,7 +22,7 @@ from typing import Any, Literal, SupportsIndex
 from .checkpoint import Checkpoint
 from .errors import CheckpointWarning, DamagedError, ReplacedError, ValueRefusedError
 from .formats import format_named
-from .keeping.background import Background
+from .keeping.background import Background, step_back
 from .keeping.folder import BEST, LATEST, CheckpointFolder
 from .keeping.gate import Gate
 from .keeping.memory import Memory
@@ -246,12 +246,13 @@ class CheckpointManager:
             raise
 
     def _finish(self, later: Iterable[Copy], checkpoint: Checkpoint, path: Path) -> None:
-        """Copies what could wait until the next update, lets that go on, and writes."""
+        """Copies what could wait until the next update, lets that go on, and writes when training leaves time for it."""
         try:
             make_copies(later, threads=1)
             self._gate.require_unchanged(later)
         finally:
             self._gate.open()
+        step_back()
         self._write(checkpoint, path)
 
     def _counted(self, checkpoint: Checkpoint) -> Checkpoint:

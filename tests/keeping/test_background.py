@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
-from threading import Event, current_thread
+from threading import Event, current_thread, get_native_id
 
 import numpy as np
 import pytest
@@ -55,6 +55,23 @@ def test_saving_returns_before_anything_is_written_and_waiting_makes_it_durable(
     manager.wait()
     assert mfc.open(path).tree["epoch"] == 0
     assert manager.latest().path == path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux alone")
+def test_the_writing_thread_lets_training_go_first(tmp_path, monkeypatch):
+    real, seen = TorchFormat.write, []
+
+    def write(self, *args, **options):
+        seen.append(os.getpriority(os.PRIO_PROCESS, get_native_id()))
+        real(self, *args, **options)
+
+    monkeypatch.setattr(TorchFormat, "write", write)
+    before = os.getpriority(os.PRIO_PROCESS, get_native_id())
+    manager = CheckpointManager(tmp_path, async_save=True)
+    manager.save(0, weights(), loss=0.1)
+    manager.wait()
+    assert seen == [10]
+    assert os.getpriority(os.PRIO_PROCESS, get_native_id()) == before
 
 
 def test_what_training_changes_meanwhile_does_not_reach_the_file(tmp_path, held):
