@@ -188,11 +188,12 @@ class TensorBackend(Backend):
             if not isinstance(leaf, LazyTensor):
                 return leaf
             key = join_key(path) or "(top)"
-            if leaf.identity is None:
+            identity = leaf.identity
+            if identity is None:
                 return build(leaf, key)
-            if leaf.identity not in made:
-                made[leaf.identity] = build(leaf, key)
-            return made[leaf.identity]
+            if identity not in made:
+                made[identity] = build(leaf, key)
+            return made[identity]
 
         return map_leaves(tree, change)
 
@@ -268,8 +269,12 @@ def _storages_to_keep(tensors: Iterable[LazyTensor]) -> set[Hashable]:
 
 
 def _is_c_order(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    dense = np.cumprod([1, *shape[:0:-1]])[::-1] if shape else ()
-    return all(dim == 1 or step == want for dim, step, want in zip(shape, stride, dense, strict=True))
+    want = 1
+    for dim, step in zip(reversed(shape), reversed(stride), strict=True):
+        if dim != 1 and step != want:
+            return False
+        want *= dim
+    return True
 
 
 #: Name → where its class is. The class imports its framework when it is called, never when it is imported.

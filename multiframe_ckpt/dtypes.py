@@ -29,10 +29,7 @@ class DType:
     oneflow_number: int | None
     oneflow_wider: str | None
 
-    @property
-    def itemsize(self) -> int:
-        """Bytes an element takes."""
-        return self.numpy.itemsize
+    itemsize: int  # in bytes
 
     @property
     def kind(self) -> str:
@@ -50,7 +47,9 @@ def _row(
     oneflow_number: int | None,
     oneflow_wider: str | None,
 ) -> DType:
-    return DType(name, np.dtype(scalar), safetensors, torch, torch_storage, oneflow, oneflow_number, oneflow_wider)
+    dtype = np.dtype(scalar)
+    dialects = (safetensors, torch, torch_storage, oneflow, oneflow_number, oneflow_wider)
+    return DType(name, dtype, *dialects, dtype.itemsize)
 
 
 # fmt: off

@@ -102,7 +102,7 @@ class LazyTensor:
     @property
     def nbytes(self) -> int:
         """Bytes of the elements, densely packed."""
-        return self.size * self.dtype.itemsize
+        return prod(self.shape) * self.dtype.itemsize
 
     @property
     def identity(self) -> Hashable | None:

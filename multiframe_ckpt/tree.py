@@ -42,6 +42,7 @@ Tree: TypeAlias = Any  # the union in the module docstring; mypy has no useful r
 Path: TypeAlias = tuple[Any, ...]
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_LEAVES = frozenset({LazyTensor, *_PLAIN})  # nearly all nodes are of one of these types: no closer look is needed
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +103,8 @@ def split_key(key: str) -> tuple[str, ...]:
 
 def children(node: Tree) -> Iterator[tuple[Any, Tree]] | None:
     """Gives a container's (key, child) pairs, or None for a leaf."""
+    if type(node) in _LEAVES:
+        return None
     if isinstance(node, Mapping):
         return iter(node.items())
     if isinstance(node, list | tuple):
@@ -143,6 +146,8 @@ def leaves(tree: Tree) -> Iterator[tuple[Path, Tree]]:
 
 def map_leaves(tree: Tree, change: Callable[[Path, Tree], Tree], *, path: Path = ()) -> Tree:
     """Gives the tree with every leaf replaced by ``change(path, leaf)``; containers keep their kind and order."""
+    if type(tree) in _LEAVES:
+        return change(path, tree)
     if len(path) > MAX_DEPTH:
         raise ValueRefusedError(f"{join_key(path[:3])}/…: containers nest deeper than {MAX_DEPTH}")
     if isinstance(tree, Mapping):
@@ -199,6 +204,8 @@ def plain_inert(tree: Tree) -> tuple[Tree, list[str]]:
         if isinstance(node, Inert):
             found.append(f"{join_key(path) or '(top)'}: {node.type_name}")
             node = node.plain()
+        if type(node) in _LEAVES:
+            return node
         if isinstance(node, Mapping):
             return {name: flatten(child, (*path, name)) for name, child in node.items()}
         if isinstance(node, list | tuple):

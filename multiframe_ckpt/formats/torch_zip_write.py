@@ -49,15 +49,14 @@ class _TorchPickle(PickleWriter):
             offset, stride = tensor.view.offset, tensor.view.stride
         typed, dtype = tensor.dtype.torch_storage, tensor.dtype
         count = whole.nbytes // dtype.itemsize * (1 if typed else dtype.itemsize)
-        self.emit(
-            *(self.once(_REBUILD if typed else _REBUILD_UNTYPED), b"(("),
-            *(self.once(_STORAGE), self.once(name_opcodes("torch", typed) if typed else _UNTYPED)),
-            *(str_opcodes(str(self._record(tensor, whole))), self.once(_CPU), int_opcodes(count), b"tQ"),
-            _placed(offset, tensor.shape, stride),
-            *(b"\x89", self.once(_ORDERED_DICT), b")R"),  # requires no gradient, and has no hooks
-            *([] if typed else [self.once(name_opcodes("torch", dtype.torch or ""))]),
-            b"tR",
-        )
+        kind, rebuild = (_named_by_torch(typed), _REBUILD) if typed else (_UNTYPED, _REBUILD_UNTYPED)
+        self.emit(self.once(rebuild), b"((", self.once(_STORAGE), self.once(kind))
+        self.emit(str_opcodes(str(self._record(tensor, whole))), self.once(_CPU), int_opcodes(count), b"tQ")
+        self.emit(_placed(offset, tensor.shape, stride))
+        self.emit(b"\x89", self.once(_ORDERED_DICT), b")R")  # requires no gradient, and has no hooks
+        if not typed:
+            self.emit(self.once(_named_by_torch(dtype.torch or "")))
+        self.emit(b"tR")
 
     def _record(self, tensor: LazyTensor, whole: LazyTensor) -> int:
         # Two dtypes over one storage are two records: a record is of one storage type.
@@ -67,6 +66,11 @@ class _TorchPickle(PickleWriter):
             self._numbers[owner] = len(self.records)
             self.records.append((whole, tensor))
         return self._numbers[owner]
+
+
+@lru_cache(maxsize=64)
+def _named_by_torch(name: str) -> bytes:
+    return name_opcodes("torch", name)
 
 
 @lru_cache(maxsize=4096)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..digests import crc32, digest_of_bytes
 from ..tensor import LazyTensor
-from .moving import SMALL, Move, in_parallel, move, put, runs_of, whole
+from .moving import SMALL, Move, in_parallel, move, put, put_all, runs_of, whole
 
 __all__ = ["ALIGNMENT", "ArchiveWriter", "NewMember"]
 
@@ -33,8 +32,7 @@ _PERMISSIONS = 0o600 << 16
 _MADE_BY_UNIX = 3 << 8
 
 
-@dataclass(frozen=True, slots=True)
-class NewMember:
+class NewMember(NamedTuple):
     """A member to be written: ``head``, and behind it the bytes of ``tensor``, which ``key`` names in reports."""
 
     name: str
@@ -43,8 +41,7 @@ class NewMember:
     key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """Where a member lies: its header, and its bytes behind it."""
 
     member: NewMember
@@ -133,7 +130,7 @@ class ArchiveWriter:
             crc = crc32(raw, crc32(member.head))
             written.append(_Written(crc, digest_of_bytes(raw if member.tensor else member.head) if digest else ""))
             parts += (_header(place, crc), member.head, raw)
-        put(self._descriptor, b"".join(parts), run[0].header)
+        put_all(self._descriptor, parts, run[0].header)
         return written
 
     def _write_large(self, place: _Place, digest: bool) -> _Written:

@@ -55,12 +55,15 @@ class PickleWriter(ABC):
 
     def value(self, node: Tree, path: tuple[Any, ...]) -> None:
         """Writes one node; ValueRefusedError names the key of one that a tree cannot hold."""
-        if isinstance(node, LazyTensor):
+        if type(node) is LazyTensor:
             self.tensor(node, path)
         elif isinstance(node, dict):
             self.emit(b"}(")
             for key, child in node.items():
-                self.value(key, path)
+                if type(key) is str:
+                    self.emit(str_opcodes(key))
+                else:
+                    self.value(key, path)
                 self.value(child, (*path, key))
             self.emit(b"u")
         elif isinstance(node, list):
