@@ -178,8 +178,12 @@ def _read_members(file: MappedFile, header: dict[str, Any]) -> dict[str, LazyTen
         end = stop
     if data + end != file.size:
         raise _damaged(file.path, f"found {file.size - data} bytes of tensors, expected {end}")
-    entries = ((name, header.pop(name)) for name in list(header))
-    return {name: file.tensor(entry.dtype, entry.shape, data + entry.offsets[0], what=name) for name, entry in entries}
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # each is kept once
+    members = {}
+    for name in list(header):
+        dtype, shape, (start, _) = header.pop(name)
+        members[name] = file.tensor(dtype, shapes.setdefault(shape, shape), data + start, what=name)
+    return members
 
 
 def _check_entry(file: MappedFile, name: str, entry: Any) -> None:

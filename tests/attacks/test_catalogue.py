@@ -32,7 +32,7 @@ SECONDS = 2.0
 FILE_ERRORS = {"FormatError", "UnknownFormatError", "DamagedError", "IncompleteError", "UnsafeError"}
 SYSTEM_ERRORS = {"OSError", "FileNotFoundError", "IsADirectoryError", "NotADirectoryError", "PermissionError"}
 LEAST_MEMORY, TIMES_THE_FILE = 64 << 20, 4
-BYTES_A_TENSOR = 768  # what one takes that is listed, be it ever so small in the file
+BYTES_A_TENSOR = 640  # what one takes that is listed, be it ever so small in the file
 
 
 @pytest.fixture(scope="module", autouse=True)
