@@ -128,7 +128,8 @@ class OneFlowFormat:
         pointed = {os.path.dirname(extent.where) for extent in extents if extent is not None}
         folders = [inside for inside, _, names in os.walk(path) if "out" in names and inside not in pointed]
         places = (os.path.relpath(folder, path) for folder in folders)
-        return {f"{place}/out": read_variable(root.inside(place))[0] for place in places}
+        variables = {f"{place}/out": read_variable(root.inside(place)) for place in places}
+        return {place: variable[0] for place, variable in variables.items() if variable is not None}
 
     def describe(self, path: Path) -> dict[str, object]:
         """Gives the framework and whether the checkpoint nests."""
@@ -175,14 +176,13 @@ def _read(folder: Folder, options: ReadOptions, skipped: list[str]) -> Tree:
 
 def _read_snapshot(folder: Folder, options: ReadOptions, skipped: list[str]) -> dict[str, LazyTensor]:
     found: list[tuple[Note | None, str, LazyTensor]] = []
-    for name in folder.names():
-        if name == MARKER:
-            continue
-        if not folder.has(f"{name}/out"):
+    for name, is_folder in folder.names().items():
+        # A link is not followed where it leads to no variable, which is no harm.
+        variable = read_variable(folder.inside(name)) if is_folder or folder.has(f"{name}/out") else None
+        if variable is not None:
+            found.append((variable[1], name, variable[0]))
+        elif name != MARKER:
             skipped.append(name)
-            continue
-        tensor, note = read_variable(folder.inside(name))
-        found.append((note, name, tensor))
     if not options.allow_incomplete:
         _refuse_parts(folder.where, skipped)
         _check_count(folder.where, found)

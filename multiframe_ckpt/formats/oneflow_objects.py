@@ -136,11 +136,13 @@ def _load(root: Folder, named: Any, path: str, digest: str) -> LazyTensor:
             f"{path}: found a tensor that points to {named!r}, out of the checkpoint, expected a folder inside it; "
             "this file is forged: do not load it with OneFlow"
         )
-    if not root.has(f"{place}/out"):  # False, not an error, for a name that no disk can hold
+    # False, not an error, for a name that no disk can hold.
+    variable = read_variable(root.inside(place)) if root.has(f"{place}/out") else None
+    if variable is None:
         raise DamagedError(
             f"{root.where}/{place}: found no file 'out', expected one: {os.path.basename(path)} points there; restore it"
         )
-    tensor, note = read_variable(root.inside(place))
+    tensor, note = variable
     if note is not None and note.pickle not in (None, digest):
         raise DamagedError(
             f"{path}: found a pickle with digest {digest}, expected {note.pickle} as {place}/meta says; "

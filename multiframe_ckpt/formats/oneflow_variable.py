@@ -36,8 +36,11 @@ assert _FLOAT32 is not None and _BFLOAT16 is not None
 # Reading
 
 
-def read_variable(folder: Folder) -> tuple[LazyTensor, Note | None]:
-    """Gives the tensor of a variable's folder, and our note."""
+def read_variable(folder: Folder) -> tuple[LazyTensor, Note | None] | None:
+    """Gives the tensor of a variable's folder and our note, or None where the folder is none: it has no ``out``."""
+    seen = folder.status("out")
+    if seen is None:
+        return None
     try:
         raw = folder.read("meta", META_LIMIT)
     except FileNotFoundError:
@@ -45,26 +48,26 @@ def read_variable(folder: Folder) -> tuple[LazyTensor, Note | None]:
             f"{folder.where}: found no file 'meta' beside 'out', expected one; restore it from a copy"
         ) from None
     meta = parse_meta(raw, f"{folder.where}/meta")
-    return _tensor(folder, meta), meta.note
+    return _tensor(folder, meta, seen), meta.note
 
 
-def _tensor(folder: Folder, meta: VariableMeta) -> LazyTensor:
+def _tensor(folder: Folder, meta: VariableMeta, seen: os.stat_result) -> LazyTensor:
     out = f"{folder.where}/out"
     require_shape(meta.shape, meta.dtype, out)
     stored = meta.dtype
     own = dtype_named(meta.note.dtype) if meta.note and meta.note.dtype else stored
-    if stored is _BFLOAT16 and folder.status("out").st_size == 4 * prod(meta.shape) != 0:
+    if stored is _BFLOAT16 and seen.st_size == 4 * prod(meta.shape) != 0:
         assert _FLOAT32 is not None
         stored = _FLOAT32  # what real OneFlow writes for bfloat16
     digest = meta.note.digest if meta.note else None
     if own is stored or own is None:
-        return folder.tensor("out", stored, meta.shape, digest)
+        return folder.tensor("out", seen, stored, meta.shape, digest)
     if own.oneflow_wider != stored.name:
         raise DamagedError(
             f"{folder.where}/meta: found {own.name} noted for values of {stored.name}, expected a dtype that is "
             "widened to it; the variable is damaged: restore it from a copy"
         )
-    return _narrowed(out, folder.tensor("out", stored, meta.shape, None), own, digest)
+    return _narrowed(out, folder.tensor("out", seen, stored, meta.shape, None), own, digest)
 
 
 def _narrowed(out: str, tensor: LazyTensor, dtype: DType, digest: str | None) -> LazyTensor:

@@ -52,9 +52,11 @@ class Folder:
         found._root, found._place = self._root, f"{self._place}{name}/"
         return found
 
-    def names(self) -> list[str]:
-        """Gives the names in the folder, sorted."""
-        return sorted(os.listdir(self._descriptor.number))
+    def names(self) -> dict[str, bool]:
+        """Gives the names in the folder, sorted, and whether a folder lies under each, and no link to one."""
+        with os.scandir(self._descriptor.number) as entries:
+            found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        return dict(sorted(found.items()))
 
     def has(self, name: str) -> bool:
         """Says whether a file lies there, here or behind a link; False for a name that no disk can have."""
@@ -72,17 +74,21 @@ class Folder:
             raise DamagedError(f"{self.where}/{name}: found {status.st_size} bytes, expected at most {limit}")
         return read_at(file.number, status.st_size, 0)
 
-    def status(self, name: str) -> os.stat_result:
-        """Gives the status of a file in the checkpoint; DamagedError where something else lies there."""
-        found = os.stat(name, dir_fd=self._descriptor.number, follow_symlinks=False)
-        if stat.S_ISLNK(found.st_mode):
+    def status(self, name: str) -> os.stat_result | None:
+        """Gives the status of a file in the checkpoint, or None where none lies there, here or behind a link."""
+        try:
+            found = os.stat(name, dir_fd=self._descriptor.number, follow_symlinks=False)
+        except (OSError, ValueError):
+            return None
+        if stat.S_ISLNK(found.st_mode) and self.has(name):
             found = os.fstat(self._opened(name, _FILE).number)
-        require_regular(found, f"{self.where}/{name}")
-        return found
+        return found if stat.S_ISREG(found.st_mode) else None
 
-    def tensor(self, name: str, dtype: DType, shape: tuple[int, ...], digest: str | None) -> LazyTensor:
-        """Gives the tensor whose bytes are a whole file; DamagedError where the file's size is not the shape's."""
-        seen, where, nbytes = self.status(name), f"{self.where}/{name}", prod(shape) * dtype.itemsize
+    def tensor(
+        self, name: str, seen: os.stat_result, dtype: DType, shape: tuple[int, ...], digest: str | None
+    ) -> LazyTensor:
+        """Gives the tensor whose bytes are a whole file, of a known status; DamagedError where it has another size."""
+        where, nbytes = f"{self.where}/{name}", prod(shape) * dtype.itemsize
         if seen.st_size != nbytes:
             raise DamagedError(
                 f"{where}: found {seen.st_size} bytes, expected {nbytes} for {dtype.name} {shape}; "
