@@ -6,7 +6,6 @@ import io
 import pickle
 import pickletools
 import struct
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from catalogue.opcodes import RECORDS, name, text, zipped
 
 import multiframe_ckpt as mfc
 
@@ -25,21 +25,7 @@ MODULUS = (1 << 61) - 1  # of Python's hash of numbers
 
 
 def torch_zip(pickled: bytes, folder: Path) -> Path:
-    records = {"data.pkl": pickled, "data/0": bytes(64), "version": b"3\n"}
-    path = folder / "x.pt"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, raw in records.items():
-            archive.writestr(f"x/{name}", raw)
-    return path
-
-
-def text(value: str) -> bytes:
-    raw = value.encode()
-    return b"X" + struct.pack("<I", len(raw)) + raw
-
-
-def name(module: str, attribute: str) -> bytes:
-    return f"c{module}\n{attribute}\n".encode()
+    return zipped(folder / "x.pt", RECORDS | {"x/data.pkl": pickled})
 
 
 def many(ops: bytes, before: bytes = b"", after: bytes = b"") -> bytes:

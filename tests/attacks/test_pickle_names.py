@@ -4,60 +4,43 @@ from __future__ import annotations
 
 import enum
 import pickle
-import struct
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from catalogue.opcodes import name, text, torch_zip
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt.formats.pickle.known import PLAIN
 
 
-def torch_zip(ops: bytes, folder: Path, title: str = "x.pt") -> Path:
-    records = {"data.pkl": b"\x80\x02" + ops + b".", "data/0": bytes(64), "version": b"3\n"}
-    path = folder / title
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, raw in records.items():
-            archive.writestr(f"x/{name}", raw)
-    return path
-
-
-def text(value: str) -> bytes:
-    raw = value.encode()
-    return b"X" + struct.pack("<I", len(raw)) + raw
-
-
-def name(module: str, attribute: str) -> bytes:
-    return f"c{module}\n{attribute}\n".encode()
-
-
-def call(called: bytes, *args: bytes) -> bytes:
-    return called + b"(" + b"".join(args) + b"tR"
+def called(what: bytes, *args: bytes) -> bytes:
+    return what + b"(" + b"".join(args) + b"tR"
 
 
 OBJECT = name("my", "Class") + b")\x81"  # an unknown object, which takes anything without effect
 
 #: Opcodes that have the standard unpickler call a name, sooner or later, with one text.
 ROUTES: dict[str, Callable[[str, str, bytes], bytes]] = {
-    "GLOBAL and REDUCE": lambda module, attribute, arg: call(name(module, attribute), arg),
+    "GLOBAL and REDUCE": lambda module, attribute, arg: called(name(module, attribute), arg),
     "NEWOBJ": lambda module, attribute, arg: name(module, attribute) + b"(" + arg + b"t\x81",
     "NEWOBJ_EX": lambda module, attribute, arg: name(module, attribute) + b"(" + arg + b"t}\x92",
     "OBJ": lambda module, attribute, arg: b"(" + name(module, attribute) + arg + b"o",
     "INST": lambda module, attribute, arg: b"(" + arg + f"i{module}\n{attribute}\n".encode(),
-    "STACK_GLOBAL": lambda module, attribute, arg: call(text(module) + text(attribute) + b"\x93", arg),
-    "a name from the memo": lambda module, attribute, arg: name(module, attribute) + b"q\x000" + call(b"h\x00", arg),
+    "STACK_GLOBAL": lambda module, attribute, arg: called(text(module) + text(attribute) + b"\x93", arg),
+    "a name from the memo": lambda module, attribute, arg: name(module, attribute) + b"q\x000" + called(b"h\x00", arg),
     "a name left on the stack": lambda module, attribute, arg: name(module, attribute) + b"2" + arg + b"\x85R0",
-    "lines that end as on Windows": lambda module, attribute, arg: call(f"c{module}\r\n{attribute}\r\n".encode(), arg),
-    "a dotted name through another module": lambda module, attribute, arg: call(
+    "lines that end as on Windows": lambda module, attribute, arg: called(
+        f"c{module}\r\n{attribute}\r\n".encode(), arg
+    ),
+    "a dotted name through another module": lambda module, attribute, arg: called(
         text("collections") + text(f"abc.{module}.{attribute}") + b"\x93", arg
     ),
-    "an attribute of the name": lambda module, attribute, arg: call(
-        call(name("builtins", "getattr"), name(module, attribute), text("__call__")), arg
+    "an attribute of the name": lambda module, attribute, arg: called(
+        called(name("builtins", "getattr"), name(module, attribute), text("__call__")), arg
     ),
-    "a state": lambda module, attribute, arg: OBJECT + call(name(module, attribute), arg) + b"b",
+    "a state": lambda module, attribute, arg: OBJECT + called(name(module, attribute), arg) + b"b",
     "a state with __setstate__": lambda module, attribute, arg: (
         OBJECT + b"}" + text("__setstate__") + name(module, attribute) + b"sb" + arg + b"b"
     ),
@@ -66,44 +49,44 @@ ROUTES: dict[str, Callable[[str, str, bytes], bytes]] = {
     ),
     "items of an unknown object": lambda module, attribute, arg: OBJECT + name(module, attribute) + b"a",
     "entries of an unknown object": lambda module, attribute, arg: OBJECT + arg + name(module, attribute) + b"s",
-    "map": lambda module, attribute, arg: call(name("builtins", "map"), name(module, attribute), b"]" + arg + b"a"),
-    "partial": lambda module, attribute, arg: call(name("functools", "partial"), name(module, attribute), arg),
-    "a class that is reconstructed": lambda module, attribute, arg: call(
+    "map": lambda module, attribute, arg: called(name("builtins", "map"), name(module, attribute), b"]" + arg + b"a"),
+    "partial": lambda module, attribute, arg: called(name("functools", "partial"), name(module, attribute), arg),
+    "a class that is reconstructed": lambda module, attribute, arg: called(
         name("copyreg", "_reconstructor"), name(module, attribute), name("builtins", "object"), b"N"
     ),
-    "the factory of a defaultdict": lambda module, attribute, arg: call(
+    "the factory of a defaultdict": lambda module, attribute, arg: called(
         name("collections", "defaultdict"), name(module, attribute)
     ),
-    "an entry of an OrderedDict": lambda module, attribute, arg: call(
+    "an entry of an OrderedDict": lambda module, attribute, arg: called(
         name("collections", "OrderedDict"), b"]" + arg + name(module, attribute) + b"\x86a"
     ),
     "a state of an OrderedDict": lambda module, attribute, arg: (
-        call(name("collections", "OrderedDict")) + b"}" + arg + name(module, attribute) + b"sb"
+        called(name("collections", "OrderedDict")) + b"}" + arg + name(module, attribute) + b"sb"
     ),
-    "a key": lambda module, attribute, arg: b"}" + call(name(module, attribute), arg) + b"Ns",
+    "a key": lambda module, attribute, arg: b"}" + called(name(module, attribute), arg) + b"Ns",
     "a member of a set": lambda module, attribute, arg: b"\x8f(" + name(module, attribute) + b"\x90",
     "a member of a frozenset": lambda module, attribute, arg: b"(" + name(module, attribute) + b"\x91",
-    "the hooks of a tensor": lambda module, attribute, arg: call(
+    "the hooks of a tensor": lambda module, attribute, arg: called(
         name("torch._utils", "_rebuild_parameter"), b"N", b"\x89", name(module, attribute)
     ),
-    "the type of a tensor": lambda module, attribute, arg: call(
+    "the type of a tensor": lambda module, attribute, arg: called(
         name("torch._tensor", "_rebuild_from_type_v2"), name(module, attribute), name("torch", "Tensor"), arg, b"N"
     ),
     "the type of a storage": lambda module, attribute, arg: (
         b"(" + text("storage") + name(module, attribute) + text("0") + text("cpu") + b"K\x10tQ"
     ),
     "a persistent id": lambda module, attribute, arg: name(module, attribute) + b"Q" + arg + b"\x85R",
-    "a dtype": lambda module, attribute, arg: call(name("numpy", "dtype"), name(module, attribute)),
+    "a dtype": lambda module, attribute, arg: called(name("numpy", "dtype"), name(module, attribute)),
     "the elements of an array": lambda module, attribute, arg: (
-        call(name("numpy", "ndarray"))
+        called(name("numpy", "ndarray"))
         + b"(K\x01K\x01\x85"
-        + call(name("numpy", "dtype"), text("O8"))
+        + called(name("numpy", "dtype"), text("O8"))
         + b"\x89]"
-        + call(name(module, attribute), arg)
+        + called(name(module, attribute), arg)
         + b"atb"
     ),
     "a namespace": lambda module, attribute, arg: (
-        call(name("argparse", "Namespace")) + b"}" + arg + name(module, attribute) + b"sb"
+        called(name("argparse", "Namespace")) + b"}" + arg + name(module, attribute) + b"sb"
     ),
     "a name that is thrown away": lambda module, attribute, arg: name(module, attribute) + b"0N",
 }
@@ -115,7 +98,7 @@ ROUTES: dict[str, Callable[[str, str, bytes], bytes]] = {
 def test_a_name_that_runs_code_is_refused_by_every_route(
     route: Callable[[str, str, bytes], bytes], allow_inert: bool, module: str, attribute: str, tmp_path: Path
 ) -> None:
-    path = torch_zip(route(module, attribute, text("touch canary")), tmp_path)
+    path = torch_zip(route(module, attribute, text("touch canary")), tmp_path / "x.pt")
     with pytest.raises(mfc.UnsafeError, match=f"{module}.{attribute}.*a name by which files run code"):
         mfc.open(path, allow_inert=allow_inert)
 
@@ -152,7 +135,7 @@ def test_every_name_that_scanners_warn_of_is_refused_wherever_it_is_split(path: 
     parts = path.split(".")
     for at in range(1, len(parts)):
         module, attribute = ".".join(parts[:at]), ".".join(parts[at:])
-        file = torch_zip(call(text(module) + text(attribute) + b"\x93"), tmp_path, f"{at}.pt")
+        file = torch_zip(called(text(module) + text(attribute) + b"\x93"), tmp_path / f"{at}.pt")
         if at == 1 or not path.startswith("my."):
             with pytest.raises(mfc.UnsafeError, match="a name by which files run code"):
                 mfc.open(file, allow_inert=True)
@@ -160,7 +143,7 @@ def test_every_name_that_scanners_warn_of_is_refused_wherever_it_is_split(path: 
 
 def test_a_dangerous_name_that_is_only_mentioned_is_refused_too(tmp_path: Path) -> None:
     with pytest.raises(mfc.UnsafeError, match=r"os\.system"):
-        mfc.open(torch_zip(b"}" + text("hook") + name("os", "system") + b"s", tmp_path), allow_inert=True)
+        mfc.open(torch_zip(b"}" + text("hook") + name("os", "system") + b"s", tmp_path / "x.pt"), allow_inert=True)
 
 
 HARMLESS = [
@@ -178,7 +161,7 @@ HARMLESS = [
 @pytest.mark.parametrize("path", HARMLESS)
 def test_an_unknown_name_is_a_name_and_its_call_a_record(path: str, tmp_path: Path) -> None:
     module, _, attribute = path.rpartition(".")
-    file = torch_zip(call(name(module, attribute), b"K\x07"), tmp_path)
+    file = torch_zip(called(name(module, attribute), b"K\x07"), tmp_path / "x.pt")
     before = set(sys.modules)
     tree = mfc.open(file, allow_inert=True).tree
     assert (tree.type_name, tree.args) == (path, (7,))
@@ -199,59 +182,61 @@ def test_a_class_within_a_class_is_a_name(protocol: int, tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "my_enums", module)
     for kind in (Outer, Outer.Inner):
         monkeypatch.setattr(kind, "__module__", "my_enums")
-    tree = mfc.open(torch_zip(pickle.dumps(Outer.Inner.MEMBER, protocol)[:-1], tmp_path), allow_inert=True).tree
+    tree = mfc.open(
+        torch_zip(pickle.dumps(Outer.Inner.MEMBER, protocol)[:-1], tmp_path / "x.pt"), allow_inert=True
+    ).tree
     assert (tree.type_name, tree.args) == ("my_enums.Outer.Inner", (1,))
 
 
 GETATTR = name("builtins", "getattr")
 ATTRIBUTES = {
-    "of a text": call(GETATTR, text("x"), text("upper")),
-    "of an unknown object": call(GETATTR, OBJECT, text("method")),
-    "of a dict": call(GETATTR, b"}", text("update")),
-    "of a list, by Python 2's name": call(name("__builtin__", "getattr"), b"]", text("append")),
-    "that is a path": call(GETATTR, name("my", "Class"), text("a.b")),
-    "that is no text": call(GETATTR, name("my", "Class"), b"K\x01"),
-    "that is missing": call(GETATTR, name("my", "Class")),
-    "with a default": call(GETATTR, name("my", "Class"), text("x"), name("my", "f")),
-    "of what every class has": call(GETATTR, name("builtins", "tuple"), text("__subclasses__")),
-    "of a chain": call(GETATTR, call(GETATTR, name("my", "Class"), text("os")), text("system")),
+    "of a text": called(GETATTR, text("x"), text("upper")),
+    "of an unknown object": called(GETATTR, OBJECT, text("method")),
+    "of a dict": called(GETATTR, b"}", text("update")),
+    "of a list, by Python 2's name": called(name("__builtin__", "getattr"), b"]", text("append")),
+    "that is a path": called(GETATTR, name("my", "Class"), text("a.b")),
+    "that is no text": called(GETATTR, name("my", "Class"), b"K\x01"),
+    "that is missing": called(GETATTR, name("my", "Class")),
+    "with a default": called(GETATTR, name("my", "Class"), text("x"), name("my", "f")),
+    "of what every class has": called(GETATTR, name("builtins", "tuple"), text("__subclasses__")),
+    "of a chain": called(GETATTR, called(GETATTR, name("my", "Class"), text("os")), text("system")),
 }
 
 
 @pytest.mark.parametrize("ops", ATTRIBUTES.values(), ids=ATTRIBUTES)
 def test_an_attribute_of_anything_but_a_class_is_never_taken(ops: bytes, tmp_path: Path) -> None:
     with pytest.raises(mfc.FormatError):
-        mfc.open(torch_zip(ops, tmp_path), allow_inert=True)
+        mfc.open(torch_zip(ops, tmp_path / "x.pt"), allow_inert=True)
 
 
 UNCALLABLE = {
-    "what a call gave": call(call(name("my", "f")), text("x")),
+    "what a call gave": called(called(name("my", "f")), text("x")),
     "a tensor's storage": b"("
     + text("storage")
     + name("torch", "FloatStorage")
     + text("0")
     + text("cpu")
     + b"K\x10tQ)R",
-    "a text": call(text("os.system")),
-    "a dict": call(b"}"),
-    "a tuple of a name": call(name("my", "f") + b"\x85"),
+    "a text": called(text("os.system")),
+    "a dict": called(b"}"),
+    "a tuple of a name": called(name("my", "f") + b"\x85"),
 }
 
 
 @pytest.mark.parametrize("ops", UNCALLABLE.values(), ids=UNCALLABLE)
 def test_only_names_are_called(ops: bytes, tmp_path: Path) -> None:
     with pytest.raises(mfc.UnsafeError, match=r"a pickle that calls a \w+, expected a name"):
-        mfc.open(torch_zip(ops, tmp_path), allow_inert=True)
+        mfc.open(torch_zip(ops, tmp_path / "x.pt"), allow_inert=True)
 
 
 def test_a_hostile_file_changes_nothing_for_the_next_one(tmp_path: Path) -> None:
     known = dict(PLAIN)
-    benign = torch_zip(b"}" + text("d") + call(name("collections", "OrderedDict")) + b"s", tmp_path, "benign.pt")
-    unknown = torch_zip(OBJECT, tmp_path, "unknown.pt")
+    benign = torch_zip(b"}" + text("d") + called(name("collections", "OrderedDict")) + b"s", tmp_path / "benign.pt")
+    unknown = torch_zip(OBJECT, tmp_path / "unknown.pt")
     mfc.open(unknown, allow_inert=True)
     for route in ROUTES.values():
         with pytest.raises(mfc.UnsafeError):
-            mfc.open(torch_zip(route("os", "system", text("x")), tmp_path), allow_inert=True)
+            mfc.open(torch_zip(route("os", "system", text("x")), tmp_path / "x.pt"), allow_inert=True)
     assert mfc.open(benign).tree == {"d": {}}
     with pytest.raises(mfc.UnsafeError):
         mfc.open(unknown)
@@ -264,4 +249,4 @@ def test_the_standard_unpickler_is_never_used(tmp_path: Path, monkeypatch: pytes
 
     for title in ("load", "loads", "Unpickler", "_Unpickler"):
         monkeypatch.setattr(pickle, title, refuse)
-    assert mfc.open(torch_zip(b"}" + text("a") + b"K\x01s", tmp_path)).tree == {"a": 1}
+    assert mfc.open(torch_zip(b"}" + text("a") + b"K\x01s", tmp_path / "x.pt")).tree == {"a": 1}

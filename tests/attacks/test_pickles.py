@@ -1,102 +1,26 @@
 """Hostile pickles, in every container that holds one: each is refused as a FormatError, and nothing of it is run.
 
-The makers stand beside the tests: an attack is a few opcodes, put where each layout keeps its pickle.
+An attack is a few opcodes, put where each layout keeps its pickle.
 """
 
 from __future__ import annotations
 
 import pickle
-import struct
-import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from catalogue.opcodes import CONTAINERS, call, name, number, text, torch_zip
 
 import multiframe_ckpt as mfc
 
-MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
-
-
-# Makers of containers: a file or folder whose pickle gives the object that ``ops`` leaves on the stack.
-
-
-def torch_zip(ops: bytes, folder: Path) -> Path:
-    records = {
-        "data.pkl": b"\x80\x02" + ops + b".",
-        "byteorder": b"little",
-        "data/0": bytes(range(64)),
-        "version": b"3\n",
-    }
-    path = folder / "x.pt"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, raw in records.items():
-            archive.writestr(f"x/{name}", raw)
-    return path
-
-
-def torch_legacy(ops: bytes, folder: Path) -> Path:
-    path = folder / "x.pth"
-    header = [b"\x80\x02\x8a\x0a" + MAGIC + b".", b"\x80\x02M\xe9\x03.", pickle.dumps({"little_endian": True}, 2)]
-    stored = pickle.dumps([], 2)
-    path.write_bytes(b"".join(header) + b"\x80\x02" + ops + b"." + stored)
-    return path
-
-
-def oneflow_pickled(ops: bytes, folder: Path) -> Path:
-    path = folder / "ckpt"
-    variable = path / "tensor_1"
-    variable.mkdir(parents=True)
-    (variable / "out").write_bytes(bytes(8))
-    (variable / "meta").write_bytes(b"shape {\n  dim: 2\n}\ndata_type: kFloat\n")
-    (path / "pickled_data").write_bytes(_oneflow_header(b"", ops))
-    return path
-
-
-def oneflow_single(ops: bytes, folder: Path) -> Path:
-    path = folder / "single"
-    path.write_bytes(_oneflow_header(b"X\x0b\x00\x00\x00__oneflow__N", ops))
-    return path
-
-
-def _oneflow_header(extra: bytes, ops: bytes) -> bytes:
-    return b"\x80\x02}(X\x10\x00\x00\x00protocol_versionK\x01" + extra + b"X\x04\x00\x00\x00data" + ops + b"u."
-
-
-CONTAINERS: dict[str, Callable[[bytes, Path], Path]] = {
-    "torch zip": torch_zip,
-    "torch legacy": torch_legacy,
-    "oneflow folder": oneflow_pickled,
-    "oneflow file": oneflow_single,
-}
 IN_EVERY_CONTAINER = pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
 
 
 def read_all(path: Path, **options: bool) -> None:
     for tensor in mfc.open(path, **options).tensors().values():
         tensor.numpy()
-
-
-# Makers of opcodes.
-
-
-def text(value: str) -> bytes:
-    raw = value.encode("utf-8", "surrogatepass")
-    return b"X" + struct.pack("<I", len(raw)) + raw
-
-
-def name(module: str, attribute: str) -> bytes:
-    return f"c{module}\n{attribute}\n".encode()
-
-
-def call(module: str, attribute: str, *args: bytes) -> bytes:
-    return name(module, attribute) + b"(" + b"".join(args) + b"tR"
-
-
-def number(value: int) -> bytes:
-    raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
-    return b"\x8b" + struct.pack("<i", len(raw)) + raw
 
 
 #: Tuples of two that hold one tuple twice, 64 times over: 2**64 parts once they are walked.
@@ -195,7 +119,7 @@ def test_a_bomb_is_refused_and_takes_neither_time_nor_memory(
     container: Callable[[bytes, Path], Path], ops: bytes, tmp_path: Path
 ) -> None:
     with pytest.raises(mfc.FormatError):
-        read_all(container(ops, tmp_path), allow_inert=True)
+        read_all(container(ops, tmp_path / "x"), allow_inert=True)
 
 
 #: Read as a value, since what would go off is never made.
@@ -216,7 +140,7 @@ DUDS = {
 
 @pytest.mark.parametrize("ops", DUDS.values(), ids=DUDS)
 def test_a_bomb_that_is_never_armed_is_a_value(ops: bytes, tmp_path: Path) -> None:
-    read_all(torch_zip(ops, tmp_path), allow_inert=True)
+    read_all(torch_zip(ops, tmp_path / "x.pt"), allow_inert=True)
 
 
 BROKEN = {
@@ -273,7 +197,7 @@ def test_opcodes_that_no_pickler_writes_are_a_format_error(
     container: Callable[[bytes, Path], Path], ops: bytes, tmp_path: Path
 ) -> None:
     with pytest.raises(mfc.FormatError):
-        read_all(container(ops, tmp_path), allow_inert=True)
+        read_all(container(ops, tmp_path / "x"), allow_inert=True)
 
 
 @pytest.fixture
@@ -329,7 +253,7 @@ def traps(canary: Path) -> dict[str, bytes]:
 def test_a_trap_is_never_run(
     container: Callable[[bytes, Path], Path], trap: str, allow_inert: bool, tmp_path: Path, canary: Path
 ) -> None:
-    path = container(traps(canary)[trap], tmp_path)
+    path = container(traps(canary)[trap], tmp_path / "x")
     with suppress(mfc.MultiframeError):
         checkpoint = mfc.open(path, allow_inert=allow_inert)
         mfc.convert(path, tmp_path / "out.pt", allow_inert=allow_inert)
@@ -347,12 +271,12 @@ def test_the_traps_are_live_ammunition(trap: str, canary: Path) -> None:
 @IN_EVERY_CONTAINER
 def test_a_refused_trap_is_named(container: Callable[[bytes, Path], Path], tmp_path: Path, canary: Path) -> None:
     with pytest.raises(mfc.UnsafeError, match=r"posix\.system"):
-        mfc.open(container(b"]" + traps(canary)["posix.system"] + b"a", tmp_path))
+        mfc.open(container(b"]" + traps(canary)["posix.system"] + b"a", tmp_path / "x"))
 
 
 def test_two_objects_that_a_tree_spells_alike_stay_two_entries(tmp_path: Path) -> None:
     path_key = call("pathlib", "PosixPath", text("a"))
     member = [name("m", "Color") + b"K" + bytes([value]) + b"\x85R" for value in (1, 2)]
     entries = (text("a") + b"K\x01", path_key + b"K\x02", member[0] + b"K\x03", member[1] + b"K\x04")
-    tree = mfc.open(torch_zip(b"}(" + b"".join(entries) + b"u", tmp_path), allow_inert=True).tree
+    tree = mfc.open(torch_zip(b"}(" + b"".join(entries) + b"u", tmp_path / "x.pt"), allow_inert=True).tree
     assert tree == {"a": 1, "a~": 2, "m.Color(1)": 3, "m.Color(2)": 4}
