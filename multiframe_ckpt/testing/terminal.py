@@ -24,9 +24,10 @@ __all__ = ["Terminal"]
 
 _PATIENCE = 60.0  # seconds, for a program that imports a framework on a busy machine
 # Ctrl-C reaches a program as a signal only from the terminal that controls it. Not by Popen's preexec_fn: newer Pythons
-# warn of it in a process with threads.
+# warn of it in a process with threads. Nor from a parent that ignores it, as what a shell runs in the background does.
 _TAKE_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
 )
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

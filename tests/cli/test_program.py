@@ -128,6 +128,7 @@ def test_an_interrupt_is_130_and_one_line(model):
     code = """
 import os, signal, sys
 from multiframe_ckpt.cli import look, main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever runs the tests may ignore it
 look.summarize = lambda checkpoint: os.kill(os.getpid(), signal.SIGINT)
 sys.argv = ["multiframe-ckpt", "inspect", "model.pth"]
 main()
