@@ -80,8 +80,11 @@ class TorchBackend(TensorBackend):
     def live(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
         """Gives a tensor over the array's own memory, or over a copy where that is read-only, as mapped files are."""
         dtype = self._dtype(tensor, key)
-        array = np.require(tensor.numpy(), requirements=["C", "A", "W"])
-        return self._over(array, dtype).to(device or "cpu")
+        array = tensor.numpy()
+        if not array.flags.carray:
+            array = np.require(array, requirements=["C", "A", "W"])
+        made = self._over(array, dtype)
+        return made if device is None else made.to(device)
 
     def copy_into(self, target: Any, tensor: LazyTensor) -> None:
         """Copies into the tensor, whatever its strides, device and requires_grad."""

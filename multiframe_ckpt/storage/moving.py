@@ -296,7 +296,8 @@ def materialized(tree: Tree) -> Tree:
     }
     first: dict[Hashable, str] = {}
     owners = {
-        key: first.setdefault(key if tensor.identity is None else tensor.identity, key) for key, tensor in alone.items()
+        key: first.setdefault(key if (identity := tensor.identity) is None else identity, key)
+        for key, tensor in alone.items()
     }
     keys = list(dict.fromkeys(owners.values()))
     found = in_parallel(lambda key: _array(key, alone[key]), keys, lambda key: alone[key].nbytes)
