@@ -31,10 +31,8 @@ from results import Measured, add_ratios, describe, outcomes_of, results_folder,
 from workloads import nbytes
 
 ROUNDS = {"full": 1.0, "quick": 0.2, "tiny": 0.01}  # of a case's own number of rounds, at least one
-_BACKED, _MOST_BACKED = (
-    3,
-    6 << 30,
-)  # times the bytes of the workload: a target and copies in memory; seconds pass for each GB
+#: What a turn may take, a target and copies in memory, as times the bytes of the workload, and at most.
+_BACKED, _MOST_BACKED = 3, 6 << 30
 _PIECE = 1 << 20
 
 
