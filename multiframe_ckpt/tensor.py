@@ -52,7 +52,7 @@ class Derived(NamedTuple):
 
 @dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
 class LazyTensor:
-    """A tensor of known dtype and shape; :meth:`numpy` reads it. Not to be changed once it is in a tree.
+    """A tensor of known dtype and shape; :meth:`numpy` reads it. Only its reader changes it.
 
     ``alias`` names the storage: tensors with an equal alias share one. With an equal ``identity`` they are the very
     same tensor under two names (a tied weight). ``digest`` is what its file says its bytes hash to, if it says so.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,6 +124,15 @@ def test_verify_reads_the_second_folder_of_a_tied_tensor_of_a_nested_checkpoint_
         raw[0] ^= 1
         (path / name).write_bytes(raw)
     assert mfc.verify(path).damaged == tuple(copies)
+
+
+def test_a_pipe_in_the_place_of_a_tied_tensors_second_folder_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    mfc.Checkpoint({"model": flat_tree(), "epoch": 1}).save(path, format="oneflow")
+    name = next(iter(OneFlowFormat().copies(path)))
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    assert "found a pipe" in mfc.verify(path).problems[0]
 
 
 @pytest.mark.parametrize(("format", "extra"), [("oneflow", "z.bias/notes.txt"), ("torch", "archive/notes.txt")])

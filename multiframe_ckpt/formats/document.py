@@ -262,6 +262,8 @@ def _check_metadata(promised: str | None, metadata: Mapping[str, str] | None, wh
 
 def _restored(note: Note, stored: LazyTensor, where: str) -> LazyTensor:
     if note.dtype is None:
+        if stored.alias is not None:  # it may be another member too, with a digest of its own
+            return replace(stored, digest=note.digest)
         stored.digest = note.digest
         return stored
     dtype = dtype_named(note.dtype)

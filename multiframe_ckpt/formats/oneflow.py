@@ -128,8 +128,7 @@ class OneFlowFormat:
         pointed = {os.path.dirname(extent.where) for extent in extents if extent is not None}
         folders = [inside for inside, _, names in os.walk(path) if "out" in names and inside not in pointed]
         places = (os.path.relpath(folder, path) for folder in folders)
-        variables = {f"{place}/out": read_variable(root.inside(place)) for place in places}
-        return {place: variable[0] for place, variable in variables.items() if variable is not None}
+        return {f"{place}/out": _copy(root.inside(place)) for place in places}
 
     def describe(self, path: Path) -> dict[str, object]:
         """Gives the framework and whether the checkpoint nests."""
@@ -177,12 +176,13 @@ def _read(folder: Folder, options: ReadOptions, skipped: list[str]) -> Tree:
 def _read_snapshot(folder: Folder, options: ReadOptions, skipped: list[str]) -> dict[str, LazyTensor]:
     found: list[tuple[Note | None, str, LazyTensor]] = []
     for name, is_folder in folder.names().items():
-        # A link is not followed where it leads to no variable, which is no harm.
-        variable = read_variable(folder.inside(name)) if is_folder or folder.has(f"{name}/out") else None
-        if variable is not None:
-            found.append((variable[1], name, variable[0]))
-        elif name != MARKER:
+        if name == MARKER:
+            continue
+        variable = _variable(folder, name) if is_folder or folder.has(f"{name}/out") else None
+        if variable is None:
             skipped.append(name)
+        else:
+            found.append((variable[1], name, variable[0]))
     if not options.allow_incomplete:
         _refuse_parts(folder.where, skipped)
         _check_count(folder.where, found)
@@ -190,6 +190,24 @@ def _read_snapshot(folder: Folder, options: ReadOptions, skipped: list[str]) -> 
         found.sort(key=lambda item: item[0].index if item[0] else 0)
     ties: dict[tuple[str, str], object] = {}
     return {name: _tied(tensor, note, ties) for note, name, tensor in found}
+
+
+def _variable(snapshot: Folder, name: str) -> tuple[LazyTensor, Note | None] | None:
+    """Gives a variable, or None for what is none: a folder of something else, which one may not even enter."""
+    try:
+        folder = snapshot.inside(name)
+    except (PermissionError, FileNotFoundError, NotADirectoryError):
+        return None
+    return read_variable(folder)
+
+
+def _copy(folder: Folder) -> LazyTensor:
+    variable = read_variable(folder)
+    if variable is None:
+        raise DamagedError(
+            f"{folder.where}/out: found a pipe, device or dangling link, expected a file; restore it from a copy"
+        )
+    return variable[0]
 
 
 def _tied(tensor: LazyTensor, note: Note | None, ties: dict[tuple[str, str], object]) -> LazyTensor:

@@ -98,7 +98,7 @@ def parse_meta(raw: bytes, where: str) -> VariableMeta:
     row = _BY_NAME.get(plain[2].decode("ascii")) if plain else None
     if plain is not None and row is not None:
         sizes = tuple(map(int, _DIM.findall(plain[1])))
-        return VariableMeta(sizes, row, _noted(plain[3].decode("ascii"), raw, damaged) if plain[3] else None)
+        return VariableMeta(sizes, row, _parsed_note(plain[3].decode("ascii"), raw, damaged) if plain[3] else None)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -108,19 +108,19 @@ def parse_meta(raw: bytes, where: str) -> VariableMeta:
         raise damaged("no data_type")
     shape, dtype = fields.get("shape", ()), fields["data_type"]
     assert isinstance(shape, tuple) and isinstance(dtype, DType)
-    return VariableMeta(shape, dtype, _note(text, damaged))
+    return VariableMeta(shape, dtype, _note_in(text, damaged))
 
 
-def _note(text: str, damaged: Callable[[str], DamagedError]) -> Note | None:
+def _note_in(text: str, damaged: Callable[[str], DamagedError]) -> Note | None:
     comment = _COMMENT.search(text)
     if comment is None:
         if _has_remains(text):
             raise damaged("what is left of a comment line of ours")
         return None
-    return _noted(comment[1], text.encode("utf-8"), damaged)
+    return _parsed_note(comment[1], text.encode("utf-8"), damaged)
 
 
-def _noted(comment: str, raw: bytes, damaged: Callable[[str], DamagedError]) -> Note:
+def _parsed_note(comment: str, raw: bytes, damaged: Callable[[str], DamagedError]) -> Note:
     """Gives the note of a comment in the file's bytes."""
     try:
         parts, end = _JSON.raw_decode(comment)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..dtypes import DTYPES, DType
 from ..errors import DamagedError, DtypeRefusedError, FormatError, ValueRefusedError
 from ..progress import OnProgress, silent
-from ..storage.extents import MappedFile, open_regular
+from ..storage.extents import MappedFile, open_regular, require_shape
 from ..storage.moving import Move, in_parallel, move_run, put, runs_of
 from ..tensor import LazyTensor
 from ..tree import Tree, partition
@@ -33,6 +33,7 @@ _METADATA = "__metadata__"
 _FORMAT = ("format", "pt")
 _METADATA_FIRST = b'{"__metadata__":'
 _PREFIX = 8  # the header's length, little-endian
+_FEW_DIMENSIONS = 8
 _OF_TENSOR = {"dtype", "shape", "data_offsets"}
 _BY_TAG = {row.safetensors: row for row in DTYPES if row.safetensors}
 
@@ -178,12 +179,8 @@ def _read_members(file: MappedFile, header: dict[str, Any]) -> dict[str, LazyTen
         end = stop
     if data + end != file.size:
         raise _damaged(file.path, f"found {file.size - data} bytes of tensors, expected {end}")
-    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # each is kept once
-    members = {}
-    for name in list(header):
-        dtype, shape, (start, _) = header.pop(name)
-        members[name] = file.tensor(dtype, shapes.setdefault(shape, shape), data + start, what=name)
-    return members
+    entries = ((name, header.pop(name)) for name in list(header))
+    return {name: file.tensor(entry.dtype, entry.shape, data + entry.offsets[0], what=name) for name, entry in entries}
 
 
 def _check_entry(file: MappedFile, name: str, entry: Any) -> None:
@@ -198,6 +195,8 @@ def _check_entry(file: MappedFile, name: str, entry: Any) -> None:
             f"{file.path}: {name!r}: found dtype {dtype!r}, expected one of {', '.join(_BY_TAG)}; "
             "convert it with the program that wrote it"
         )
+    if len(shape) > _FEW_DIMENSIONS:  # or their product could have millions of digits
+        require_shape(shape, dtype, f"{file.path}: {name!r}")
     if len(offsets) != 2 or offsets[1] - offsets[0] != prod(shape) * dtype.itemsize:
         raise DamagedError(
             f"{file.path}: {name!r}: found data_offsets {list(offsets)}, expected {dtype.name} {shape} to fill them"

@@ -32,13 +32,15 @@ _STORAGE, _CPU = str_opcodes("storage"), str_opcodes("cpu")
 class _TorchPickle(PickleWriter):
     """Writes tensors as ``_rebuild_tensor_v2`` over storages, and remembers the storages to write behind it.
 
-    Tensors that share a storage share its record; a tensor alone in its storage is written densely, without the rest.
+    Tensors that share a storage share its record; a tensor alone in its storage is written densely, without the rest. What
+    every tensor names is memoized.
     """
 
     def __init__(self, shared: set[Any]) -> None:
         super().__init__()
         self._shared = shared
         self._numbers: dict[Any, int] = {}
+        self._constants: dict[bytes, bytes] = {}
         self.records: list[tuple[LazyTensor, LazyTensor]] = []  # what a record's bytes are of, and a tensor in it
 
     def tensor(self, tensor: LazyTensor, path: TreePath) -> None:
@@ -50,13 +52,22 @@ class _TorchPickle(PickleWriter):
         typed, dtype = tensor.dtype.torch_storage, tensor.dtype
         count = whole.nbytes // dtype.itemsize * (1 if typed else dtype.itemsize)
         kind, rebuild = (_named_by_torch(typed), _REBUILD) if typed else (_UNTYPED, _REBUILD_UNTYPED)
-        self.emit(self.once(rebuild), b"((", self.once(_STORAGE), self.once(kind))
-        self.emit(str_opcodes(str(self._record(tensor, whole))), self.once(_CPU), int_opcodes(count), b"tQ")
+        self.emit(self._once(rebuild), b"((", self._once(_STORAGE), self._once(kind))
+        self.emit(str_opcodes(str(self._record(tensor, whole))), self._once(_CPU), int_opcodes(count), b"tQ")
         self.emit(_placed(offset, tensor.shape, stride))
-        self.emit(b"\x89", self.once(_ORDERED_DICT), b")R")  # requires no gradient, and has no hooks
+        self.emit(b"\x89", self._once(_ORDERED_DICT), b")R")  # requires no gradient, and has no hooks
         if not typed:
-            self.emit(self.once(_named_by_torch(dtype.torch or "")))
+            self.emit(self._once(_named_by_torch(dtype.torch or "")))
         self.emit(b"tR")
+
+    def _once(self, opcodes: bytes) -> bytes:
+        """Gives what pushes a name or fixed text: the opcodes the first time, then what takes it from the memo."""
+        recall = self._constants.get(opcodes)
+        if recall is not None:
+            return recall
+        index = len(self._constants)
+        self._constants[opcodes] = b"h%c" % index
+        return b"%bq%c" % (opcodes, index)
 
     def _record(self, tensor: LazyTensor, whole: LazyTensor) -> int:
         # Two dtypes over one storage are two records: a record is of one storage type.

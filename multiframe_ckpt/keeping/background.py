@@ -50,8 +50,9 @@ class Background:
 def step_back() -> None:
     """Lets other threads go first from now on, this one and those that it starts; where the system can (Linux)."""
     if sys.platform == "linux":
-        with suppress(OSError):  # it is further back already
-            os.setpriority(os.PRIO_PROCESS, get_native_id(), _NICENESS)
+        thread = get_native_id()
+        with suppress(OSError):  # a system that forbids it loses nothing else
+            os.setpriority(os.PRIO_PROCESS, thread, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 def _run(work: Callable[[], object], problems: list[BaseException]) -> None:

@@ -152,18 +152,21 @@ class MappedArchive:
     def _unusual(self, name: str, flags: int, method: int) -> FormatError:
         if flags & _ENCRYPTED:
             return UnsafeError(f"{self._where(name)}: found it encrypted, expected plain; decrypt it first")
-        found = f"zip flags {flags:#x}" if flags & ~_FLAGS else f"compression {method}"
-        return FormatError(f"{self._where(name)}: found {found}, expected plain or deflated bytes; zip it again")
+        if flags & ~_FLAGS:
+            return FormatError(f"{self._where(name)}: found zip flags {flags:#x}, expected none of those; zip it again")
+        return FormatError(f"{self._where(name)}: found compression {method}, expected none or deflate; zip it again")
 
     def _data_offset(self, header: int, name: str, raw: bytes, said: tuple[int, ...]) -> int:
         """Gives where a member's bytes begin, after comparing its own header with its entry."""
-        local = self.file.bytes(header, _LOCAL.size + len(raw), name)
+        if header + _LOCAL.size + len(raw) > self.file.size:
+            self.file.require(header, _LOCAL.size + len(raw), f"member {name!r}")
+        local = self.file.bytes(header, _LOCAL.size + len(raw), "zip member")
         signature, flags, method, crc, packed, size, name_size, extra_size = _LOCAL.unpack_from(local)
         if signature != b"PK\x03\x04" or name_size != len(raw) or local[_LOCAL.size :] != raw:
             raise DamagedError(f"{self._where(name)}: found none where the directory says; fetch the file again")
         offset: int = header + _LOCAL.size + name_size + extra_size
         if _FULL in (packed, size):
-            extra = self.file.bytes(offset - extra_size, extra_size, name)
+            extra = self.file.bytes(offset - extra_size, extra_size, f"member {name!r}")
             size, packed, _ = _widened(extra, size, packed, 0)
         # With a descriptor behind the bytes, a header may leave open what only the end of the writing told.
         open_ = flags & _DESCRIBED and not (crc or packed or size)
@@ -257,8 +260,6 @@ class MappedArchive:
 def _widened(extra: bytes, size: int, packed: int, header: int) -> tuple[int, int, int]:
     """Gives the size, packed size and header offset, those that do not fit into 32 bits from the zip64 extra field."""
     values = [size, packed, header]
-    if _FULL not in values:
-        return size, packed, header
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, at)

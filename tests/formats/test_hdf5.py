@@ -55,6 +55,17 @@ def test_tied_tensors_are_one_dataset_under_two_names(path):
         assert file["z.weight"] == file["a.weight"]
 
 
+def test_a_name_that_was_linked_to_another_tensor_is_damage(path):
+    FORMAT.write({"a": LazyTensor.of_array(np.zeros(4)), "b": LazyTensor.of_array(np.ones(4))}, path)
+    with h5py.File(path, "r+") as file:
+        del file["a"]
+        file["a"] = file["b"]
+    found = FORMAT.read(path)
+    assert found["b"].numpy().tolist() == [1, 1, 1, 1]
+    with pytest.raises(DamagedError, match="digest"):
+        found["a"].numpy()
+
+
 def test_plain_values_past_the_64_kilobytes_of_usual_attributes_come_back(path):
     tree = {"notes": "x" * 3_000_000, **flat_tree()}
     FORMAT.write(tree, path)

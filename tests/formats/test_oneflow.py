@@ -246,3 +246,18 @@ class TestOneFlowPickleContract(_OneFlowContract):
     """Every promise of a format, for any key."""
 
     format = OneFlowPickleFormat()
+
+
+def test_a_folder_that_may_not_be_entered_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FORMAT.write({"w": tensor(2)}, tmp_path / "c")
+    (tmp_path / "c" / "lost+found").mkdir()
+    real = os.open
+
+    def refusing(name: Any, *arguments: Any, **options: Any) -> int:
+        if name == "lost+found":
+            raise PermissionError(13, "Permission denied", name)
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refusing)
+    with pytest.warns(mfc.CheckpointWarning, match="skipped"):
+        assert list(FORMAT.read(tmp_path / "c")) == ["w"]

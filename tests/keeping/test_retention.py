@@ -134,7 +134,20 @@ def test_a_checkpoint_that_lost_its_marker_when_it_was_copied_is_never_deleted(
 
 # Rotation
 
-CALLS = ["fsync", "fdatasync", "rename", "replace", "mkdir", "symlink", "unlink", "rmdir", "open", "pwrite", "write"]
+CALLS = [
+    "fsync",
+    "fdatasync",
+    "rename",
+    "replace",
+    "mkdir",
+    "symlink",
+    "unlink",
+    "rmdir",
+    "open",
+    "pwrite",
+    "pwritev",
+    "write",
+]
 
 
 class Faults:

@@ -1,7 +1,7 @@
 """PickleWriter: plain values as protocol 2 opcodes, the subset that ``torch.load(weights_only=True)`` takes.
 
-Layouts subclass it and say how a tensor is written. Only names and fixed text are memoized: sharing between tensors goes
-through their storages. An int of more than 255 bytes needs LONG4, which only the standard unpickler reads.
+Layouts subclass it and say how a tensor is written. Plain values are not memoized. An int of more than 255 bytes needs
+LONG4, which only the standard unpickler reads.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ class PickleWriter(ABC):
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        self._constants: dict[bytes, bytes] = {}
 
     def dump(self, tree: Tree) -> bytes:
         """Gives the pickle of ``tree``."""
-        self._parts, self._constants = [b"\x80\x02"], {}
+        self._parts = [b"\x80\x02"]
         self.value(tree, ())
         self._parts.append(b".")
         return b"".join(self._parts)
@@ -43,15 +42,6 @@ class PickleWriter(ABC):
     def emit(self, *opcodes: bytes) -> None:
         """Adds opcodes as they are."""
         self._parts.extend(opcodes)
-
-    def once(self, opcodes: bytes) -> bytes:
-        """Gives what pushes a name or fixed text: the opcodes the first time, then what takes it from the memo."""
-        recall = self._constants.get(opcodes)
-        if recall is not None:
-            return recall
-        index = len(self._constants)
-        self._constants[opcodes] = b"h%c" % index
-        return b"%bq%c" % (opcodes, index)
 
     def value(self, node: Tree, path: tuple[Any, ...]) -> None:
         """Writes one node; ValueRefusedError names the key of one that a tree cannot hold."""

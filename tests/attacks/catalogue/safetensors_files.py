@@ -84,6 +84,7 @@ RAW = {
     "lists nested without end": raw_file(b'{"a":' + b"[" * 400_000),
     "spaces without end": raw_file(b"{" + b" " * 900_000),
     "quotes without end": raw_file(b'{"' + b'\\"' * 400_000),
+    "a shape of half a million sizes": raw_file(_GOOD.replace(b"[4]", b"[" + b"9," * 450_000 + b"9]"), bytes(16)),
     "half its data": raw_file(_GOOD, bytes(8)),
     "a byte too many": raw_file(_GOOD, bytes(17)),
     "seven bytes": b"\x08\0\0\0\0\0\0",

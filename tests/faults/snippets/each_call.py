@@ -20,7 +20,7 @@ from typing import Any
 
 from cases import CASES, Case
 
-CALLS = ("pwrite", "write", "fsync", "fdatasync", "mkdir", "rmdir", "rename", "replace", "symlink", "unlink")
+CALLS = ("pwrite", "pwritev", "write", "fsync", "fdatasync", "mkdir", "rmdir", "rename", "replace", "symlink", "unlink")
 #: Calls that are made otherwise too.
 EVENTS = {"open", "ctypes.dlsym"}
 
