@@ -147,7 +147,7 @@ class Archive:
         return storage
 
     def _bytes(self, member: Member, digest: str | None) -> LazyTensor:
-        shape = (member.size,)
+        nbytes = member.size
         if member.stored:
-            return self._zip.file.tensor(UINT8, shape, member.offset, what=member.name, digest=digest)
-        return LazyTensor(UINT8, shape, lambda: self._zip.inflated(member.name), digest=digest)
+            return self._zip.file.lying(UINT8, (nbytes,), member.offset, nbytes, None, digest)
+        return LazyTensor(UINT8, (nbytes,), lambda: self._zip.inflated(member.name), digest=digest)

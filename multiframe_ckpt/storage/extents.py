@@ -145,6 +145,12 @@ class MappedFile:
         if not 0 < nbytes <= self.size or len(shape) > _FEW_DIMENSIONS or min(shape, default=0) < 0:
             require_shape(shape, dtype, f"{self.path}: {what}")
         self.require(offset, nbytes, what)
+        return self.lying(dtype, shape, offset, nbytes, alias, digest)
+
+    def lying(
+        self, dtype: DType, shape: tuple[int, ...], offset: int, nbytes: int, alias: Hashable | None, digest: str | None
+    ) -> LazyTensor:
+        """Gives the same of a shape and a place that have been checked."""
         extent = Extent(self._where, offset, nbytes, self._give)
         return LazyTensor(dtype, shape, Mapped(self, dtype, shape, offset), extent, alias, None, digest)
 
