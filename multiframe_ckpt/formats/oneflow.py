@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from ..digests import digest_of_bytes
 from ..errors import CheckpointWarning, DamagedError, FormatError, IncompleteError, KeyRefusedError
 from ..progress import OnProgress, silent
-from ..storage.folders import Folder, read_folder
+from ..storage.folders import Folder, open_folder, read_folder
 from ..tensor import LazyTensor, tied_groups
 from ..tree import Path as TreePath
 from ..tree import Tree, join_key, leaves, tensors_of
@@ -48,7 +48,7 @@ class OneFlowFormat:
         """Says whether the path is a folder of variables, finished or not."""
         try:
             if (path / PICKLE).is_file():  # a nested checkpoint has markers below, also where it lost its own
-                return (path / MARKER).exists() or any((entry / MARKER).exists() for entry in path.iterdir())
+                return (path / MARKER).exists() or _has_snapshot(path)
             return path.is_dir() and ((path / MARKER).exists() or any(_is_variable(entry) for entry in path.iterdir()))
         except (OSError, ValueError):  # ValueError: a path no system can have
             return False
@@ -122,7 +122,7 @@ class OneFlowFormat:
         """Gives the variables of a nested checkpoint that its pickle does not point to: tied tensors' other names."""
         if not (path / PICKLE).is_file():
             return {}
-        root = Folder(path)
+        root = open_folder(path)
         read = tensors_of(read_folder_pickle(root, PICKLE, allow_inert=True)).values()
         extents = (tensor.derived.base.extent if tensor.derived else tensor.extent for tensor in read)
         pointed = {os.path.dirname(extent.where) for extent in extents if extent is not None}
@@ -143,6 +143,11 @@ def widened(table: dict[str, LazyTensor]) -> dict[str, str]:
 
 def _is_variable(folder: Path) -> bool:
     return (folder / "out").is_file() or (folder / "meta").is_file()
+
+
+def _has_snapshot(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.is_dir() and os.path.exists(f"{entry.path}/{MARKER}") for entry in entries)
 
 
 def _is_flat(tree: Tree) -> bool:
@@ -174,7 +179,7 @@ def _read(folder: Folder, options: ReadOptions, skipped: list[str]) -> Tree:
 
 
 def _read_snapshot(folder: Folder, options: ReadOptions, skipped: list[str]) -> dict[str, LazyTensor]:
-    found: list[tuple[Note | None, str, LazyTensor]] = []
+    found: dict[str, tuple[LazyTensor, Note | None]] = {}
     for name, is_folder in folder.names().items():
         if name == MARKER:
             continue
@@ -182,14 +187,14 @@ def _read_snapshot(folder: Folder, options: ReadOptions, skipped: list[str]) -> 
         if variable is None:
             skipped.append(name)
         else:
-            found.append((variable[1], name, variable[0]))
+            found[name] = variable
     if not options.allow_incomplete:
         _refuse_parts(folder.where, skipped)
         _check_count(folder.where, found)
-    if all(note is not None for note, _, _ in found):
-        found.sort(key=lambda item: item[0].index if item[0] else 0)
-    ties: dict[tuple[str, str], object] = {}
-    return {name: _tied(tensor, note, ties) for note, name, tensor in found}
+    places = {name: note.index for name, (_, note) in found.items() if note is not None}
+    names = sorted(found, key=places.__getitem__) if len(places) == len(found) else found
+    _tie(found.values())
+    return {name: found[name][0] for name in names}
 
 
 def _variable(snapshot: Folder, name: str) -> tuple[LazyTensor, Note | None] | None:
@@ -210,11 +215,12 @@ def _copy(folder: Folder) -> LazyTensor:
     return variable[0]
 
 
-def _tied(tensor: LazyTensor, note: Note | None, ties: dict[tuple[str, str], object]) -> LazyTensor:
+def _tie(variables: Iterable[tuple[LazyTensor, Note | None]]) -> None:
     """Ties variables that the notes say are one tensor, unless their digests say otherwise: one was written anew."""
-    if note is None or note.tied is None or note.digest is None:
-        return tensor
-    return replace(tensor, alias=ties.setdefault((note.tied, note.digest), object()))
+    ties: dict[tuple[str, str], Hashable] = {}
+    for tensor, note in variables:
+        if note is not None and note.tied is not None and note.digest is not None:
+            tensor.alias = ties.setdefault((note.tied, note.digest), object())
 
 
 def _refuse_parts(where: str, names: Iterable[str]) -> None:
@@ -230,9 +236,9 @@ def _refuse_parts(where: str, names: Iterable[str]) -> None:
             )
 
 
-def _check_count(where: str, found: list[tuple[Note | None, str, LazyTensor]]) -> None:
-    noted = sum(note is not None for note, _, _ in found)
-    for note, name, _ in found:
+def _check_count(where: str, found: dict[str, tuple[LazyTensor, Note | None]]) -> None:
+    noted = sum(note is not None for _, note in found.values())
+    for name, (_, note) in found.items():
         if note is None and noted:
             raise DamagedError(
                 f"{where}/{name}/meta: found no comment line of ours, expected one as {noted} other variables have: "

@@ -18,6 +18,7 @@ from ..storage.folders import Folder
 from ..tensor import LazyTensor
 from ..tree import Path as TreePath
 from ..tree import Tree
+from .oneflow_meta import Note
 from .oneflow_variable import read_variable
 from .pickle.known import PLAIN, ArrayPart
 from .pickle.machine import PickleMachine
@@ -99,8 +100,8 @@ def _builders(load: Callable[[Any], LazyTensor]) -> Builders:
 def read_folder_pickle(folder: Folder, name: str, *, allow_inert: bool) -> Tree:
     """Gives the object of a folder's ``pickled_data``, whose tensors lie in the same folder."""
     raw = folder.read(name, _PICKLE_LIMIT)
-    digest, path = digest_of_bytes(raw), f"{folder.where}/{name}"
-    return _object(raw, path, lambda place: _load(folder, place, path, digest), allow_inert=allow_inert)
+    variables = _Variables(folder, f"{folder.where}/{name}", digest_of_bytes(raw))
+    return _object(raw, variables.pickle, variables.load, allow_inert=allow_inert)
 
 
 def read_single_file(path: Path, *, allow_inert: bool) -> Tree:
@@ -127,28 +128,50 @@ def _object(pickled: Any, path: str, load: Callable[[Any], LazyTensor], *, allow
     return Resolver(path, machine.end, allow_inert=allow_inert, collapse=collapse).tree(raw["data"])
 
 
-def _load(root: Folder, named: Any, path: str, digest: str) -> LazyTensor:
-    if not isinstance(named, str) or not named:
-        raise DamagedError(f"{path}: found a tensor that points to no folder, expected one beside the pickle")
-    place = os.path.normpath(named)
-    if os.path.isabs(place) or place.split(os.sep)[0] == "..":
-        raise UnsafeError(
-            f"{path}: found a tensor that points to {named!r}, out of the checkpoint, expected a folder inside it; "
-            "this file is forged: do not load it with OneFlow"
-        )
-    # False, not an error, for a name that no disk can hold.
-    variable = read_variable(root.inside(place)) if root.has(f"{place}/out") else None
-    if variable is None:
-        raise DamagedError(
-            f"{root.where}/{place}: found no file 'out', expected one: {os.path.basename(path)} points there; restore it"
-        )
-    tensor, note = variable
-    if note is not None and note.pickle not in (None, digest):
-        raise DamagedError(
-            f"{path}: found a pickle with digest {digest}, expected {note.pickle} as {place}/meta says; "
-            "its plain values cannot be trusted: restore it from a copy"
-        )
-    return tensor
+class _Variables:
+    """The variables of a folder that its ``pickle``, a path of this digest, points to."""
+
+    def __init__(self, root: Folder, pickle: str, digest: str) -> None:
+        self.pickle = pickle
+        self._root, self._digest = root, digest
+        self._snapshot = "", root  # the last one's folder: those of one snapshot follow each other
+
+    def load(self, named: Any) -> LazyTensor:
+        """Gives the tensor that the pickle names by its folder."""
+        if not isinstance(named, str) or not named:
+            raise DamagedError(
+                f"{self.pickle}: found a tensor that points to no folder, expected one beside the pickle"
+            )
+        place = os.path.normpath(named)
+        if os.path.isabs(place) or place.split(os.sep)[0] == "..":
+            raise UnsafeError(
+                f"{self.pickle}: found a tensor that points to {named!r}, out of the checkpoint, expected a folder inside "
+                "it; this file is forged: do not load it with OneFlow"
+            )
+        variable = self._variable(place)
+        if variable is None:
+            raise DamagedError(
+                f"{self._root.where}/{place}: found no file 'out', expected one: {os.path.basename(self.pickle)} points "
+                "there; restore it"
+            )
+        tensor, note = variable
+        if note is not None and note.pickle not in (None, self._digest):
+            raise DamagedError(
+                f"{self.pickle}: found a pickle with digest {self._digest}, expected {note.pickle} as {place}/meta says; "
+                "its plain values cannot be trusted: restore it from a copy"
+            )
+        return tensor
+
+    def _variable(self, place: str) -> tuple[LazyTensor, Note | None] | None:
+        snapshot, _, name = place.rpartition("/")
+        try:
+            if snapshot != self._snapshot[0]:
+                self._snapshot = snapshot, self._root.inside(snapshot) if snapshot else self._root
+            return read_variable(self._snapshot[1].inside(name))
+        except (OSError, ValueError):  # ValueError: damage, or a name that no disk can hold
+            if self._root.has(f"{place}/out"):
+                raise
+            return None
 
 
 class OneFlowPickle(PickleWriter):

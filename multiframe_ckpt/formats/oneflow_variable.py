@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..digests import bytes_of
-from ..dtypes import DType, dtype_named, narrow, widen
+from ..dtypes import DTYPES, DType, dtype_named, narrow, widen
 from ..errors import DamagedError, DtypeRefusedError
 from ..storage.extents import require_shape
 from ..storage.folders import Folder
@@ -29,9 +29,7 @@ from .oneflow_meta import META_LIMIT, Note, VariableMeta, parse_meta, render_met
 
 __all__ = ["NewVariable", "read_variable", "stored_dtype", "write_variables"]
 
-_FLOAT32 = dtype_named("float32")
-_BFLOAT16 = dtype_named("bfloat16")
-assert _FLOAT32 is not None and _BFLOAT16 is not None
+_FLOAT32, _BFLOAT16 = (next(row for row in DTYPES if row.name == name) for name in ("float32", "bfloat16"))
 
 # Reading
 
@@ -52,14 +50,13 @@ def read_variable(folder: Folder) -> tuple[LazyTensor, Note | None] | None:
 
 
 def _tensor(folder: Folder, meta: VariableMeta, seen: os.stat_result) -> LazyTensor:
-    out = f"{folder.where}/out"
-    require_shape(meta.shape, meta.dtype, out)
-    stored = meta.dtype
-    own = dtype_named(meta.note.dtype) if meta.note and meta.note.dtype else stored
-    if stored is _BFLOAT16 and seen.st_size == 4 * prod(meta.shape) != 0:
-        assert _FLOAT32 is not None
-        stored = _FLOAT32  # what real OneFlow writes for bfloat16
-    digest = meta.note.digest if meta.note else None
+    note, stored = meta.note, meta.dtype
+    digest = note.digest if note is not None else None
+    own = dtype_named(note.dtype) if note is not None and note.dtype else stored
+    if stored is _BFLOAT16:
+        require_shape(meta.shape, stored, f"{folder.where}/out")
+        if seen.st_size == 4 * prod(meta.shape) != 0:
+            stored = _FLOAT32  # what real OneFlow writes for bfloat16
     if own is stored or own is None:
         return folder.tensor("out", seen, stored, meta.shape, digest)
     if own.oneflow_wider != stored.name:
@@ -67,7 +64,7 @@ def _tensor(folder: Folder, meta: VariableMeta, seen: os.stat_result) -> LazyTen
             f"{folder.where}/meta: found {own.name} noted for values of {stored.name}, expected a dtype that is "
             "widened to it; the variable is damaged: restore it from a copy"
         )
-    return _narrowed(out, folder.tensor("out", seen, stored, meta.shape, None), own, digest)
+    return _narrowed(f"{folder.where}/out", folder.tensor("out", seen, stored, meta.shape, None), own, digest)
 
 
 def _narrowed(out: str, tensor: LazyTensor, dtype: DType, digest: str | None) -> LazyTensor:

@@ -21,10 +21,10 @@ import numpy as np
 from ..dtypes import DType
 from ..errors import DamagedError, ReplacedError, UnsafeError
 from ..tensor import Extent, LazyTensor
-from .extents import Descriptor, read_at, require_regular
+from .extents import Descriptor, read_at, require_regular, require_shape
 from .replaced import one_of_them
 
-__all__ = ["Folder", "read_folder"]
+__all__ = ["Folder", "open_folder", "read_folder"]
 
 T = TypeVar("T")
 #: What tells a file that was replaced or changed: its number, its size and when it was changed.
@@ -37,81 +37,83 @@ _FOLDER = _FILE | getattr(os, "O_DIRECTORY", 0)
 _IS_LINK = {errno.ELOOP, errno.ENOTDIR}
 
 
-class Folder:
+class Folder(Descriptor):
     """An open folder. Names in it are relative, with ``/`` between their components; ``where`` is for messages."""
 
-    def __init__(self, path: Path) -> None:
-        self.where = str(path)
-        self._descriptor = Descriptor(os.open(path, _FOLLOW))  # its user named it: it may be reached by a link
-        self._root, self._place = self, ""
+    __slots__ = ("_above", "where")
+
+    def __init__(self, number: int, where: str, above: Folder | None = None) -> None:
+        self.number, self.where = number, where
+        self._above = above  # the checkpoint's own, None there: a circle would hold it open until the collector comes
 
     def inside(self, name: str) -> Folder:
         """Gives a folder in this one; UnsafeError where it leads out of the checkpoint."""
-        found = Folder.__new__(Folder)
-        found.where, found._descriptor = f"{self.where}/{name}", self._opened(name, _FOLDER)
-        found._root, found._place = self._root, f"{self._place}{name}/"
-        return found
+        return Folder(self._opened(name, _FOLDER), f"{self.where}/{name}", self._above or self)
 
     def names(self) -> dict[str, bool]:
         """Gives the names in the folder, sorted, and whether a folder lies under each, and no link to one."""
-        with os.scandir(self._descriptor.number) as entries:
+        with os.scandir(self.number) as entries:
             found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
         return dict(sorted(found.items()))
 
     def has(self, name: str) -> bool:
         """Says whether a file lies there, here or behind a link; False for a name that no disk can have."""
         try:
-            return stat.S_ISREG(os.stat(name, dir_fd=self._descriptor.number).st_mode)
+            return stat.S_ISREG(os.stat(name, dir_fd=self.number).st_mode)
         except (OSError, ValueError):
             return False
 
     def read(self, name: str, limit: int) -> bytes:
         """Gives a small file's bytes; DamagedError where it has more than ``limit``, or is no file."""
         file = self._opened(name, _FILE)
-        status = os.fstat(file.number)
-        require_regular(status, f"{self.where}/{name}")
-        if status.st_size > limit:
-            raise DamagedError(f"{self.where}/{name}: found {status.st_size} bytes, expected at most {limit}")
-        return read_at(file.number, status.st_size, 0)
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+                require_regular(status, f"{self.where}/{name}")
+                raise DamagedError(f"{self.where}/{name}: found {status.st_size} bytes, expected at most {limit}")
+            return read_at(file, status.st_size, 0)
+        finally:
+            os.close(file)
 
     def status(self, name: str) -> os.stat_result | None:
         """Gives the status of a file in the checkpoint, or None where none lies there, here or behind a link."""
         try:
-            found = os.stat(name, dir_fd=self._descriptor.number, follow_symlinks=False)
+            found = os.stat(name, dir_fd=self.number, follow_symlinks=False)
         except (OSError, ValueError):
             return None
         if stat.S_ISLNK(found.st_mode) and self.has(name):
-            found = os.fstat(self._opened(name, _FILE).number)
+            found = os.fstat(Descriptor(self._opened(name, _FILE)).number)
         return found if stat.S_ISREG(found.st_mode) else None
 
     def tensor(
         self, name: str, seen: os.stat_result, dtype: DType, shape: tuple[int, ...], digest: str | None
     ) -> LazyTensor:
         """Gives the tensor whose bytes are a whole file, of a known status; DamagedError where it has another size."""
-        where, nbytes = f"{self.where}/{name}", prod(shape) * dtype.itemsize
+        where = f"{self.where}/{name}"
+        require_shape(shape, dtype, where)
+        nbytes = prod(shape) * dtype.itemsize
         if seen.st_size != nbytes:
             raise DamagedError(
                 f"{where}: found {seen.st_size} bytes, expected {nbytes} for {dtype.name} {shape}; "
                 "the file is cut short or damaged: fetch it again"
             )
-        source = _Mapped(self._root, f"{self._place}{name}", _state(seen), dtype, shape)
-        return LazyTensor(dtype, shape, source, Extent(where, 0, nbytes, source.descriptor), object(), None, digest)
+        source = _Mapped(self._above or self, where, seen, dtype, shape)
+        return LazyTensor(dtype, shape, source, Extent(where, 0, nbytes, source.descriptor), source, None, digest)
 
-    def opened_again(self, name: str, state: State) -> Descriptor:
-        """Opens a file whose state was seen before; ReplacedError where it is another one now."""
+    def opened_again(self, where: str, state: State) -> Descriptor:
+        """Opens a file below, whose state was seen before; ReplacedError where it is another one now."""
         try:
-            file = self._opened(name, _FILE)
+            file = Descriptor(self._opened(where[len(self.where) + 1 :], _FILE))
             if _state(os.fstat(file.number)) == state:
                 return file
         except (FileNotFoundError, NotADirectoryError):
             pass
-        raise ReplacedError(
-            f"{self.where}/{name}: found the file replaced since it was opened, expected the same; open it again"
-        )
+        raise ReplacedError(f"{where}: found the file replaced since it was opened, expected the same; open it again")
 
-    def _opened(self, name: str, flags: int) -> Descriptor:
+    def _opened(self, name: str, flags: int) -> int:
+        """Opens a file or folder of the checkpoint, for the caller to close."""
         try:
-            return _walk(self._descriptor.number, name, flags)
+            return _walk(self.number, name, flags)
         except OSError as problem:
             if problem.errno == errno.ENXIO:
                 raise DamagedError(
@@ -120,7 +122,7 @@ class Folder:
             if problem.errno not in _IS_LINK:
                 raise type(problem)(problem.errno, problem.strerror, f"{self.where}/{name}") from None
         try:
-            return _walk(self._root._descriptor.number, self._resolved(name), flags)
+            return _walk((self._above or self).number, self._resolved(name), flags)
         except OSError as problem:
             if problem.errno not in _IS_LINK:
                 raise
@@ -130,12 +132,12 @@ class Folder:
 
     def _resolved(self, name: str) -> str:
         """Gives a name, its links followed, relative to the checkpoint; UnsafeError where it leads out."""
-        root = os.path.realpath(self._root.where)
+        top = (self._above or self).where
+        root = os.path.realpath(top)
         found = os.path.realpath(f"{self.where}/{name}")  # unlike Path.resolve(), takes a loop
         if not Path(found).is_relative_to(root):
             raise UnsafeError(
-                f"{self.where}/{name}: found a link that leads out of {self._root.where}, expected the file itself; "
-                "copy it there"
+                f"{self.where}/{name}: found a link that leads out of {top}, expected the file itself; copy it there"
             )
         return os.path.relpath(found, root)
 
@@ -143,20 +145,24 @@ class Folder:
 class _Mapped:
     """Reads a tensor that is a whole file, which is opened for it; of so little memory as there may be many."""
 
-    __slots__ = ("_dtype", "_name", "_root", "_shape", "_state")
+    __slots__ = ("_changed", "_dtype", "_number", "_root", "_shape", "_where")
 
-    def __init__(self, root: Folder, name: str, state: State, dtype: DType, shape: tuple[int, ...]) -> None:
-        self._root, self._name, self._state, self._dtype, self._shape = root, name, state, dtype, shape
+    def __init__(self, root: Folder, where: str, seen: os.stat_result, dtype: DType, shape: tuple[int, ...]) -> None:
+        self._root, self._where, self._dtype, self._shape = root, where, dtype, shape
+        self._number, self._changed = seen.st_ino, seen.st_mtime_ns
+
+    @property
+    def _nbytes(self) -> int:
+        return prod(self._shape) * self._dtype.itemsize
 
     def descriptor(self) -> Descriptor:
         """Opens the file."""
-        return self._root.opened_again(self._name, self._state)
+        return self._root.opened_again(self._where, (self._number, self._nbytes, self._changed))
 
     def __call__(self) -> np.ndarray:
         """Gives the array, over a map."""
-        nbytes = prod(self._shape) * self._dtype.itemsize
         with self.descriptor() as number:
-            mapped = mmap.mmap(number, nbytes, access=mmap.ACCESS_READ) if nbytes else b""
+            mapped = mmap.mmap(number, self._nbytes, access=mmap.ACCESS_READ) if self._nbytes else b""
         return np.frombuffer(mapped, self._dtype.numpy).reshape(self._shape)
 
 
@@ -164,13 +170,18 @@ def _state(status: os.stat_result) -> State:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _walk(start: int, name: str, flags: int) -> Descriptor:
+def _walk(start: int, name: str, flags: int) -> int:
     """Opens a name below a folder, following no link."""
-    *folders, last = name.split("/")
-    held = None
-    for folder in folders:
-        held = Descriptor(os.open(folder, _FOLDER, dir_fd=held.number if held else start))
-    return Descriptor(os.open(last, flags, dir_fd=held.number if held else start))
+    while "/" in name:
+        folder, _, name = name.partition("/")
+        held = Descriptor(os.open(folder, _FOLDER, dir_fd=start))
+        start = held.number
+    return os.open(name, flags, dir_fd=start)
+
+
+def open_folder(path: Path) -> Folder:
+    """Opens a checkpoint's folder; its user named it, so that it may be reached by a link."""
+    return Folder(os.open(path, _FOLLOW), str(path))
 
 
 def read_folder(path: Path, read: Callable[[Folder], T]) -> T:
@@ -178,4 +189,4 @@ def read_folder(path: Path, read: Callable[[Folder], T]) -> T:
 
     Of the one that was replaced, files may be gone already.
     """
-    return one_of_them(path, lambda: read(Folder(path)))
+    return one_of_them(path, lambda: read(open_folder(path)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -196,6 +197,20 @@ def test_a_variable_replaced_after_it_was_opened_is_not_misread(tmp_path: Path) 
     (tmp_path / "c/w/new").rename(tmp_path / "c/w/out")
     with pytest.raises(mfc.DamagedError, match="replaced"):
         opened.numpy()
+
+
+@pytest.mark.parametrize("layout", [OneFlowFormat(), OneFlowPickleFormat()], ids=lambda layout: layout.name)
+def test_a_checkpoint_is_let_go_of_as_soon_as_its_tensors_are(layout: Any, tmp_path: Path) -> None:
+    layout.write({"w": tensor(2), "deep": {"er": {"v": tensor(2)}}}, tmp_path / "c")
+    gc.disable()
+    try:
+        before = len(os.listdir("/dev/fd"))
+        held = layout.read(tmp_path / "c")
+        during = len(os.listdir("/dev/fd"))
+        del held
+        assert (during - before, len(os.listdir("/dev/fd")) - before) == (1, 0)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("target", ["/etc", "../other", "a/../../other"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from multiframe_ckpt.dtypes import DTYPES, dtype_named
 from multiframe_ckpt.errors import DamagedError
-from multiframe_ckpt.formats.oneflow_meta import Note, VariableMeta, parse_meta, render_meta
+from multiframe_ckpt.formats.oneflow_meta import Note, VariableMeta, _as_written, _parsed, parse_meta, render_meta
 
 PATH = "w/meta"
 #: OneFlow's enum, data_type.proto of 0.9.0.
@@ -156,6 +157,10 @@ def test_an_old_name_of_int8_is_read() -> None:
 NOTED = render_meta(VariableMeta((2, 3), DTYPES[0], Note(1, 2, digest=DIGEST, dtype="bfloat16", tied="w")))
 
 
+def test_what_this_library_writes_needs_no_parser() -> None:
+    assert _as_written(NOTED) == _parsed(NOTED, PATH)
+
+
 def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing() -> None:
     expected = parse_meta(NOTED, PATH)
     for bit in range(8 * len(NOTED)):
@@ -166,6 +171,35 @@ def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing() -> None:
         except DamagedError:
             continue
         assert found == expected, bytes(flipped)
+
+
+NOTES = st.builds(
+    Note,
+    st.integers(0, 9),
+    st.integers(0, 9),
+    digest=st.sampled_from([None, DIGEST, "crc32:00000000", "md5:0"]),
+    dtype=st.sampled_from([None, "bfloat16", "float99"]),
+    tied=st.none() | st.text(max_size=3) | st.sampled_from(['"', "\\", ', "seal": "', "w"]),
+    pickle=st.sampled_from([None, DIGEST]),
+)
+
+
+def read_by(parser: Callable[[bytes], VariableMeta | None], raw: bytes) -> VariableMeta | None:
+    try:
+        return parser(raw)
+    except DamagedError:
+        return None
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2**40), max_size=9), st.sampled_from(DTYPES), NOTES, st.data())
+def test_what_is_recognised_as_written_is_what_the_parsers_read(
+    dims: list[int], dtype: Any, note: Note, data: st.DataObject
+) -> None:
+    raw = bytearray(render_meta(VariableMeta(tuple(dims), dtype, note)))
+    assert read_by(lambda raw: parse_meta(raw, PATH), bytes(raw)) == read_by(lambda raw: _parsed(raw, PATH), bytes(raw))
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    assert read_by(lambda raw: parse_meta(raw, PATH), bytes(raw)) == read_by(lambda raw: _parsed(raw, PATH), bytes(raw))
 
 
 def test_a_file_cut_anywhere_in_its_note_is_damage() -> None:
