@@ -10,7 +10,7 @@ from pathlib import Path
 from .checkpoint import Checkpoint
 from .errors import DamagedError, FormatError, IncompleteError, ReplacedError
 from .formats import format_at
-from .formats.base import FindsExtra, HoldsCopies
+from .formats.base import FindsExtra, Format, LeavesUnread, Unread
 from .storage.atomic import whereabouts
 from .storage.moving import in_parallel, read_once
 from .storage.replaced import retried
@@ -58,21 +58,18 @@ def _verified(path: Path, *, allow_inert: bool) -> VerifyReport:
     place = whereabouts(path)
     layout = format_at(place)
     table, problem = _opened(path, layout.name, allow_inert=allow_inert)
-    copies: dict[str, LazyTensor] = {}
-    if problem is None and isinstance(layout, HoldsCopies):
+    unread = Unread({}, getattr(problem, "extra", ()))
+    if problem is None:
         try:
-            copies = layout.copies(place)
+            unread = _unread(layout, place, table)
         except DamagedError as found:
             problem = found
-    damaged = {key: found for key, found in check_all({**table, **copies}).items() if found is not None}
+    damaged = {key: found for key, found in check_all({**table, **unread.copies}).items() if found is not None}
     for wrong in damaged.values():
         if isinstance(wrong, ReplacedError):
             raise wrong
     unchecked = [key for key, tensor in table.items() if key not in damaged and not _has_digest(tensor)]
     texts = [str(error).removeprefix(f"{path}: ") for error in (problem, *damaged.values()) if error is not None]
-    extra = getattr(problem, "extra", ())
-    if problem is None and isinstance(layout, FindsExtra):
-        extra = layout.extra(place)
     return VerifyReport(
         path=str(path),
         format=layout.name,
@@ -81,9 +78,15 @@ def _verified(path: Path, *, allow_inert: bool) -> VerifyReport:
         unchecked=tuple(unchecked),
         damaged=tuple(damaged),
         missing=getattr(problem, "missing", ()),
-        extra=extra,
+        extra=unread.extra,
         problems=tuple(dict.fromkeys(texts)),
     )
+
+
+def _unread(layout: Format, place: Path, table: Mapping[str, LazyTensor]) -> Unread:
+    if isinstance(layout, LeavesUnread):
+        return layout.unread(place, table)
+    return Unread({}, layout.extra(place) if isinstance(layout, FindsExtra) else ())
 
 
 def _opened(path: Path, name: str, *, allow_inert: bool) -> tuple[dict[str, LazyTensor], FormatError | None]:

@@ -18,6 +18,7 @@ import multiframe_ckpt as mfc
 from multiframe_ckpt.formats.oneflow import OneFlowFormat
 from multiframe_ckpt.tensor import Extent, LazyTensor
 from multiframe_ckpt.testing import flat_tree
+from multiframe_ckpt.tree import Tree
 from multiframe_ckpt.verification import check_all
 
 KEYS = ("a", "b", "c")
@@ -117,7 +118,7 @@ def test_verify_reads_the_second_folder_of_a_tied_tensor_of_a_nested_checkpoint_
     path = tmp_path / "run"
     mfc.Checkpoint({"model": flat_tree(), "epoch": 1}).save(path, format="oneflow")
     assert mfc.verify(path).whole
-    copies = OneFlowFormat().copies(path)
+    copies = OneFlowFormat().unread(path, mfc.open(path).tensors()).copies
     assert copies
     for name in copies:
         raw = bytearray((path / name).read_bytes())
@@ -129,10 +130,22 @@ def test_verify_reads_the_second_folder_of_a_tied_tensor_of_a_nested_checkpoint_
 def test_a_pipe_in_the_place_of_a_tied_tensors_second_folder_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "run"
     mfc.Checkpoint({"model": flat_tree(), "epoch": 1}).save(path, format="oneflow")
-    name = next(iter(OneFlowFormat().copies(path)))
+    name = next(iter(OneFlowFormat().unread(path, mfc.open(path).tensors()).copies))
     (path / name).unlink()
     os.mkfifo(path / name)
     assert "found a pipe" in mfc.verify(path).problems[0]
+
+
+@pytest.mark.parametrize("tree", [flat_tree(), {"model": flat_tree(), "epoch": 1}], ids=["flat", "nested"])
+def test_verify_walks_a_folder_once_at_most(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mfc.Checkpoint(tree).save(tmp_path / "run", format="oneflow")
+    listed: list[object] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: [listed.append(path), scandir(path)][1])
+    assert mfc.verify(tmp_path / "run").whole
+    walked = [path for path in listed if not isinstance(path, int)]
+    assert str(tmp_path / "run") in walked
+    assert len(walked) == len(set(walked))
 
 
 @pytest.mark.parametrize(("format", "extra"), [("oneflow", "z.bias/notes.txt"), ("torch", "archive/notes.txt")])

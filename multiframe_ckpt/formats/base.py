@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..progress import OnProgress, Progress, silent
 from ..tensor import LazyTensor, shared_storages, tied_groups
@@ -18,10 +18,11 @@ __all__ = [
     "Describing",
     "FindsExtra",
     "Format",
-    "HoldsCopies",
     "HoldsMetadata",
+    "LeavesUnread",
     "Meter",
     "ReadOptions",
+    "Unread",
     "WriteOptions",
     "WritePlan",
     "duplicated_ties",
@@ -86,6 +87,13 @@ class Describing(Protocol):
         """Gives plain values such as the framework and the container's version."""
 
 
+class Unread(NamedTuple):
+    """What reading leaves: ``copies`` of tensors, by where they lie in the checkpoint, and ``extra`` files of no use."""
+
+    copies: Mapping[str, LazyTensor]
+    extra: tuple[str, ...]
+
+
 @runtime_checkable
 class FindsExtra(Protocol):
     """A format that passes over what it does not know, and can say what that is."""
@@ -95,11 +103,11 @@ class FindsExtra(Protocol):
 
 
 @runtime_checkable
-class HoldsCopies(Protocol):
-    """A format that writes a tensor of several names once for each name, and reads one of them."""
+class LeavesUnread(Protocol):
+    """A format that passes over what it does not know, and reads one of the several copies that it writes of a tensor."""
 
-    def copies(self, path: Path) -> dict[str, LazyTensor]:
-        """Gives the others, by where they lie in the checkpoint."""
+    def unread(self, path: Path, table: Mapping[str, LazyTensor]) -> Unread:
+        """Gives what a whole checkpoint holds that its ``table``, the tensors that reading gave, does not come from."""
 
 
 @runtime_checkable

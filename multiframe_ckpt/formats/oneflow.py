@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from ..storage.folders import Folder, open_folder, read_folder
 from ..tensor import LazyTensor, tied_groups
 from ..tree import Path as TreePath
 from ..tree import Tree, join_key, leaves, tensors_of
-from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
+from .base import Meter, ReadOptions, Unread, WriteOptions, WritePlan, duplicated_ties
 from .oneflow_meta import Note
 from .oneflow_objects import OneFlowPickle, read_folder_pickle
 from .oneflow_variable import NewVariable, read_variable, stored_dtype, write_variables
@@ -111,24 +111,18 @@ class OneFlowFormat:
             _check_names(path / snapshot, snapshots.get(snapshot, []))
             (path / snapshot / MARKER).touch()
 
-    def extra(self, path: Path) -> tuple[str, ...]:
-        """Gives the files that belong to no variable, and are none of the layout's own."""
-        files = {os.path.join(inside, name) for inside, _, names in os.walk(path) for name in names}
-        own = {str(path / PICKLE), *(file for file in files if os.path.basename(file) == MARKER)}
-        own |= {f"{os.path.dirname(file)}/meta" for file in files if os.path.basename(file) == "out"}
-        return tuple(sorted(os.path.relpath(file, path) for file in files - own if os.path.basename(file) != "out"))
-
-    def copies(self, path: Path) -> dict[str, LazyTensor]:
-        """Gives the variables of a nested checkpoint that its pickle does not point to: tied tensors' other names."""
-        if not (path / PICKLE).is_file():
-            return {}
+    def unread(self, path: Path, table: Mapping[str, LazyTensor]) -> Unread:
+        """Gives a nested checkpoint's variables that no tensor comes from, a tied one's others, and the extra files."""
         root = open_folder(path)
-        read = tensors_of(read_folder_pickle(root, PICKLE, allow_inert=True)).values()
-        extents = (tensor.derived.base.extent if tensor.derived else tensor.extent for tensor in read)
-        pointed = {os.path.dirname(extent.where) for extent in extents if extent is not None}
-        folders = [inside for inside, _, names in os.walk(path) if "out" in names and inside not in pointed]
-        places = (os.path.relpath(folder, path) for folder in folders)
-        return {f"{place}/out": _copy(root.inside(place)) for place in places}
+        read = _folders_of(table.values()) if root.has(PICKLE) else None
+        copies, extra = dict[str, LazyTensor](), list[str]()
+        for inside, _, names in os.walk(root.where):
+            place = inside[len(root.where) :].lstrip("/") or "."
+            own = _own_files(place, names)
+            extra += [os.path.normpath(f"{place}/{name}") for name in names if name not in own]
+            if read is not None and "out" in names and inside not in read:
+                copies[f"{place}/out"] = _copy(root.inside(place))
+        return Unread(copies, tuple(sorted(extra)))
 
     def describe(self, path: Path) -> dict[str, object]:
         """Gives the framework and whether the checkpoint nests."""
@@ -213,6 +207,18 @@ def _copy(folder: Folder) -> LazyTensor:
             f"{folder.where}/out: found a pipe, device or dangling link, expected a file; restore it from a copy"
         )
     return variable[0]
+
+
+def _own_files(place: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Gives the names that the layout has a use for in a folder of these names."""
+    files = ("out", "meta", MARKER) if "out" in names else (MARKER,)
+    return (*files, PICKLE) if place == "." else files
+
+
+def _folders_of(tensors: Iterable[LazyTensor]) -> set[str]:
+    """Gives the folders in which the tensors' files lie."""
+    extents = [tensor.derived.base.extent if tensor.derived else tensor.extent for tensor in tensors]
+    return {os.path.dirname(extent.where) for extent in extents if extent is not None}
 
 
 def _tie(variables: Iterable[tuple[LazyTensor, Note | None]]) -> None:
