@@ -82,7 +82,8 @@ class Folder(Descriptor):
         except (OSError, ValueError):
             return None
         if stat.S_ISLNK(found.st_mode) and self.has(name):
-            found = os.fstat(Descriptor(self._opened(name, _FILE)).number)
+            with Descriptor(self._opened(name, _FILE)) as number:
+                found = os.fstat(number)
         return found if stat.S_ISREG(found.st_mode) else None
 
     def tensor(

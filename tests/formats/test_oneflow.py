@@ -190,6 +190,16 @@ def test_a_link_that_leads_out_of_the_checkpoint_is_refused(tmp_path: Path, part
         FORMAT.read(tmp_path / "c")
 
 
+@pytest.mark.parametrize("part", ["out", "meta"])
+def test_a_part_that_is_a_link_within_the_checkpoint_is_read(tmp_path: Path, part: str) -> None:
+    tree = {"w": tensor(2, 3), "v": tensor(2, 3)}
+    FORMAT.write(tree, tmp_path / "c")
+    inside = tmp_path / "c" / "w" / part
+    inside.unlink()
+    inside.symlink_to(f"../v/{part}")
+    assert_trees_equal(FORMAT.read(tmp_path / "c")["w"], tree["w"])
+
+
 def test_a_variable_replaced_after_it_was_opened_is_not_misread(tmp_path: Path) -> None:
     FORMAT.write({"w": tensor(2)}, tmp_path / "c")
     opened = FORMAT.read(tmp_path / "c")["w"]
