@@ -28,7 +28,10 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Work that several contenders do alike on one workload; ``limit`` is the label of the one that sets the measure."""
+    """Work that several contenders do alike on one workload; ``limit`` is the label of the one that sets the measure.
+
+    ``backed`` is the memory that is asked for before a turn, as times the bytes of the workload: for a target and copies.
+    """
 
     name: str
     workload: str
@@ -36,3 +39,4 @@ class Case:
     limit: str | None = None
     cache: str = "warm"
     rounds: int = 5
+    backed: int = 3

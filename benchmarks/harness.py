@@ -31,8 +31,7 @@ from results import Measured, add_ratios, describe, outcomes_of, results_folder,
 from workloads import nbytes
 
 ROUNDS = {"full": 1.0, "quick": 0.2, "tiny": 0.01}  # of a case's own number of rounds, at least one
-#: What a turn may take, a target and copies in memory, as times the bytes of the workload, and at most.
-_BACKED, _MOST_BACKED = 3, 6 << 30
+_MOST_BACKED = 6 << 30
 _PIECE = 1 << 20
 
 
@@ -152,7 +151,8 @@ class Bench:
         """Gives every contender the same start, once it is ready: memory that is there, a cache that is warm or cold."""
         if case.cache == "cold":
             move_cache(place.source, cold=True)
-        back_memory(min(_MOST_BACKED, _BACKED * nbytes(place.workload, place.scale)))
+        if case.backed:
+            back_memory(min(_MOST_BACKED, case.backed * nbytes(place.workload, place.scale)))
 
     def source(self, workload: str, scale: str, library: str | None) -> Path:
         """Gives the workload as a library saves it, made the first time it is asked for."""

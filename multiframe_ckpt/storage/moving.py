@@ -8,6 +8,7 @@ slower than reading, and a file that is cut short meanwhile gives an error inste
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
@@ -177,7 +178,7 @@ def elements_of(piece: memoryview, dtype: DType) -> np.ndarray:
 def _buffer() -> memoryview:
     """Gives this thread's piece of memory, over and over the same, so that it stays in cache."""
     if not hasattr(_buffers, "piece"):
-        _buffers.piece = memoryview(bytearray(PIECE))
+        _buffers.piece = memoryview(mmap.mmap(-1, PIECE))  # it begins with a page: systems copy faster to there
     found: memoryview = _buffers.piece
     return found
 
