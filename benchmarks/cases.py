@@ -28,10 +28,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Work that several contenders do alike on one workload; ``limit`` is the label of the one that sets the measure.
-
-    ``backed`` is the memory that is asked for before a turn, as times the bytes of the workload: for a target and copies.
-    """
+    """Work that several contenders do alike on one workload; ``limit`` is the label of the one that sets the measure."""
 
     name: str
     workload: str
@@ -39,4 +36,3 @@ class Case:
     limit: str | None = None
     cache: str = "warm"
     rounds: int = 5
-    backed: int = 3

@@ -3,8 +3,7 @@
 A script in this folder makes a table of jobs and a list of cases, and hands both to :func:`main`. The contenders of a
 case take turns (A B C, A B C, …); ``processes`` says what one turn is. Before each, the target of the last is removed, the
 system's unwritten data is written out, so that nobody pays for another's writing, and what is to be read is brought
-into the page cache, or for ``cold`` cases out of it; and memory that the host of a virtual machine has yet to give is asked
-for, since that takes longer than the work. Every case has its limit, measured in the same turns: ``cp``, a plain
+into the page cache, or for ``cold`` cases out of it. Every case has its limit, measured in the same turns: ``cp``, a plain
 write or read, a memcpy. Ratios are formed within a turn, and their median and range told.
 
 A contender that fails is told by the type of its error, and the others go on. What a contender wrote or loaded of the tiny
@@ -25,13 +24,11 @@ from typing import Any
 
 from cases import Case, Contender
 from libraries import LIBRARIES, SOURCES
-from machine import back_memory, python_of
+from machine import python_of
 from processes import FailedRunError, Jobs, Order, Place, Run, Servers, serve
 from results import Measured, add_ratios, describe, outcomes_of, results_folder, save, tell
-from workloads import nbytes
 
 ROUNDS = {"full": 1.0, "quick": 0.2, "tiny": 0.01}  # of a case's own number of rounds, at least one
-_MOST_BACKED = 6 << 30
 _PIECE = 1 << 20
 
 
@@ -142,17 +139,14 @@ class Bench:
         move_cache(places[0].source, cold=case.cache == "cold")
         order = Order(contender.job, contender.options, places[0], places[1], contender.flush)
         try:
-            return self.servers.run(contender.environment, order, before=lambda: self.prepare(case, places[0]))
+            return self.servers.run(
+                contender.environment,
+                order,
+                before=lambda: move_cache(places[0].source, cold=True) if case.cache == "cold" else None,
+            )
         finally:
             for place in places:
                 remove(place.target)
-
-    def prepare(self, case: Case, place: Place) -> None:
-        """Gives every contender the same start, once it is ready: memory that is there, a cache that is warm or cold."""
-        if case.cache == "cold":
-            move_cache(place.source, cold=True)
-        if case.backed:
-            back_memory(min(_MOST_BACKED, case.backed * nbytes(place.workload, place.scale)))
 
     def source(self, workload: str, scale: str, library: str | None) -> Path:
         """Gives the workload as a library saves it, made the first time it is asked for."""

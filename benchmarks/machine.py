@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import subprocess
 import sys
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-
-_HUGE = 2 << 20
 
 #: What must import in the Python of an environment; ``torch`` is the one that runs the benchmark.
 _IMPORTS = {"oneflow": "import oneflow, torch", "peers": "import orbax.checkpoint, tensorstore"}
@@ -56,20 +53,6 @@ def describe_machine() -> dict[str, Any]:
         "load_average": round(os.getloadavg()[2], 1),  # of the last 15 minutes; about 1 where nothing else ran
         "file_system": max(ours, key=lambda mount: len(mount[0]), default=("", "unknown"))[1],
     }
-
-
-def back_memory(nbytes: int) -> None:
-    """Touches so much free memory, or half of what is there, and gives it back.
-
-    The host of a virtual machine gives it memory when it is first touched, and takes back what is free for some seconds:
-    then the same work takes several times as long, whoever does it.
-    """
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with mmap.mmap(-1, max(_HUGE, min(nbytes, free // 2))) as memory:
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        for start in range(0, len(memory), mmap.PAGESIZE):
-            memory[start] = 1
 
 
 def _lines(path: str) -> list[str]:

@@ -107,11 +107,11 @@ JOBS: dict[str, Job] = {
 
 def cases(scale: str) -> Iterator[Case]:
     """Gives both questions for W1 and for W3, whose many small tensors make headers matter."""
-    yield Case("open and list", "W1", contenders(read=False), backed=0)
-    yield Case("read one tensor", "W1", contenders(read=True), backed=0)
-    yield Case("open and list", "W3", contenders(read=False), rounds=3, backed=0)
+    yield Case("open and list", "W1", contenders(read=False))
+    yield Case("read one tensor", "W1", contenders(read=True))
+    yield Case("open and list", "W3", contenders(read=False), rounds=3)
     if scale != "quick":
-        yield Case("read one tensor", "W3", contenders(read=True), rounds=3, backed=0)
+        yield Case("read one tensor", "W3", contenders(read=True), rounds=3)
 
 
 def contenders(*, read: bool) -> list[Contender]:
