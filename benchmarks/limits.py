@@ -40,7 +40,8 @@ def plain_read(place: Place, *, workers: int = 1) -> Callable[[], None]:
     pieces = [(path, start) for path in files for start in range(0, path.stat().st_size, _PIECE * 64)]
 
     def read(share: list[tuple[Path, int]]) -> None:
-        buffer = memoryview(mmap.mmap(-1, _PIECE))  # begins with a page, which systems copy faster to
+        # It begins with a page, which systems copy faster to.
+        buffer = memoryview(mmap.mmap(-1, _PIECE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         for path, start in share:
             descriptor = os.open(path, os.O_RDONLY)
             for offset in range(start, start + _PIECE * 64, _PIECE):

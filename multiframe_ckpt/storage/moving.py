@@ -178,7 +178,8 @@ def elements_of(piece: memoryview, dtype: DType) -> np.ndarray:
 def _buffer() -> memoryview:
     """Gives this thread's piece of memory, over and over the same, so that it stays in cache."""
     if not hasattr(_buffers, "piece"):
-        _buffers.piece = memoryview(mmap.mmap(-1, PIECE))  # it begins with a page: systems copy faster to there
+        # It begins with a page, since systems copy faster to there; private, or a forked process would write into it.
+        _buffers.piece = memoryview(mmap.mmap(-1, PIECE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
     found: memoryview = _buffers.piece
     return found
 
