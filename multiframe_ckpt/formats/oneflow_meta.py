@@ -44,8 +44,6 @@ _AS_WRITTEN = re.compile(
 _OCTAL = re.compile(r"-?0\d+")
 #: Stands before the digest of all that the file holds before it.
 _SEAL = ', "seal": "'
-_SEAL_BYTES = _SEAL.encode("ascii")
-_JSON = json.JSONDecoder()
 _INT64 = range(-(2**63), 2**63)
 _BY_NAME = {row.oneflow: row for row in DTYPES if row.oneflow}
 _BY_NUMBER = {row.oneflow_number: row for row in DTYPES if row.oneflow_number is not None}
@@ -130,40 +128,31 @@ def _parsed(raw: bytes, where: str) -> VariableMeta:
         raise damaged("no data_type")
     shape, dtype = fields.get("shape", ()), fields["data_type"]
     assert isinstance(shape, tuple) and isinstance(dtype, DType)
-    return VariableMeta(shape, dtype, _note_in(text, damaged))
+    return VariableMeta(shape, dtype, _note(text, damaged))
 
 
-def _note_in(text: str, damaged: Callable[[str], DamagedError]) -> Note | None:
+def _note(text: str, damaged: Callable[[str], DamagedError]) -> Note | None:
     comment = _COMMENT.search(text)
     if comment is None:
         if _has_remains(text):
             raise damaged("what is left of a comment line of ours")
         return None
-    return _parsed_note(comment[1], text.encode("utf-8"), damaged)
-
-
-def _parsed_note(comment: str, raw: bytes, damaged: Callable[[str], DamagedError]) -> Note:
-    """Gives the note of a comment in the file's bytes."""
     try:
-        parts, end = _JSON.raw_decode(comment)
+        parts = json.loads(comment[1])
         seal = parts.pop("seal", None)  # absent in files from before there were seals
         note = Note(**parts)
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        raise damaged(f"a comment line {comment[:80]!r} that is not ours") from None
-    if end != len(comment):
-        raise damaged(f"a comment line {comment[:80]!r} that is not ours")
-    if type(note.index) is not int or type(note.count) is not int:
-        raise damaged(f"a comment line {comment[:80]!r} with values of wrong types")
-    for text in (note.digest, note.dtype, note.tied, note.pickle):
-        if text is not None and type(text) is not str:
-            raise damaged(f"a comment line {comment[:80]!r} with values of wrong types")
+    except (ValueError, TypeError, RecursionError):
+        raise damaged(f"a comment line {comment[0][:80]!r} that is not ours") from None
+    counts, texts = (note.index, note.count), (note.digest, note.dtype, note.tied, note.pickle)
+    if any(type(value) is not int for value in counts) or any(type(value) not in (str, type(None)) for value in texts):
+        raise damaged(f"a comment line {comment[0][:80]!r} with values of wrong types")
     if note.dtype is not None and dtype_named(note.dtype) is None:
         raise damaged(f"the dtype {note.dtype!r} in our comment line")
-    for digest in (note.digest, note.pickle):
-        if digest is not None and not is_digest(digest):
-            raise damaged(f"a comment line {comment[:80]!r} with a digest of another kind")
-    if seal is not None and seal != digest_of_bytes(raw[: max(0, raw.rfind(_SEAL_BYTES))]):
-        raise damaged(f"a comment line {comment[:80]!r} whose seal is of other contents")
+    digests = (note.digest, note.pickle)
+    if not all(digest is None or is_digest(digest) for digest in digests):
+        raise damaged(f"a comment line {comment[0][:80]!r} with a digest of another kind")
+    if seal is not None and seal != digest_of_bytes(text.rpartition(_SEAL)[0].encode("utf-8")):
+        raise damaged(f"a comment line {comment[0][:80]!r} whose seal is of other contents")
     return note
 
 
