@@ -10,7 +10,7 @@ from pathlib import Path
 from .checkpoint import Checkpoint
 from .errors import DamagedError, FormatError, IncompleteError, ReplacedError
 from .formats import format_at
-from .formats.base import FindsExtra, Format, LeavesUnread, Unread
+from .formats.base import LeavesUnread, Unread
 from .storage.atomic import whereabouts
 from .storage.moving import in_parallel, read_once
 from .storage.replaced import retried
@@ -58,10 +58,10 @@ def _verified(path: Path, *, allow_inert: bool) -> VerifyReport:
     place = whereabouts(path)
     layout = format_at(place)
     table, problem = _opened(path, layout.name, allow_inert=allow_inert)
-    unread = Unread({}, getattr(problem, "extra", ()))
-    if problem is None:
+    unread = Unread(getattr(problem, "extra", ()))
+    if problem is None and isinstance(layout, LeavesUnread):
         try:
-            unread = _unread(layout, place, table)
+            unread = layout.unread(place, table)
         except DamagedError as found:
             problem = found
     damaged = {key: found for key, found in check_all({**table, **unread.copies}).items() if found is not None}
@@ -81,12 +81,6 @@ def _verified(path: Path, *, allow_inert: bool) -> VerifyReport:
         extra=unread.extra,
         problems=tuple(dict.fromkeys(texts)),
     )
-
-
-def _unread(layout: Format, place: Path, table: Mapping[str, LazyTensor]) -> Unread:
-    if isinstance(layout, LeavesUnread):
-        return layout.unread(place, table)
-    return Unread({}, layout.extra(place) if isinstance(layout, FindsExtra) else ())
 
 
 def _opened(path: Path, name: str, *, allow_inert: bool) -> tuple[dict[str, LazyTensor], FormatError | None]:

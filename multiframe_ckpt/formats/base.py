@@ -16,7 +16,6 @@ from ..tree import Tree
 
 __all__ = [
     "Describing",
-    "FindsExtra",
     "Format",
     "HoldsMetadata",
     "LeavesUnread",
@@ -88,23 +87,19 @@ class Describing(Protocol):
 
 
 class Unread(NamedTuple):
-    """What reading leaves: ``copies`` of tensors, by where they lie in the checkpoint, and ``extra`` files of no use."""
+    """What reading leaves of a whole checkpoint.
 
-    copies: Mapping[str, LazyTensor]
+    ``extra`` are the files, records or entries that neither the layout nor any tensor asks for, ``copies`` the other copies
+    of tensors that were written several times, by where they lie.
+    """
+
     extra: tuple[str, ...]
-
-
-@runtime_checkable
-class FindsExtra(Protocol):
-    """A format that passes over what it does not know, and can say what that is."""
-
-    def extra(self, path: Path) -> tuple[str, ...]:
-        """Gives the files, records or entries of a whole checkpoint that neither the layout nor any tensor asks for."""
+    copies: Mapping[str, LazyTensor] = {}
 
 
 @runtime_checkable
 class LeavesUnread(Protocol):
-    """A format that passes over what it does not know, and reads one of the several copies that it writes of a tensor."""
+    """A format that passes over what it does not know, or over copies of a tensor, and can say what that is."""
 
     def unread(self, path: Path, table: Mapping[str, LazyTensor]) -> Unread:
         """Gives what a whole checkpoint holds that its ``table``, the tensors that reading gave, does not come from."""

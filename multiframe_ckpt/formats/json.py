@@ -33,7 +33,7 @@ from ..progress import OnProgress, silent
 from ..storage.extents import MappedFile, open_regular, require_shape
 from ..tensor import LazyTensor, tied_groups
 from ..tree import Tree, partition
-from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
+from .base import Meter, ReadOptions, Unread, WriteOptions, WritePlan, duplicated_ties
 from .document import check_metadata, rebuild
 from .json_scan import Scanner, Span
 from .json_values import least_text, parse_values, value_texts
@@ -81,10 +81,10 @@ class JsonFormat:
             _check_seal(scanner, entries, _seal(_metadata(scanner, entries), outline, heads))
         return tree
 
-    def extra(self, path: Path) -> tuple[str, ...]:
+    def unread(self, path: Path, table: Mapping[str, LazyTensor]) -> Unread:
         """Gives the entries that this library does not know: they do not matter, and the seal does not cover them."""
         entries = Scanner(MappedFile(path).buffer, str(path)).document({})
-        return tuple(key for key in entries if key not in _ENTRIES)
+        return Unread(tuple(key for key in entries if key not in _ENTRIES))
 
     def plan(self, tree: Tree) -> WritePlan:
         """Says which tensors lose a shared storage; those that are one and the same stay so."""

@@ -122,7 +122,7 @@ class OneFlowFormat:
             extra += [os.path.normpath(f"{place}/{name}") for name in names if name not in own]
             if read is not None and "out" in names and inside not in read:
                 copies[f"{place}/out"] = _copy(root.inside(place))
-        return Unread(copies, tuple(sorted(extra)))
+        return Unread(tuple(sorted(extra)), copies)
 
     def describe(self, path: Path) -> dict[str, object]:
         """Gives the framework and whether the checkpoint nests."""

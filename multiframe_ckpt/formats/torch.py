@@ -6,12 +6,14 @@ Neither torch nor the classes of a pickled model are needed. A whole pickled ``n
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..progress import OnProgress, silent
 from ..storage.extents import open_regular
+from ..tensor import LazyTensor
 from ..tree import Tree
-from .base import ReadOptions, WriteOptions, WritePlan
+from .base import ReadOptions, Unread, WriteOptions, WritePlan
 from .torch_legacy import is_legacy, read_legacy
 from .torch_zip import Archive
 from .torch_zip_write import plan_zip, write_zip
@@ -54,14 +56,14 @@ class TorchFormat:
         """Writes a zip archive that ``torch.load`` reads, also with ``weights_only=True`` and ``mmap=True``."""
         write_zip(tree, path, options, on_progress=on_progress)
 
-    def extra(self, path: Path) -> tuple[str, ...]:
+    def unread(self, path: Path, table: Mapping[str, LazyTensor]) -> Unread:
         """Gives the records of a zip archive that nothing asks for."""
         with open_regular(path) as file:
             if is_legacy(file.read(16)):
-                return ()
+                return Unread(())
         archive = Archive(path)
         archive.tree(ReadOptions(allow_inert=True))
-        return archive.extra()
+        return Unread(archive.extra())
 
     def describe(self, path: Path) -> dict[str, object]:
         """Gives the framework and the container."""
