@@ -28,7 +28,6 @@ class DType:
     oneflow: str | None
     oneflow_number: int | None
     oneflow_wider: str | None
-
     itemsize: int  # in bytes
 
     @property

@@ -33,7 +33,6 @@ _METADATA = "__metadata__"
 _FORMAT = ("format", "pt")
 _METADATA_FIRST = b'{"__metadata__":'
 _PREFIX = 8  # the header's length, little-endian
-_FEW_DIMENSIONS = 8
 _OF_TENSOR = {"dtype", "shape", "data_offsets"}
 _BY_TAG = {row.safetensors: row for row in DTYPES if row.safetensors}
 
@@ -168,7 +167,7 @@ def _read_members(file: MappedFile, header: dict[str, Any]) -> dict[str, LazyTen
     Takes the entries out of the header one by one: both together would need much memory.
     """
     for name, entry in header.items():
-        _check_entry(file, name, entry)
+        _check_entry(f"{file.path}: {name!r}", entry)
     end, data = 0, _PREFIX + _header_size(file)
     for name in sorted(header, key=lambda name: header[name].offsets):
         start, stop = header[name].offsets
@@ -183,24 +182,21 @@ def _read_members(file: MappedFile, header: dict[str, Any]) -> dict[str, LazyTen
     return {name: file.tensor(entry.dtype, entry.shape, data + entry.offsets[0], what=name) for name, entry in entries}
 
 
-def _check_entry(file: MappedFile, name: str, entry: Any) -> None:
+def _check_entry(where: str, entry: Any) -> None:
     if not isinstance(entry, _Entry):
-        raise DamagedError(f"{file.path}: {name!r}: found {str(entry)[:80]}, expected dtype, shape and data_offsets")
+        raise DamagedError(f"{where}: found {str(entry)[:80]}, expected dtype, shape and data_offsets")
     dtype, shape, offsets = entry
     for sizes in entry[1:]:
         if not _are_sizes(sizes):
-            raise DamagedError(f"{file.path}: {name!r}: found {_said(sizes)}, expected a list of sizes")
+            raise DamagedError(f"{where}: found {_said(sizes)}, expected a list of sizes")
     if not isinstance(dtype, DType):
         raise FormatError(
-            f"{file.path}: {name!r}: found dtype {dtype!r}, expected one of {', '.join(_BY_TAG)}; "
+            f"{where}: found dtype {dtype!r}, expected one of {', '.join(_BY_TAG)}; "
             "convert it with the program that wrote it"
         )
-    if len(shape) > _FEW_DIMENSIONS:  # or their product could have millions of digits
-        require_shape(shape, dtype, f"{file.path}: {name!r}")
+    require_shape(shape, dtype, where)  # first: the product of many dimensions would have millions of digits
     if len(offsets) != 2 or offsets[1] - offsets[0] != prod(shape) * dtype.itemsize:
-        raise DamagedError(
-            f"{file.path}: {name!r}: found data_offsets {list(offsets)}, expected {dtype.name} {shape} to fill them"
-        )
+        raise DamagedError(f"{where}: found data_offsets {list(offsets)}, expected {dtype.name} {shape} to fill them")
 
 
 def _are_sizes(value: Any) -> bool:

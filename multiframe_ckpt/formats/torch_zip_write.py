@@ -51,13 +51,13 @@ class _TorchPickle(PickleWriter):
             offset, stride = tensor.view.offset, tensor.view.stride
         typed, dtype = tensor.dtype.torch_storage, tensor.dtype
         count = whole.nbytes // dtype.itemsize * (1 if typed else dtype.itemsize)
-        kind, rebuild = (_named_by_torch(typed), _REBUILD) if typed else (_UNTYPED, _REBUILD_UNTYPED)
+        kind, rebuild = (name_opcodes("torch", typed), _REBUILD) if typed else (_UNTYPED, _REBUILD_UNTYPED)
         self.emit(self._once(rebuild), b"((", self._once(_STORAGE), self._once(kind))
         self.emit(str_opcodes(str(self._record(tensor, whole))), self._once(_CPU), int_opcodes(count), b"tQ")
         self.emit(_placed(offset, tensor.shape, stride))
         self.emit(b"\x89", self._once(_ORDERED_DICT), b")R")  # requires no gradient, and has no hooks
         if not typed:
-            self.emit(self._once(_named_by_torch(dtype.torch or "")))
+            self.emit(self._once(name_opcodes("torch", dtype.torch or "")))
         self.emit(b"tR")
 
     def _once(self, opcodes: bytes) -> bytes:
@@ -77,11 +77,6 @@ class _TorchPickle(PickleWriter):
             self._numbers[owner] = len(self.records)
             self.records.append((whole, tensor))
         return self._numbers[owner]
-
-
-@lru_cache(maxsize=64)
-def _named_by_torch(name: str) -> bytes:
-    return name_opcodes("torch", name)
 
 
 @lru_cache(maxsize=4096)

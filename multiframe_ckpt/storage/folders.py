@@ -68,8 +68,8 @@ class Folder(Descriptor):
         file = self._opened(name, _FILE)
         try:
             status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-                require_regular(status, f"{self.where}/{name}")
+            require_regular(status, f"{self.where}/{name}")
+            if status.st_size > limit:
                 raise DamagedError(f"{self.where}/{name}: found {status.st_size} bytes, expected at most {limit}")
             return read_at(file, status.st_size, 0)
         finally:
