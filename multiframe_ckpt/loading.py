@@ -212,7 +212,7 @@ def _copied(tree: Tree) -> Tree:
     def change(_: Path, leaf: Tree) -> Tree:
         if not isinstance(leaf, LazyTensor):
             return leaf
-        return replace(leaf, source=lambda: leaf.numpy().copy(), extent=None, view=None, alias=leaf.identity)
+        return replace(leaf, source=lambda: leaf.numpy().copy(), view=None, alias=leaf.identity)
 
     return map_leaves(tree, change)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from .digests import digest_of, require_digest, scheme_of
 from .dtypes import DType, dtype_of_numpy
 from .errors import DtypeRefusedError
 
-__all__ = ["Derived", "Extent", "LazyTensor", "View", "shared_storages", "tied_groups"]
+__all__ = ["Derived", "Extent", "LazyTensor", "OpenedFile", "View", "shared_storages", "tied_groups"]
 
 
 class Extent(NamedTuple):
@@ -33,6 +33,22 @@ class Extent(NamedTuple):
     def path(self) -> Path:
         """The file's path when it was opened."""
         return Path(self.where)
+
+
+class OpenedFile:
+    """A file whose headers were read, in which tensors lie; a base class, since asking for one must be cheap."""
+
+    __slots__ = ()
+
+    where: str  # its path when it was opened
+
+    def descriptor(self) -> AbstractContextManager[int]:
+        """Gives the number of the very file that was opened, whatever its path leads to by now."""
+        raise NotImplementedError
+
+    def array(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
+        """Gives the array whose bytes begin at ``offset``, read-only."""
+        raise NotImplementedError
 
 
 class View(NamedTuple):
@@ -56,14 +72,16 @@ class LazyTensor:
 
     ``alias`` names the storage: tensors with an equal alias share one. With an equal ``identity`` they are the very
     same tensor under two names (a tied weight). ``digest`` is what its file says its bytes hash to, if it says so.
-    A ``source`` that would make memory of its own (of a tensor on a GPU) may have a method ``into(array)``, which reads
-    into a C-ordered array of the tensor's dtype and shape.
+
+    ``source`` is what gives the array: a function, or the file in which its bytes lie, little-endian and in C order, from
+    byte ``at`` on. A function that would make memory of its own (of a tensor on a GPU) may have a method
+    ``into(array)``, which reads into a C-ordered array of the tensor's dtype and shape.
     """
 
     dtype: DType
     shape: tuple[int, ...]
-    source: Callable[[], np.ndarray] = field(repr=False)
-    extent: Extent | None = field(default=None, repr=False)
+    source: Callable[[], np.ndarray] | OpenedFile = field(repr=False)
+    at: int = field(default=0, repr=False)
     alias: Hashable | None = field(default=None, repr=False)
     view: View | None = field(default=None, repr=False)
     digest: str | None = field(default=None, repr=False)
@@ -105,6 +123,12 @@ class LazyTensor:
         return prod(self.shape) * self.dtype.itemsize
 
     @property
+    def extent(self) -> Extent | None:
+        """Where its bytes lie whole in a file, or None; made when asked for, since a file may have very many tensors."""
+        source = self.source
+        return Extent(source.where, self.at, self.nbytes, source.descriptor) if isinstance(source, OpenedFile) else None
+
+    @property
     def identity(self) -> Hashable | None:
         """Equal for tensors that are one tensor under several names; None where nothing is shared."""
         if self.alias is None:
@@ -117,15 +141,29 @@ class LazyTensor:
 
         Raises DamagedError where the bytes are not the ones its digest promises.
         """
-        array = self.source()
+        array = self.read()
         if array.dtype != self.dtype.numpy or array.shape != self.shape:
             array = array.astype(self.dtype.numpy, copy=False).reshape(self.shape)
         if not array.flags.c_contiguous:
             array = np.ascontiguousarray(array).reshape(self.shape)
         if self.digest is not None:
-            where = f"{self.extent.where}: the tensor at byte {self.extent.offset}" if self.extent else "a tensor"
-            require_digest(where, digest_of(array, scheme_of(self.digest)), self.digest)
+            require_digest(self._place(), digest_of(array, scheme_of(self.digest)), self.digest)
         return array
+
+    def read(self) -> np.ndarray:
+        """Reads the tensor as its source gives it: with any strides, and not compared with its digest."""
+        source = self.source
+        return source.array(self.at, self.dtype, self.shape) if isinstance(source, OpenedFile) else source()
+
+    def seen_as(self, dtype: DType, digest: str | None) -> LazyTensor:
+        """Gives the same bytes, of this digest, as elements of another dtype of the same size."""
+        if isinstance(self.source, OpenedFile):
+            return replace(self, dtype=dtype, digest=digest)
+        return replace(self, dtype=dtype, digest=digest, source=lambda: self.numpy().view(dtype.numpy))
+
+    def _place(self) -> str:
+        extent = self.extent
+        return f"{extent.where}: the tensor at byte {extent.offset}" if extent else "a tensor"
 
 
 def tied_groups(tensors: dict[str, LazyTensor]) -> list[list[str]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +14,8 @@ import pytest
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt.formats.oneflow import OneFlowFormat
-from multiframe_ckpt.tensor import Extent, LazyTensor
+from multiframe_ckpt.storage.extents import Descriptor, MappedFile
+from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.testing import flat_tree
 from multiframe_ckpt.tree import Tree
 from multiframe_ckpt.verification import check_all
@@ -79,29 +78,27 @@ def test_a_whole_checkpoint_has_every_tensor_checked(tmp_path: Path) -> None:
     assert (report.whole, report.format, report.tensors, report.checked) == (True, "json", 3, 3)
 
 
-def counted(reads: list[str], name: str, **more: object) -> LazyTensor:
+def counted(reads: list[str], name: str) -> LazyTensor:
     def source() -> np.ndarray:
         reads.append(name)
         return np.zeros(2, np.float32)
 
-    return replace(LazyTensor.of_array(np.zeros(2, np.float32)), source=source, **more)
+    return replace(LazyTensor.of_array(np.zeros(2, np.float32)), source=source)
 
 
 def test_bytes_that_several_tensors_share_are_read_once(tmp_path: Path) -> None:
     reads: list[str] = []
     (tmp_path / "x").write_bytes(bytes(16))
 
-    def at(name: str, offset: int) -> LazyTensor:
-        @contextmanager
-        def descriptor() -> Iterator[int]:
-            reads.append(name)
-            with (tmp_path / "x").open("rb") as file:
-                yield file.fileno()
+    class Counting(MappedFile):
+        def descriptor(self) -> Descriptor:
+            reads.append("x")
+            return super().descriptor()
 
-        return counted(reads, name, extent=Extent(str(tmp_path / "x"), offset, 8, descriptor))
-
-    results = check_all({"a": at("a", 0), "b": at("b", 0), "c": at("c", 8), "d": counted(reads, "d")})
-    assert (reads, results) == (["a", "c", "d"], dict.fromkeys("abcd"))
+    file = Counting(tmp_path / "x")
+    table = {name: replace(counted(reads, name), source=file, at=at) for name, at in (("a", 0), ("b", 0), ("c", 8))}
+    results = check_all(table | {"d": counted(reads, "d")})
+    assert (reads, results) == (["x", "x", "d"], dict.fromkeys("abcd"))
 
 
 def test_a_disk_that_cannot_read_is_damage_like_any_other() -> None:

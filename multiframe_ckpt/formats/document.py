@@ -269,7 +269,7 @@ def _restored(note: Note, stored: LazyTensor, where: str) -> LazyTensor:
     dtype = dtype_named(note.dtype)
     if dtype is None or dtype.itemsize != stored.dtype.itemsize:
         raise _malformed(f"{where}: {note.name!r}: found dtype {note.dtype!r} stored as {stored.dtype.name}")
-    return replace(stored, dtype=dtype, digest=note.digest, source=lambda: stored.numpy().view(dtype.numpy))
+    return stored.seen_as(dtype, note.digest)
 
 
 def _tie(notes: Iterable[Note], table: dict[str, LazyTensor], where: str) -> None:

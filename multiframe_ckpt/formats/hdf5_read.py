@@ -198,9 +198,7 @@ class Hdf5Reader:
         tensor = self._mapped(dataset, stored, where) or LazyTensor(
             stored, dataset.shape, self._reading(dataset, where)
         )
-        if dtype is stored:
-            return tensor
-        return replace(tensor, dtype=dtype, source=lambda: tensor.numpy().view(dtype.numpy))
+        return tensor if dtype is stored else tensor.seen_as(dtype, None)
 
     def _named_dtype(self, dataset: Any, stored: DType) -> DType:
         name = dataset.attrs.get("dtype")

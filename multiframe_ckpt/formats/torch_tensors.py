@@ -13,8 +13,8 @@ import numpy as np
 
 from ..dtypes import DTYPES, DType, dtype_named
 from ..errors import DamagedError, UnsafeError
-from ..storage.extents import Mapped, require_shape
-from ..tensor import Extent, LazyTensor, View
+from ..storage.extents import require_shape
+from ..tensor import LazyTensor, OpenedFile, View
 from .pickle.known import PLAIN
 from .pickle.raw import Builders, Global, Made, Pending
 
@@ -83,7 +83,7 @@ class TorchStorage(Pending):
         """Gives the storage's bytes; who wants but a part cannot check them, so they are checked here, once."""
         raw = self.bound()
         if whole or self._checked:
-            return raw.source()
+            return raw.read()
         found, self._checked = raw.numpy(), True
         return found
 
@@ -164,14 +164,12 @@ class TorchTensor(Pending):
         require_shape(shape, self._dtype, "a tensor of the pickle")
 
     def _dense(self, size: int) -> LazyTensor:
-        storage = self._storage.bound()
-        extent, nbytes = storage.extent, size * self._dtype.itemsize
-        if nbytes == self._storage.nbytes:
-            whole = storage.source  # which, where it is mapped, needs nothing of the pickle to be kept
-            viewed = whole.viewed(self._dtype, self._shape) if isinstance(whole, Mapped) else self._read_dense
-            return self._lazy(viewed, extent, storage.digest)
-        part = extent and extent._replace(offset=extent.offset + self._start(), nbytes=nbytes)
-        return self._lazy(self._read_dense, part, None)
+        """Gives the tensor where it lies in the file; a part of a storage with a digest is read by way of the storage."""
+        raw = self._storage.bound()
+        digest = raw.digest if size * self._dtype.itemsize == self._storage.nbytes else None
+        if isinstance(raw.source, OpenedFile) and digest == raw.digest:
+            return self._lazy(raw.source, raw.at + self._start(), digest)
+        return self._lazy(self._read_dense, 0, digest)
 
     def _start(self) -> int:
         return self._offset * self._dtype.itemsize if prod(self._shape) else 0
@@ -184,7 +182,7 @@ class TorchTensor(Pending):
 
     def _strided(self) -> LazyTensor:
         self._storage.bound()
-        return self._lazy(self._read_strided, None, None)
+        return self._lazy(self._read_strided, 0, None)
 
     def _read_strided(self) -> np.ndarray:
         strides = [step * self._dtype.itemsize for step in self._stride]
@@ -196,14 +194,14 @@ class TorchTensor(Pending):
         array = np.conjugate(array) if flags.get("conj") else array
         return np.negative(array) if flags.get("neg") else array
 
-    def _lazy(self, source: Any, extent: Extent | None, digest: str | None) -> LazyTensor:
+    def _lazy(self, source: Any, at: int, digest: str | None) -> LazyTensor:
         storage = self._storage
         if storage.swapped or self._flags:  # its storage cannot be written as it is: tied only to its equals
             flags = tuple(sorted(self._flags or ()))
             alias = (storage.alias, self._offset, self._stride, flags)
-            return LazyTensor(self._dtype, self._shape, source, extent, alias)
+            return LazyTensor(self._dtype, self._shape, source, at, alias)
         view = View(storage.bound(), self._offset, self._stride)
-        return LazyTensor(self._dtype, self._shape, source, extent, storage.alias, view, digest)
+        return LazyTensor(self._dtype, self._shape, source, at, storage.alias, view, digest)
 
 
 #: The kinds of dtype whose tensors torch views as conjugated, or negated.

@@ -149,5 +149,5 @@ class Archive:
     def _bytes(self, member: Member, digest: str | None) -> LazyTensor:
         nbytes = member.size
         if member.stored:
-            return self._zip.file.lying(UINT8, (nbytes,), member.offset, nbytes, None, digest)
+            return LazyTensor(UINT8, (nbytes,), self._zip.file, member.offset, None, None, digest)
         return LazyTensor(UINT8, (nbytes,), lambda: self._zip.inflated(member.name), digest=digest)

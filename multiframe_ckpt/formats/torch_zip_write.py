@@ -128,7 +128,7 @@ def _whole_elements(storage: LazyTensor, itemsize: int) -> LazyTensor:
     nbytes = storage.nbytes // itemsize * itemsize
     if nbytes == storage.nbytes:
         return storage
-    return replace(storage, shape=(nbytes,), source=lambda: storage.numpy()[:nbytes], extent=None, digest=None)
+    return replace(storage, shape=(nbytes,), source=lambda: storage.numpy()[:nbytes], digest=None)
 
 
 def _partly_shared(table: dict[str, LazyTensor]) -> set[Any]:

@@ -112,7 +112,7 @@ def _into(storage: LazyTensor, tensor: LazyTensor, view: View) -> LazyTensor:
         offset=view.offset * size,
         strides=tuple(step * size for step in view.stride),
     )
-    return replace(tensor, source=lambda: array, extent=None, view=view._replace(storage=storage))
+    return replace(tensor, source=lambda: array, view=view._replace(storage=storage))
 
 
 def make_copies(copies: Iterable[Copy], *, threads: int) -> None:
@@ -139,7 +139,7 @@ def _pieces(copies: Iterable[Copy]) -> Iterator[Callable[[], None]]:
         if into is not None:
             yield partial(into, copy.tensor().numpy())
             continue
-        array = tensor.source() if tensor.digest is None else tensor.numpy()  # which compares it
+        array = tensor.read() if tensor.digest is None else tensor.numpy()  # which compares it
         if (array.dtype, array.shape) != (tensor.dtype.numpy, tensor.shape):
             array = tensor.numpy()
         if not array.flags.c_contiguous:

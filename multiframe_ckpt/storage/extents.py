@@ -21,9 +21,9 @@ import numpy as np
 
 from ..dtypes import DType
 from ..errors import DamagedError
-from ..tensor import Extent, LazyTensor
+from ..tensor import LazyTensor, OpenedFile
 
-__all__ = ["Descriptor", "Mapped", "MappedFile", "open_regular", "read_at", "require_regular", "require_shape"]
+__all__ = ["Descriptor", "MappedFile", "open_regular", "read_at", "require_regular", "require_shape"]
 
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe waits for a writer
 
@@ -87,7 +87,7 @@ def read_at(descriptor: int, nbytes: int, offset: int) -> bytes:
     return piece + read_at(descriptor, nbytes - len(piece), offset + len(piece))
 
 
-class MappedFile:
+class MappedFile(OpenedFile):
     """An open file; gives bytes and tensors of it after checking that they lie inside it."""
 
     def __init__(self, path: Path) -> None:
@@ -96,7 +96,7 @@ class MappedFile:
             self._descriptor = Descriptor(os.dup(file.fileno()))
         self.status = os.fstat(self._descriptor.number)
         self.size = self.status.st_size
-        self._where, self._give = str(path), self.descriptor  # one for all extents
+        self.where = str(path)
 
     @cached_property
     def buffer(self) -> mmap.mmap | bytes:
@@ -130,6 +130,11 @@ class MappedFile:
             raise DamagedError(f"{self.path}: {what}: found the file cut short since it was opened; fetch it again")
         return np.frombuffer(self.buffer, np.uint8, nbytes, offset) if nbytes else np.empty(0, np.uint8)
 
+    def array(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
+        """Gives an array, over the map where that is aligned."""
+        array = self.raw(offset, prod(shape) * dtype.itemsize, "values").view(dtype.numpy).reshape(shape)
+        return array if array.flags.aligned else array.copy()
+
     def tensor(
         self,
         dtype: DType,
@@ -145,30 +150,4 @@ class MappedFile:
         if not 0 < nbytes <= self.size or len(shape) > _FEW_DIMENSIONS or min(shape, default=0) < 0:
             require_shape(shape, dtype, f"{self.path}: {what}")
         self.require(offset, nbytes, what)
-        return self.lying(dtype, shape, offset, nbytes, alias, digest)
-
-    def lying(
-        self, dtype: DType, shape: tuple[int, ...], offset: int, nbytes: int, alias: Hashable | None, digest: str | None
-    ) -> LazyTensor:
-        """Gives the same of a shape and a place that have been checked."""
-        extent = Extent(self._where, offset, nbytes, self._give)
-        return LazyTensor(dtype, shape, Mapped(self, dtype, shape, offset), extent, alias, None, digest)
-
-
-class Mapped:
-    """Reads a tensor from a file's map; an object of its own, since a closure takes several times its memory."""
-
-    __slots__ = ("_dtype", "_file", "_offset", "_shape")
-
-    def __init__(self, file: MappedFile, dtype: DType, shape: tuple[int, ...], offset: int) -> None:
-        self._file, self._dtype, self._shape, self._offset = file, dtype, shape, offset
-
-    def viewed(self, dtype: DType, shape: tuple[int, ...]) -> Mapped:
-        """Gives the same bytes as elements of another dtype and shape."""
-        return Mapped(self._file, dtype, shape, self._offset)
-
-    def __call__(self) -> np.ndarray:
-        """Gives the array, over the map where that is aligned."""
-        raw = self._file.raw(self._offset, prod(self._shape) * self._dtype.itemsize, "values")
-        array = raw.view(self._dtype.numpy).reshape(self._shape)
-        return array if array.flags.aligned else array.copy()
+        return LazyTensor(dtype, shape, self, offset, alias, None, digest)

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..dtypes import DType
 from ..errors import DamagedError, ReplacedError, UnsafeError
-from ..tensor import Extent, LazyTensor
+from ..tensor import LazyTensor, OpenedFile
 from .extents import Descriptor, read_at, require_regular, require_shape
 from .replaced import one_of_them
 
@@ -98,8 +98,8 @@ class Folder(Descriptor):
                 f"{where}: found {seen.st_size} bytes, expected {nbytes} for {dtype.name} {shape}; "
                 "the file is cut short or damaged: fetch it again"
             )
-        source = _Mapped(self._above or self, where, seen, dtype, shape)
-        return LazyTensor(dtype, shape, source, Extent(where, 0, nbytes, source.descriptor), source, None, digest)
+        file = _FileOfFolder(self._above or self, where, _state(seen))
+        return LazyTensor(dtype, shape, file, 0, file, None, digest)
 
     def opened_again(self, where: str, state: State) -> Descriptor:
         """Opens a file below, whose state was seen before; ReplacedError where it is another one now."""
@@ -143,28 +143,24 @@ class Folder(Descriptor):
         return os.path.relpath(found, root)
 
 
-class _Mapped:
-    """Reads a tensor that is a whole file, which is opened for it; of so little memory as there may be many."""
+class _FileOfFolder(OpenedFile):
+    """A file that is opened each time it is read; of so little memory as there may be many."""
 
-    __slots__ = ("_changed", "_dtype", "_number", "_root", "_shape", "_where")
+    __slots__ = ("_root", "_state", "where")
 
-    def __init__(self, root: Folder, where: str, seen: os.stat_result, dtype: DType, shape: tuple[int, ...]) -> None:
-        self._root, self._where, self._dtype, self._shape = root, where, dtype, shape
-        self._number, self._changed = seen.st_ino, seen.st_mtime_ns
-
-    @property
-    def _nbytes(self) -> int:
-        return prod(self._shape) * self._dtype.itemsize
+    def __init__(self, root: Folder, where: str, state: State) -> None:
+        self._root, self.where, self._state = root, where, state
 
     def descriptor(self) -> Descriptor:
         """Opens the file."""
-        return self._root.opened_again(self._where, (self._number, self._nbytes, self._changed))
+        return self._root.opened_again(self.where, self._state)
 
-    def __call__(self) -> np.ndarray:
+    def array(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
         """Gives the array, over a map."""
+        nbytes = prod(shape) * dtype.itemsize
         with self.descriptor() as number:
-            mapped = mmap.mmap(number, self._nbytes, access=mmap.ACCESS_READ) if self._nbytes else b""
-        return np.frombuffer(mapped, self._dtype.numpy).reshape(self._shape)
+            mapped = mmap.mmap(number, nbytes, access=mmap.ACCESS_READ, offset=offset) if nbytes else b""
+        return np.frombuffer(mapped, dtype.numpy).reshape(shape)
 
 
 def _state(status: os.stat_result) -> State:

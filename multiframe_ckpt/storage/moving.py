@@ -135,7 +135,7 @@ class Passing:
         if tensor.derived is not None:
             base, change = tensor.derived.base, tensor.derived.change
             return (bytes_of(change(elements_of(piece, base.dtype))) for piece in Passing(self._key, base))
-        if tensor.extent is None or is_part(tensor):
+        if tensor.extent is None:
             return chunks_of(tensor.numpy())
         buffer = _buffer()
         sizes = (min(PIECE, tensor.nbytes - start) for start in range(0, tensor.nbytes, PIECE))
@@ -148,7 +148,7 @@ def whole(key: str, tensor: LazyTensor) -> bytes | memoryview:
         base, change = tensor.derived.base, tensor.derived.change
         return bytes_of(change(elements_of(memoryview(whole(key, base)), base.dtype)))
     extent = tensor.extent
-    if extent is None or tensor.derived is not None or is_part(tensor):
+    if extent is None or tensor.derived is not None:
         return bytes_of(tensor.numpy())
     with extent.descriptor() as descriptor:
         raw = read_at(descriptor, extent.nbytes, extent.offset)
@@ -163,11 +163,6 @@ def _cut_short(extent: Extent, offset: int) -> DamagedError:
     return DamagedError(
         f"{extent.where}: found the file cut short since it was opened, expected bytes at {offset}; fetch it again"
     )
-
-
-def is_part(tensor: LazyTensor) -> bool:
-    """Says whether it is its storage whose digest is known: reading the array checks that."""
-    return tensor.digest is None and tensor.view is not None and tensor.view.storage.digest is not None
 
 
 def elements_of(piece: memoryview, dtype: DType) -> np.ndarray:
@@ -291,11 +286,7 @@ def materialized(tree: Tree) -> Tree:
     parts = {
         key for group in shared_storages(table) if len({table[key].identity for key in group}) > 1 for key in group
     }
-    alone = {
-        key: tensor
-        for key, tensor in table.items()
-        if (tensor.extent or tensor.derived) and key not in parts and not is_part(tensor)
-    }
+    alone = {key: tensor for key, tensor in table.items() if (tensor.extent or tensor.derived) and key not in parts}
     first: dict[Hashable, str] = {}
     owners = {
         key: first.setdefault(key if (identity := tensor.identity) is None else identity, key)
