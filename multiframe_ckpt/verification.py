@@ -14,7 +14,7 @@ from .formats.base import LeavesUnread, Unread
 from .storage.atomic import whereabouts
 from .storage.moving import in_parallel, read_once
 from .storage.replaced import retried
-from .tensor import LazyTensor
+from .tensor import LazyTensor, OpenedFile
 
 __all__ = ["VerifyReport", "verify"]
 
@@ -98,16 +98,18 @@ def _opened(path: Path, name: str, *, allow_inert: bool) -> tuple[dict[str, Lazy
 
 def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSError | None]:
     """Reads each tensor, the same bytes once and large ones several at a time; gives what is wrong with it, or None."""
-    first: dict[object, str] = {}
-    places = {key: first.setdefault(_place(key, tensor), key) for key, tensor in table.items()}
-    keys = list(dict.fromkeys(places.values()))
+    first: dict[object, str] = {}  # several tensors may lie in one place
+    for key, tensor in table.items():
+        first.setdefault(_place(tensor), key)
+    keys = list(first.values())
     found = in_parallel(lambda key: _check(key, table[key]), keys, lambda key: table[key].nbytes)
     problems = {keys[at]: problem for at, problem in found}
-    return {key: problems[place] for key, place in places.items()}
+    return {key: problems[first[_place(tensor)]] for key, tensor in table.items()}
 
 
-def _place(key: str, tensor: LazyTensor) -> object:
-    return (tensor.extent[:3], tensor.digest) if tensor.extent is not None else key
+def _place(tensor: LazyTensor) -> object:
+    inside = isinstance(tensor.source, OpenedFile)
+    return (tensor.source, tensor.at, tensor.nbytes, tensor.digest) if inside else id(tensor)
 
 
 def _check(key: str, tensor: LazyTensor) -> FormatError | OSError | None:

@@ -8,8 +8,9 @@ checked against the file before any byte of a tensor is used. What a flat header
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ _FORMAT = ("format", "pt")
 _METADATA_FIRST = b'{"__metadata__":'
 _PREFIX = 8  # the header's length, little-endian
 _OF_TENSOR = {"dtype", "shape", "data_offsets"}
+_INTS = {int}  # and no bool
 _BY_TAG = {row.safetensors: row for row in DTYPES if row.safetensors}
 
 
@@ -108,23 +110,30 @@ def _damaged(path: Path, found: str) -> DamagedError:
 
 
 class _Entry(NamedTuple):
-    """What the header says of a tensor, not checked yet; small, since a header may have hundreds of thousands."""
+    """What the header says of a tensor; small, since a header may have hundreds of thousands."""
 
-    dtype: Any
-    shape: Any
-    offsets: Any
+    dtype: DType
+    shape: tuple[int, ...]
+    start: int
+    stop: int
 
 
-def _packed(entries: dict[str, Any]) -> Any:
-    """Gives an object of the header, that of a tensor as an _Entry."""
-    if entries.keys() != _OF_TENSOR:
-        return entries
-    tag, shape, offsets = entries["dtype"], entries["shape"], entries["data_offsets"]
-    return _Entry(
-        _BY_TAG.get(tag, tag) if isinstance(tag, str) else tag,
-        tuple(shape) if isinstance(shape, list) else shape,
-        tuple(offsets) if isinstance(offsets, list) else offsets,
-    )
+def _packing() -> Callable[[dict[str, Any]], Any]:
+    """Gives what makes an _Entry of an object in the header, if it says what it should of a tensor."""
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # most tensors have the shape of another
+
+    def packed(said: dict[str, Any]) -> Any:
+        if said.keys() != _OF_TENSOR:
+            return said
+        tag, shape, offsets = said["dtype"], said["shape"], said["data_offsets"]
+        if not (isinstance(tag, str) and tag in _BY_TAG and _are_sizes(shape) and _are_sizes(offsets)):
+            return said
+        if len(offsets) != 2:
+            return said
+        shape = tuple(shape)
+        return _Entry(_BY_TAG[tag], shapes.setdefault(shape, shape), *offsets)
+
+    return packed
 
 
 def _header_size(file: MappedFile) -> int:
@@ -142,7 +151,7 @@ def _header_size(file: MappedFile) -> int:
 def _read_header(file: MappedFile) -> tuple[dict[str, Any], dict[str, str]]:
     """Gives the tensors' entries, in the header's order, and the metadata."""
     # The text is held by nobody but the parser, which lets go of it early: it may have 100 MB.
-    header = load_json(file.bytes(_PREFIX, _header_size(file), "header"), f"{file.path}: header", _packed)
+    header = load_json(file.bytes(_PREFIX, _header_size(file), "header"), f"{file.path}: header", _packing())
     metadata = header.pop(_METADATA, {}) if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _damaged(file.path, f"found {_METADATA} that is not all text, expected str to str")
@@ -167,10 +176,10 @@ def _read_members(file: MappedFile, header: dict[str, Any]) -> dict[str, LazyTen
     Takes the entries out of the header one by one: both together would need much memory.
     """
     for name, entry in header.items():
-        _check_entry(f"{file.path}: {name!r}", entry)
+        _check_entry(file.path, name, entry)
     end, data = 0, _PREFIX + _header_size(file)
-    for name in sorted(header, key=lambda name: header[name].offsets):
-        start, stop = header[name].offsets
+    for name in _by_offset(header):
+        start, stop = header[name][2:]
         if start != end:
             raise _damaged(
                 file.path, f"{name!r}: found bytes from {start} on, expected from {end}, with no hole or overlap"
@@ -179,38 +188,52 @@ def _read_members(file: MappedFile, header: dict[str, Any]) -> dict[str, LazyTen
     if data + end != file.size:
         raise _damaged(file.path, f"found {file.size - data} bytes of tensors, expected {end}")
     entries = ((name, header.pop(name)) for name in list(header))
-    return {name: file.tensor(entry.dtype, entry.shape, data + entry.offsets[0], what=name) for name, entry in entries}
+    return {name: LazyTensor(entry.dtype, entry.shape, file, data + entry.start) for name, entry in entries}
 
 
-def _check_entry(where: str, entry: Any) -> None:
+def _by_offset(header: dict[str, _Entry]) -> Iterable[str]:
+    """Gives the names in the order of their bytes, which most headers are in already."""
+    ends = (entry.stop for entry in header.values())
+    if all(entry.start == end for entry, end in zip(header.values(), chain([0], ends), strict=False)):
+        return header
+    return sorted(header, key=lambda name: header[name][2:])
+
+
+def _check_entry(path: Path, name: str, entry: Any) -> None:
+    where = f"{path}: {name!r}"
     if not isinstance(entry, _Entry):
-        raise DamagedError(f"{where}: found {str(entry)[:80]}, expected dtype, shape and data_offsets")
-    dtype, shape, offsets = entry
-    for sizes in entry[1:]:
-        if not _are_sizes(sizes):
-            raise DamagedError(f"{where}: found {_said(sizes)}, expected a list of sizes")
-    if not isinstance(dtype, DType):
-        raise FormatError(
-            f"{where}: found dtype {dtype!r}, expected one of {', '.join(_BY_TAG)}; "
-            "convert it with the program that wrote it"
-        )
+        raise _not_a_tensor(where, entry)
+    dtype, shape, start, stop = entry
     require_shape(shape, dtype, where)  # first: the product of many dimensions would have millions of digits
-    if len(offsets) != 2 or offsets[1] - offsets[0] != prod(shape) * dtype.itemsize:
-        raise DamagedError(f"{where}: found data_offsets {list(offsets)}, expected {dtype.name} {shape} to fill them")
+    if stop - start != prod(shape) * dtype.itemsize:
+        raise DamagedError(f"{where}: found data_offsets {[start, stop]}, expected {dtype.name} {shape} to fill them")
+
+
+def _not_a_tensor(where: str, said: Any) -> FormatError:
+    """Gives the error for what the header says in a tensor's place."""
+    if not isinstance(said, dict) or said.keys() != _OF_TENSOR:
+        return DamagedError(f"{where}: found {str(said)[:80]}, expected dtype, shape and data_offsets")
+    for sizes in (said["shape"], said["data_offsets"]):
+        if not _are_sizes(sizes):
+            return DamagedError(f"{where}: found {_said(sizes)}, expected a list of sizes")
+    if len(said["data_offsets"]) != 2:
+        return DamagedError(f"{where}: found data_offsets {_said(said['data_offsets'])}, expected two")
+    return FormatError(
+        f"{where}: found dtype {_said(said['dtype'])}, expected one of {', '.join(_BY_TAG)}; "
+        "convert it with the program that wrote it"
+    )
 
 
 def _are_sizes(value: Any) -> bool:
-    return isinstance(value, tuple) and all(map(_is_size, value))
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63
+    if not isinstance(value, list) or not _INTS.issuperset(map(type, value)):
+        return False
+    return not value or (min(value) >= 0 and max(value) < 1 << 63)
 
 
 def _said(sizes: Any) -> str:
     """Gives the value as a message has room for it; Python may refuse to spell an int of many digits."""
     try:
-        return str(list(sizes) if isinstance(sizes, tuple) else sizes)[:80]
+        return str(sizes)[:80]
     except ValueError:
         return "a number of thousands of digits"
 

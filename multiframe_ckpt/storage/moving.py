@@ -21,7 +21,7 @@ import numpy as np
 from ..digests import PIECE, Hashing, bytes_of, chunks_of, digest_of_bytes, require_digest, scheme_of
 from ..dtypes import DType
 from ..errors import DamagedError
-from ..tensor import Extent, LazyTensor, shared_storages
+from ..tensor import Extent, LazyTensor, OpenedFile, shared_storages
 from ..tree import Tree, map_leaves, tensors_of
 from .extents import read_at
 from .workers import Workers
@@ -286,16 +286,27 @@ def materialized(tree: Tree) -> Tree:
     parts = {
         key for group in shared_storages(table) if len({table[key].identity for key in group}) > 1 for key in group
     }
-    alone = {key: tensor for key, tensor in table.items() if (tensor.extent or tensor.derived) and key not in parts}
-    first: dict[Hashable, str] = {}
-    owners = {
-        key: first.setdefault(key if (identity := tensor.identity) is None else identity, key)
-        for key, tensor in alone.items()
-    }
-    keys = list(dict.fromkeys(owners.values()))
-    found = in_parallel(lambda key: _array(key, alone[key]), keys, lambda key: alone[key].nbytes)
-    arrays = {keys[at]: array for at, array in found}
-    return _with_arrays(tree, {id(alone[key]): arrays[owner] for key, owner in owners.items()})
+    first: dict[Hashable, str] = {}  # the key of each tensor that is to be read, once for all its names
+    for key, tensor in table.items():
+        if key not in parts and (isinstance(tensor.source, OpenedFile) or tensor.derived):
+            first.setdefault(_itself(tensor), key)
+    keys = list(first.values())
+    found = in_parallel(lambda key: _array(key, table[key]), keys, lambda key: table[key].nbytes)
+    arrays = {_itself(table[keys[at]]): array for at, array in found}
+
+    def change(_: object, leaf: Tree) -> Tree:
+        array = arrays.get(_itself(leaf)) if isinstance(leaf, LazyTensor) else None
+        if array is None or not isinstance(leaf, LazyTensor):
+            return leaf
+        return LazyTensor(leaf.dtype, leaf.shape, array.__array__, alias=leaf.identity)
+
+    return map_leaves(tree, change)
+
+
+def _itself(tensor: LazyTensor) -> Hashable:
+    """Gives what is equal for two tensors only if they are one."""
+    identity = tensor.identity
+    return id(tensor) if identity is None else identity
 
 
 def _array(key: str, tensor: LazyTensor) -> np.ndarray:
@@ -306,13 +317,3 @@ def _array(key: str, tensor: LazyTensor) -> np.ndarray:
     for _ in Passing(key, tensor).into(array):
         pass
     return array
-
-
-def _with_arrays(tree: Tree, arrays: Mapping[int, np.ndarray]) -> Tree:
-    def change(_: object, leaf: Tree) -> Tree:
-        array = arrays.get(id(leaf))
-        if array is None or not isinstance(leaf, LazyTensor):
-            return leaf
-        return LazyTensor(leaf.dtype, leaf.shape, lambda: array, alias=leaf.identity)
-
-    return map_leaves(tree, change)
