@@ -63,7 +63,7 @@ def _summary_lines(summary: Summary, tree: Tree) -> Iterator[str]:
         yield from ("", "values", *values)
     if summary.tensors:
         yield ""
-        yield from table([("dtype", "shape", "size", "tensor"), *map(_tensor_cells, summary.tensors)], right={2})
+        yield from table([None, *summary.tensors], right={2}, spell=_tensor_cells)
 
 
 def _resume(parts: Mapping[str, bool]) -> str:
@@ -73,7 +73,9 @@ def _resume(parts: Mapping[str, bool]) -> str:
     return f"{sum(parts.values())}/{len(parts)}: {'; '.join(what)}"
 
 
-def _tensor_cells(row: TensorRow) -> tuple[str, ...]:
+def _tensor_cells(row: TensorRow | None) -> tuple[str, ...]:
+    if row is None:
+        return "dtype", "shape", "size", "tensor"
     tie = f" (tied to {row.tied_to})" if row.tied_to is not None else ""
     return row.dtype, str(list(row.shape)), human_size(row.nbytes), (row.key or _TOP) + tie
 

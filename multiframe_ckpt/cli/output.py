@@ -14,11 +14,12 @@ import shutil
 import sys
 import textwrap
 import warnings
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from io import TextIOWrapper
-from typing import Any, TextIO
+from itertools import zip_longest
+from typing import Any, TextIO, TypeVar, cast
 
 from ..progress import OnProgress, Progress, silent
 from ..spelling import shown
@@ -34,9 +35,9 @@ __all__ = [
     "table",
     "width",
     "write",
-    "write_pieces",
 ]
 
+R = TypeVar("R")
 _NARROWEST_FOLD = 20
 _LONGEST_DECIMAL = 2_000  # bits: Python may refuse to spell integers of more than 640 digits (int_info)
 
@@ -51,9 +52,9 @@ class Output:
     def report(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
         """Prints the document as JSON if that was asked for, else the lines, else nothing."""
         if self.as_json:
-            write_pieces(json_pieces(document))
+            write(json_pieces(document))
         elif not self.quiet:
-            write("\n".join(map(shown, lines)))
+            write(f"{shown(line)}\n" for line in lines)
 
     @contextmanager
     def one_line_warnings(self) -> Iterator[None]:
@@ -123,19 +124,12 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def write(text: str) -> None:
-    """Prints a line or more to standard output, as :func:`write_pieces` does."""
-    if text:
-        write_pieces([text])
-
-
-def write_pieces(pieces: Iterable[str]) -> None:
-    """Prints text that comes in pieces, and a line's end. A reader that went away (``| head``) changes no exit status."""
+def write(pieces: Iterable[str]) -> None:
+    """Prints text that comes in pieces, line ends included. A reader that went away (``| head``) changes no exit status."""
     if sys.stdout is None:
         return
     try:
         sys.stdout.writelines(pieces)
-        sys.stdout.write("\n")
         sys.stdout.flush()
     except BrokenPipeError:
         _discard(sys.stdout)
@@ -161,12 +155,18 @@ def complain(kind: str, message: str) -> None:
 
 def json_pieces(value: object) -> Iterator[str]:
     """Gives strict JSON, which any reader takes, piece by piece: NaN, infinities, complex numbers and bytes as strings."""
-    return json.JSONEncoder(indent=2, allow_nan=False).iterencode(_strict(value))
+    yield from json.JSONEncoder(indent=2, allow_nan=False, default=_entries).iterencode(_strict(value))
+    yield "\n"
+
+
+def _entries(record: Any) -> object:
+    """Gives a record as an object of JSON, when its turn has come: there may be many."""
+    return {field.name: _strict(getattr(record, field.name)) for field in fields(record)}
 
 
 def _strict(value: object) -> object:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _strict(getattr(value, field.name)) for field in fields(value)}
+    if is_dataclass(value):
+        return value
     if isinstance(value, Mapping):
         return {_whole_text(str(name)): _strict(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
@@ -213,11 +213,22 @@ def listed(items: Sequence[str], *, most: int | None = None) -> Iterator[str]:
         yield f"  ... and {len(items) - len(first):,} more; --json lists them all"
 
 
-def table(rows: Iterable[Sequence[str]], *, right: Container[int] = ()) -> Iterator[str]:
-    """Gives aligned lines, one a row, the header being the first; columns in ``right`` are aligned to the right."""
-    cells = [[shown(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
-    for *fixed, last in cells:
+def table(
+    rows: Iterable[R], *, right: Container[int] = (), spell: Callable[[R], Sequence[str]] = lambda row: cast(Any, row)
+) -> Iterator[str]:
+    """Gives aligned lines, one a row, the header being the first; columns in ``right`` are aligned to the right.
+
+    ``spell`` gives a row's cells. It is asked twice: they may be many, and take much more memory than the rows.
+    """
+    rows = list(rows)
+
+    def cells() -> Iterator[list[str]]:
+        return ([shown(cell) for cell in spell(row)] for row in rows)
+
+    widths: list[int] = []
+    for row in cells():
+        widths = [max(pair) for pair in zip_longest(widths, map(len, row[:-1]), fillvalue=0)]
+    for *fixed, last in cells():
         padded = [
             cell.rjust(wide) if at in right else cell.ljust(wide)
             for at, (cell, wide) in enumerate(zip(fixed, widths, strict=True))

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from .failure import Status, message_of, status_of
-from .output import Output, complain, json_pieces, prepare_streams, write_pieces
+from .output import Output, complain, json_pieces, prepare_streams, write
 
 __all__ = ["NAME", "Program", "Status", "verb"]
 
@@ -114,5 +114,5 @@ def _failed(problem: BaseException, *, as_json: bool) -> Status:
     complain("error", message)
     if as_json and status is not Status.INTERRUPTED:
         with suppress(OSError):  # standard output itself may be what failed
-            write_pieces(json_pieces({"error": {"kind": type(problem).__name__, "message": message}}))
+            write(json_pieces({"error": {"kind": type(problem).__name__, "message": message}}))
     return status

@@ -91,13 +91,25 @@ def forget_peak() -> None:
         return
 
 
+class Tail(io.TextIOBase):
+    """Keeps the end of what is written: a terminal takes no memory of this process either."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        """Takes more text."""
+        self.text = (self.text + text)[-20_000:]
+        return len(text)
+
+
 def on_command_line(*arguments: str) -> dict[str, Any]:
-    out, err = io.StringIO(), io.StringIO()
+    out, err = Tail(), Tail()
     with redirect_stdout(out), redirect_stderr(err):
         try:
             program.main(list(arguments))
         except SystemExit as end:
-            return {"status": int(end.code or 0), "out": out.getvalue()[-20_000:], "err": err.getvalue()[-20_000:]}
+            return {"status": int(end.code or 0), "out": out.text, "err": err.text}
 
 
 def loaded(path: str, **options: bool) -> dict[str, Any]:

@@ -51,15 +51,15 @@ def sparse_zip(place: Path) -> None:
     _sparse(place, head, directory + end64 + locator + end)
 
 
-def many_safetensors(count: int, place: Path) -> None:
-    """As many tensors of 64 floats."""
+def many_safetensors(count: int, floats: int, place: Path) -> None:
+    """As many tensors of so many floats."""
+    size = 4 * floats
     parts = (
-        f'"layer.{n // 4}.{n % 4}.weight":{{"dtype":"F32","shape":[64],"data_offsets":[{256 * n},{256 * n + 256}]}}'
+        f'"layer.{n // 4}.{n % 4}.weight":{{"dtype":"F32","shape":[{floats}],'
+        f'"data_offsets":[{size * n},{size * n + size}]}}'
         for n in range(count)
     )
-    with place.open("wb") as file:
-        file.write(raw_file(f"{{{','.join(parts)}}}".encode()))
-        file.truncate(file.tell() + 256 * count)
+    place.write_bytes(raw_file(f"{{{','.join(parts)}}}".encode()) + bytes(size * count))
 
 
 def many_views(count: int, place: Path) -> None:
@@ -95,5 +95,6 @@ LISTED: dict[str, Hostile] = {
     "a safetensors file of a terabyte": Hostile(sparse_safetensors, "never"),
     "a torch file of a terabyte": Hostile(sparse_zip, "never"),
     "a safetensors header of 99 MB": Hostile(header_of_99_megabytes, "never"),
-    "300,000 tensors": Hostile(partial(many_safetensors, 300_000), "never", tensors=300_000),
+    "300,000 tensors of 16 floats": Hostile(partial(many_safetensors, 300_000, 16), "never"),
+    "300,000 tensors of a float": Hostile(partial(many_safetensors, 300_000, 1), "never", tensors=300_000),
 }
