@@ -19,6 +19,7 @@ from .base import ReadOptions
 from .pickle.machine import PickleMachine
 from .pickle.resolve import Resolver, module_state_dict
 from .skeleton import load_json
+from .torch_steps import TORCH_STEPS
 from .torch_tensors import TORCH_BUILDERS, TORCH_NAMES, UINT8, TorchStorage
 
 __all__ = ["DIGESTS", "Archive"]
@@ -68,6 +69,7 @@ class Archive:
             pickled,
             where=str(self._path),
             builders=TORCH_BUILDERS,
+            steps=TORCH_STEPS,
             persistent=lambda identifier: self._storage(storages, identifier, order),
             stored=stored,
         )

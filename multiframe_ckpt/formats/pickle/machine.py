@@ -6,12 +6,12 @@ What is not known becomes a :class:`Made`, a record of what the file asked for; 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ...errors import DamagedError, FormatError
-from .opcodes import STEPS
+from .opcodes import STEPS, Step
 from .state import PROBLEMS, State
 
 __all__ = ["PickleMachine", "broken_pickle"]
@@ -38,9 +38,16 @@ def broken_pickle(where: str, found: Callable[[], str]) -> Iterator[None]:
 
 
 class PickleMachine(State):
-    """One run over one pickle. ``end`` is the offset behind its STOP, where a stream of pickles goes on."""
+    """One run over one pickle. ``end`` is the offset behind its STOP, where a stream of pickles goes on.
 
-    __slots__ = ()
+    ``steps`` is what each opcode does: STEPS, or a layout's own that come to the same.
+    """
+
+    __slots__ = ("steps",)
+
+    def __init__(self, data: Any, *, steps: Sequence[Step] = STEPS, **options: Any) -> None:
+        super().__init__(data, **options)
+        self.steps = steps
 
     def run(self) -> Any:
         """Gives the raw object; DamagedError for opcodes that no pickler writes, UnsafeError for forbidden ones."""
@@ -48,7 +55,7 @@ class PickleMachine(State):
             return self._run()
 
     def _run(self) -> Any:
-        data, steps, at = self.data, STEPS, self.end
+        data, steps, at = self.data, self.steps, self.end
         try:
             while True:
                 for _ in range(_ROUND):

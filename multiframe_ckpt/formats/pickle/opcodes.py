@@ -17,7 +17,7 @@ from ...errors import UnsafeError
 from .raw import MAX_INT_NBYTES
 from .state import State
 
-__all__ = ["STEPS"]
+__all__ = ["CONTAINER", "NUMBER", "STEPS", "TEXT", "TUPLE", "Step"]
 
 Step: TypeAlias = Callable[[State, int], int]
 
@@ -26,7 +26,8 @@ _PROTOCOL = 5
 _MAX_DIGITS = 4300
 #: A pickler recurses for each container that is open, and Python stops it at 1,000 by default.
 _MAX_MARKS = 10_000
-_INT, _CONTAINER, _SET, _TUPLE, _TEXT = 32, 64, 224, 48, 56
+#: The memory of a number and of empty containers.
+NUMBER, CONTAINER, SET, TUPLE, TEXT = 32, 64, 224, 48, 56
 _WIDEST = 4  # one character past the first 65,536 makes all of its text as wide
 
 _U8, _U16, _U32, _I32, _U64, _F64 = map(Struct, ("<B", "<H", "<I", "<i", "<Q", ">d"))
@@ -81,7 +82,7 @@ def _packed(layout: Struct) -> Step:
 
     def step(state: State, at: int) -> int:
         state.stack.append(unpack(state.data, at)[0])
-        state.room -= _INT
+        state.room -= NUMBER
         return at + size
 
     return step
@@ -129,7 +130,7 @@ def _text(layout: Struct) -> Step:
             raise IndexError("it ends too soon")
         ascii = raw.isascii()
         state.stack.append(raw.decode() if ascii else raw.decode("utf-8", "surrogatepass"))
-        state.room -= _TEXT + (len(raw) if ascii else _WIDEST * len(raw))
+        state.room -= TEXT + (len(raw) if ascii else _WIDEST * len(raw))
         return stop
 
     return step
@@ -211,7 +212,7 @@ def _dup(state: State, at: int) -> int:
 
 def _put(state: State, at: int) -> int:
     line, at = state.line(at)
-    state.remember(_decimal(line))
+    state.remember(_decimal(line), state.stack[-1])
     return at
 
 
@@ -220,7 +221,7 @@ def _binput(state: State, at: int) -> int:
     if index == len(memo):
         memo.append(state.stack[-1])
     else:
-        state.remember(index)
+        state.remember(index, state.stack[-1])
     return at + 1
 
 
@@ -229,12 +230,12 @@ def _long_binput(state: State, at: int) -> int:
     if index == len(memo):
         memo.append(state.stack[-1])
     else:
-        state.remember(index)
+        state.remember(index, state.stack[-1])
     return at + 4
 
 
 def _memoize(state: State, at: int) -> int:
-    state.remember(len(state.memo) + len(state.far))
+    state.remember(len(state.memo) + len(state.far), state.stack[-1])
     return at
 
 
@@ -274,14 +275,14 @@ def _tuple(state: State, at: int) -> int:
     values = tuple(state.stack)
     state.stack = stack = state.marks.pop()
     stack.append(values)
-    state.room -= _TUPLE + 8 * len(values)
+    state.room -= TUPLE + 8 * len(values)
     return at
 
 
 def _tuple_1(state: State, at: int) -> int:
     stack = state.stack
     stack[-1] = (stack[-1],)
-    state.room -= _TUPLE + 8
+    state.room -= TUPLE + 8
     return at
 
 
@@ -289,7 +290,7 @@ def _tuple_2(state: State, at: int) -> int:
     stack = state.stack
     last = stack.pop()
     stack[-1] = stack[-1], last
-    state.room -= _TUPLE + 16
+    state.room -= TUPLE + 16
     return at
 
 
@@ -297,14 +298,14 @@ def _tuple_3(state: State, at: int) -> int:
     stack = state.stack
     last, middle = stack.pop(), stack.pop()
     stack[-1] = stack[-1], middle, last
-    state.room -= _TUPLE + 24
+    state.room -= TUPLE + 24
     return at
 
 
 def _list(state: State, at: int) -> int:
     values = state.pop_to_mark()
     state.stack.append(values)
-    state.room -= _CONTAINER + 8 * len(values)
+    state.room -= CONTAINER + 8 * len(values)
     return at
 
 
@@ -313,14 +314,14 @@ def _dict(state: State, at: int) -> int:
     entries: dict[Any, Any] = {}
     state.fill(entries, values)
     state.stack.append(entries)
-    state.room -= _CONTAINER
+    state.room -= CONTAINER
     return at
 
 
 def _frozenset(state: State, at: int) -> int:
     values = state.pop_to_mark()
     state.stack.append(state.frozen(values))
-    state.room -= _SET
+    state.room -= SET
     return at
 
 
@@ -385,7 +386,7 @@ def _reduce(state: State, at: int) -> int:
 
 def _newobj_ex(state: State, at: int) -> int:
     keywords, args, target = state.stack.pop(), state.stack.pop(), state.stack.pop()
-    state.charge(_TUPLE + 8 * len(args))
+    state.charge(TUPLE + 8 * len(args))
     state.stack.append(state.call(target, (*args, keywords) if keywords else args))
     return at
 
@@ -463,9 +464,9 @@ _STEPS: dict[str, Step] = {
     "j": _long_binget,
     # containers
     ")": _pushing(()),
-    "]": _empty(list, _CONTAINER),
-    "}": _empty(dict, _CONTAINER),
-    "\x8f": _empty(set, _SET),
+    "]": _empty(list, CONTAINER),
+    "}": _empty(dict, CONTAINER),
+    "\x8f": _empty(set, SET),
     "t": _tuple,
     "\x85": _tuple_1,
     "\x86": _tuple_2,
