@@ -52,8 +52,8 @@ def _tensor(state: State, at: int) -> int:
     word, kind, length, key, device, count, offset, shape, stride, hooks = phrase.group(*_VALUES[remembers])
     if length[0] != len(key) or not _is(memo[hooks[0]], "collections", "OrderedDict"):
         return STEPS[_MARK](state, at)
-    name, (first,), sizes, steps = key.decode(), _numbers(offset), _numbers(shape), _numbers(stride)
-    reference = (memo[word[0]], memo[kind[0]], name, memo[device[0]], *_numbers(count))
+    name, first, sizes, steps = key.decode(), _number(offset), _numbers(shape), _numbers(stride)
+    reference = (memo[word[0]], memo[kind[0]], name, memo[device[0]], _number(count))
     storage = state.persist(reference)
     tensor = TorchTensor(storage, first, sizes, steps, storage.dtype)
     state.room -= _MADE + len(key) + (8 + NUMBER) * (len(sizes) + len(steps))
@@ -82,9 +82,12 @@ def _is(value: Any, module: str, name: str) -> bool:
 
 @lru_cache(maxsize=4096)  # most tensors have the sizes of others
 def _numbers(opcodes: bytes) -> tuple[int, ...]:
-    """Gives the numbers that BININT, BININT1 and BININT2 push."""
-    found = _NUMBERS.findall(opcodes)
-    return tuple(int.from_bytes(each[1:], "little", signed=each[0] == _SIGNED) for each in found)
+    return tuple(map(_number, _NUMBERS.findall(opcodes)))
+
+
+def _number(opcode: bytes) -> int:
+    """Gives the number that BININT, BININT1 or BININT2 pushes."""
+    return int.from_bytes(opcode[1:], "little", signed=opcode[0] == _SIGNED)
 
 
 TORCH_STEPS: tuple[Step, ...] = (*STEPS[:_MARK], _tensor, *STEPS[_MARK + 1 :])

@@ -112,12 +112,12 @@ class MappedArchive:
         members: dict[str, Member] = {}
         at = 0
         for _ in range(count):
-            entry = _ENTRY.unpack_from(directory, at)
+            start, entry = at, _ENTRY.unpack_from(directory, at)
             name_end = at + _ENTRY.size + entry[6]
             extra_end = name_end + entry[7]
             raw = directory[at + _ENTRY.size : name_end]
             at = extra_end + entry[8]
-            member = self._member(entry, raw, directory[name_end:extra_end])
+            member = self._member(entry, raw, directory[name_end:extra_end], directory[start + 6 : start + 30])
             if member.name in members:
                 raise UnsafeError(
                     f"{self.file.path}: found two members of one name, {member.name!r}, expected distinct ones; "
@@ -128,9 +128,9 @@ class MappedArchive:
             raise self._broken(f"{count} entries that take {at} of {len(directory)} bytes")
         return members
 
-    def _member(self, entry: tuple[Any, ...], raw: bytes, extra: bytes) -> Member:
+    def _member(self, entry: tuple[Any, ...], raw: bytes, extra: bytes, head: bytes) -> Member:
         signature, flags, method, crc, packed, size, _, _, _, header = entry
-        name = raw.decode("utf-8" if flags & _UTF8 else "cp437")
+        name = raw.decode("utf-8" if flags & _UTF8 or raw.isascii() else "cp437")
         where = f"member {name!r}"
         if signature != b"PK\x01\x02" or not raw or b"\0" in raw:
             raise self._broken(f"an entry that is none, for {name!r}")
@@ -139,7 +139,7 @@ class MappedArchive:
         stored = method == _STORED
         if flags & ~_FLAGS or not (stored or method == _DEFLATED):
             raise self._unusual(name, flags, method)
-        offset = self._data_offset(header, raw, (flags, method, crc, packed, size), where)
+        offset = self._data_offset(header, raw, head, (flags, method, crc, packed, size), where)
         self.file.require(offset, packed, where)
         most = packed if stored else _MAX_RATIO * (packed + 1)
         if size > most or (stored and size != packed):
@@ -156,9 +156,11 @@ class MappedArchive:
             return FormatError(f"{self._where(name)}: found zip flags {flags:#x}, expected none of those; zip it again")
         return FormatError(f"{self._where(name)}: found compression {method}, expected none or deflate; zip it again")
 
-    def _data_offset(self, header: int, raw: bytes, said: tuple[int, ...], where: str) -> int:
-        """Gives where a member's bytes begin, after comparing its own header with its entry."""
+    def _data_offset(self, header: int, raw: bytes, head: bytes, said: tuple[int, ...], where: str) -> int:
+        """Gives where a member's bytes begin, after comparing its own header with its entry, of which ``head`` is part."""
         local = self.file.bytes(header, _LOCAL.size + len(raw), where)
+        if local[4:28] == head and local[30:] == raw and local[:4] == b"PK\x03\x04" and _FULL not in said:
+            return header + len(local) + int.from_bytes(local[28:30], "little")
         signature, flags, method, crc, packed, size, name_size, extra_size = _LOCAL.unpack_from(local)
         if signature != b"PK\x03\x04" or name_size != len(raw) or local[_LOCAL.size :] != raw:
             raise DamagedError(f"{self.file.path}: {where}: found none where the directory says; fetch the file again")
