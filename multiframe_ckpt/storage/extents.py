@@ -23,12 +23,17 @@ from ..dtypes import DType
 from ..errors import DamagedError
 from ..tensor import LazyTensor, OpenedFile
 
-__all__ = ["Descriptor", "MappedFile", "open_regular", "read_at", "require_regular", "require_shape"]
+__all__ = ["Descriptor", "MappedFile", "is_usual", "open_regular", "read_at", "require_regular", "require_shape"]
 
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe waits for a writer
 
-_FEW_DIMENSIONS = 8  # with no more, a tensor that lies in its file needs no closer look
+_FEW_DIMENSIONS = 8
 _MAX_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # NumPy's own limits
+
+
+def is_usual(shape: tuple[int, ...]) -> bool:
+    """Says whether a shape needs no closer look, if a tensor of it has bytes and they lie in a file."""
+    return len(shape) <= _FEW_DIMENSIONS and min(shape, default=0) >= 0
 
 
 def require_shape(shape: tuple[int, ...], dtype: DType, where: str) -> None:
@@ -147,7 +152,7 @@ class MappedFile(OpenedFile):
     ) -> LazyTensor:
         """Gives the tensor whose little-endian, C-ordered bytes begin at ``offset``."""
         nbytes = prod(shape) * dtype.itemsize
-        if not 0 < nbytes <= self.size or len(shape) > _FEW_DIMENSIONS or min(shape, default=0) < 0:
+        if not (0 < nbytes <= self.size and is_usual(shape)):
             require_shape(shape, dtype, f"{self.path}: {what}")
         self.require(offset, nbytes, what)
         return LazyTensor(dtype, shape, self, offset, alias, None, digest)
