@@ -1,10 +1,11 @@
 """The frame of every benchmark: contenders in turn, in fresh processes; what is told are medians, min-max and ratios.
 
 A script in this folder makes a table of jobs and a list of cases, and hands both to :func:`main`. The contenders of a
-case take turns (A B C, A B C, …); ``processes`` says what one turn is. Before each, the target of the last is removed, the
-system's unwritten data is written out, so that nobody pays for another's writing, and what is to be read is brought
-into the page cache, or for ``cold`` cases out of it. Every case has its limit, measured in the same turns: ``cp``, a plain
-write or read, a memcpy. Ratios are formed within a turn, and their median and range told.
+case take turns (A B C, C A B, …), in another order each time; ``processes`` says what one turn is. Before each, the
+target of the last is removed, the system's unwritten data is written out, so that nobody pays for another's writing,
+and what is to be read is brought into the page cache, or for ``cold`` cases out of it. Every case has its limit,
+measured in the same turns: ``cp``, a plain write or read, a memcpy. Ratios are formed within a turn, and their median
+and range told.
 
 A contender that fails is told by the type of its error, and the others go on. What a contender wrote or loaded of the tiny
 workload must be, bit for bit, what the others did.
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from cases import Case, Contender
@@ -100,8 +102,11 @@ class Bench:
         failed: dict[int, str] = {}
         agreed: dict[str, str] = {}
         print(f"\n{case.name}, {case.workload}, {case.cache} cache", flush=True)
-        for _ in range(self.rounds or max(1, round(ROUNDS[self.scale] * case.rounds))):
-            for number, contender in enumerate(contenders):
+        for turn in range(self.rounds or max(1, round(ROUNDS[self.scale] * case.rounds))):
+            order = list(range(len(contenders)))
+            Random(turn).shuffle(order)  # what one leaves behind of memory and cache is not always the same one's luck
+            for number in order:
+                contender = contenders[number]
                 if number in failed:
                     continue
                 try:

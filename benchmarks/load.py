@@ -82,13 +82,13 @@ JOBS: dict[str, Job] = {
 def cases(scale: str) -> Iterator[Case]:
     """Gives loading into own memory for every workload, mapped for W1, and from a cold cache where the scale is full."""
     everything = [*peers(*PEERS), *ours_from("torch", "oneflow", "safetensors"), *ours_in_oneflow()]
-    yield case("W1", everything, rounds=2)
+    yield case("W1", everything, rounds=3)
     yield mapped_case("W1")
     if scale != "quick":
         bfloat16 = [*peers("torch.save", "safetensors.torch"), *ours_from("torch", "safetensors")]
         yield case("W2", bfloat16, rounds=1)
     small = [*peers("torch.save", "safetensors.torch", "flow.save"), *ours_from("torch", "oneflow"), *ours_in_oneflow()]
-    yield case("W3", small, rounds=1)
+    yield case("W3", small, rounds=3)
     if scale != "quick":
         run = [*peers("torch.save", "DCP", "flow.save"), *ours_from("torch", "oneflow"), *ours_in_oneflow()]
         yield case("W4", run, rounds=1)

@@ -43,7 +43,7 @@ def cases(scale: str) -> Iterator[Case]:
         Contender("plain write", "limit", "plain write", suffix=".bin", flush=True),
         Contender("memcpy, two threads", "limit", "memcpy", {"workers": 2}),
     ]
-    yield case("W1", [*limits, *peers(list(PEERS)), *everywhere("torch", "oneflow", "safetensors")], rounds=2)
+    yield case("W1", [*limits, *peers(list(PEERS)), *everywhere("torch", "oneflow", "safetensors")], rounds=3)
     if scale != "quick":
         bfloat16 = peers(["torch.save", "safetensors.torch"])
         yield case("W2", [*limits, *bfloat16, *ours_in("torch", "torch", "oneflow", "safetensors")], rounds=1)
