@@ -104,7 +104,8 @@ def widen(array: np.ndarray, wider: DType) -> np.ndarray:
     if shift is None:
         return array.astype(wider.numpy)
     small, big, bits = shift
-    widened = np.ascontiguousarray(array).view(small).astype(big) << bits  # of one dimension where array has none
+    widened = np.ascontiguousarray(array).view(small).astype(big)  # of one dimension where array has none
+    np.left_shift(widened, bits, out=widened)  # no memory but what is given: taking it costs more than the shift
     return widened.view(wider.numpy).reshape(array.shape)
 
 
@@ -112,11 +113,14 @@ def narrow(array: np.ndarray, dtype: DType) -> np.ndarray:
     """Undoes :func:`widen`; raises ValueError where a value of ``array`` is not one that ``dtype`` holds."""
     wider_row = dtype_of_numpy(array.dtype)
     shift = _UPPER_HALF.get((dtype.name, wider_row.name if wider_row else ""))
-    if shift is None:
-        narrowed = array.astype(dtype.numpy)
-    else:
+    if shift is not None:
         small, big, bits = shift
-        narrowed = (np.ascontiguousarray(array).view(big) >> bits).astype(small).view(dtype.numpy).reshape(array.shape)
-    if wider_row is None or widen(narrowed, wider_row).tobytes() != np.ascontiguousarray(array).tobytes():
+        whole = np.ascontiguousarray(array).view(big)
+        narrowed = (whole >> bits).astype(small).view(dtype.numpy).reshape(array.shape)
+        exact = not int(np.bitwise_or.reduce(whole, axis=None)) & ((1 << bits) - 1)
+    else:
+        narrowed = array.astype(dtype.numpy)
+        exact = wider_row is not None and widen(narrowed, wider_row).tobytes() == np.ascontiguousarray(array).tobytes()
+    if not exact:
         raise ValueError(f"values of {array.dtype} that {dtype.name} cannot hold exactly")
     return narrowed
