@@ -154,9 +154,13 @@ def whole(key: str, tensor: LazyTensor) -> bytes | memoryview:
         raw = read_at(descriptor, extent.nbytes, extent.offset)
     if len(raw) != extent.nbytes:
         raise _cut_short(extent, extent.offset + len(raw))
-    if tensor.digest is not None:
-        require_digest(f"{extent.where}: {key}", digest_of_bytes(raw, scheme_of(tensor.digest)), tensor.digest)
+    _compare(raw, tensor.digest, f"{extent.where}: {key}")
     return raw
+
+
+def _compare(raw: bytes | memoryview, digest: str | None, where: str) -> None:
+    if digest is not None:
+        require_digest(where, digest_of_bytes(raw, scheme_of(digest)), digest)
 
 
 def _cut_short(extent: Extent, offset: int) -> DamagedError:
@@ -283,37 +287,35 @@ def materialized(tree: Tree) -> Tree:
     Those that are parts of one storage stay as they are: what they share is kept when they are read.
     """
     table = tensors_of(tree)
-    parts = {
-        key for group in shared_storages(table) if len({table[key].identity for key in group}) > 1 for key in group
-    }
+    shared = shared_storages(table)
+    tied = {id(table[key]): table[key].identity for group in shared for key in group}
+    parts = {key for group in shared if len({table[key].identity for key in group}) > 1 for key in group}
     first: dict[Hashable, str] = {}  # the key of each tensor that is to be read, once for all its names
     for key, tensor in table.items():
         if key not in parts and (isinstance(tensor.source, OpenedFile) or tensor.derived):
-            first.setdefault(_itself(tensor), key)
-    keys = list(first.values())
+            first.setdefault(tied.get(id(tensor), id(tensor)), key)
+    owners, keys = list(first), list(first.values())
     found = in_parallel(lambda key: _array(key, table[key]), keys, lambda key: table[key].nbytes)
-    arrays = {_itself(table[keys[at]]): array for at, array in found}
+    arrays = {owners[at]: array for at, array in found}
 
     def change(_: object, leaf: Tree) -> Tree:
-        array = arrays.get(_itself(leaf)) if isinstance(leaf, LazyTensor) else None
+        array = arrays.get(tied.get(id(leaf), id(leaf)))
         if array is None or not isinstance(leaf, LazyTensor):
             return leaf
-        return LazyTensor(leaf.dtype, leaf.shape, array.__array__, alias=leaf.identity)
+        return LazyTensor(leaf.dtype, leaf.shape, array.__array__, alias=tied.get(id(leaf)))
 
     return map_leaves(tree, change)
 
 
-def _itself(tensor: LazyTensor) -> Hashable:
-    """Gives what is equal for two tensors only if they are one."""
-    identity = tensor.identity
-    return id(tensor) if identity is None else identity
-
-
 def _array(key: str, tensor: LazyTensor) -> np.ndarray:
     array = np.empty(tensor.shape, tensor.dtype.numpy)
-    if array.nbytes <= SMALL:
+    extent = tensor.extent
+    if array.nbytes > SMALL:
+        for _ in Passing(key, tensor).into(array):
+            pass
+    elif extent is None:
         bytes_of(array)[:] = whole(key, tensor)
-        return array
-    for _ in Passing(key, tensor).into(array):
-        pass
+    else:
+        for raw in _read(extent, [bytes_of(array)]):
+            _compare(raw, tensor.digest, f"{extent.where}: {key}")
     return array
