@@ -121,7 +121,7 @@ def spelled(value: Any) -> Any:
     if isinstance(value, TorchStorage):
         return [value.key, value.dtype.name, value.nbytes]
     if isinstance(value, dict):
-        return {key: spelled(part) for key, part in value.items()}
+        return [[spelled(key), spelled(part)] for key, part in value.items()]
     if isinstance(value, list | tuple):
         return [type(value).__name__, *map(spelled, value)]
     return repr(value)
