@@ -13,7 +13,7 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -29,14 +29,12 @@ from .keeping.memory import Memory
 from .keeping.preemption import EXIT_STATUS, Preemption
 from .keeping.records import SAVE_COUNT, CheckpointRecord, numbers_of, read_record, signature_of
 from .keeping.retention import Retention
-from .keeping.snapshot import Copy, make_copies, snapshot
+from .keeping.snapshot import Copying, make_copies, snapshot
 from .restore import RestoreReport
 from .storage.moving import read_through
 from .storage.replaced import retried
 
 __all__ = ["CheckpointManager", "CheckpointRecord"]
-
-_COPYING_THREADS = 2  # what fills the memory's bandwidth on two cores; more of them gain little anywhere
 
 
 class CheckpointManager:
@@ -237,22 +235,18 @@ class CheckpointManager:
             self._checked = True
         changed_by_updates = self._gate.hold(optimizer) if self._async == "gated" else ()
         copied = snapshot(counted.tree, self._memory, later=changed_by_updates)
-        make_copies(copied.now, threads=_COPYING_THREADS)
-        self._gate.close()
+        make_copies(copied.now)
+        copying = self._gate.close(copied.later)
         try:
-            self._background.start(lambda: self._finish(copied.later, replace(counted, tree=copied.tree), path))
+            self._background.start(lambda: self._finish(copying, replace(counted, tree=copied.tree), path))
         except BaseException:  # no thread could be started: nobody would open it
             self._gate.open()
             raise
 
-    def _finish(self, later: Iterable[Copy], checkpoint: Checkpoint, path: Path) -> None:
-        """Copies what could wait until the next update, lets that go on, and writes when training leaves time for it."""
-        try:
-            make_copies(later, threads=1)
-            self._gate.require_unchanged(later)
-        finally:
-            self._gate.open()
+    def _finish(self, copying: Copying, checkpoint: Checkpoint, path: Path) -> None:
+        """Copies what could wait until the next update, and writes, both as training leaves time for it."""
         step_back()
+        copying.finish()
         self._write(checkpoint, path)
 
     def _counted(self, checkpoint: Checkpoint) -> Checkpoint:

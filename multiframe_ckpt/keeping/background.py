@@ -14,8 +14,8 @@ from ..errors import CheckpointWarning
 
 __all__ = ["Background", "step_back"]
 
-#: A tenth of the share of a thread at 0, where both want the same core: enough to go on, and little to miss.
-_NICENESS = 10
+#: A thirtieth of the share of a thread at 0, where both want the same core: enough to go on, and little to miss.
+_NICENESS = 15
 
 
 class Background:

@@ -2,18 +2,23 @@
 
 Forward and backward only read the parameters and the optimizer's state, so that a copy may be made meanwhile. A hook
 before ``optimizer.step`` waits for its end (PyTorch 2.0 and newer); elsewhere the program does, by ``wait``.
+
+The copying goes at a low priority, so that training does not miss what it takes, and may have got nowhere when an update
+comes. That one then starts a second thread, of its own priority, which copies too.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from threading import Event
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from threading import Event, Thread
 
 from ..backend import HoldsUpdates, backend_of
 from ..errors import CheckpointWarning, ValueRefusedError
 from ..tree import join_key, leaves
-from .snapshot import Copy
+from .snapshot import Copy, Copying
 
 __all__ = ["Gate"]
 
@@ -28,6 +33,7 @@ class Gate:
         self._open = Event()
         self._open.set()
         self._undo: list[Callable[[], object]] = []
+        self._copying = Copying(())
         self._changes: Changes = {}
         self._seen: Mapping[Hashable, int] = {}
         self._warned = False
@@ -58,21 +64,33 @@ class Gate:
         backend = backend_of(optimizer)
         if not isinstance(backend, HoldsUpdates):
             return {}
-        undo = backend.before_update(optimizer, self._open.wait)
+        undo = backend.before_update(optimizer, self.wait)
         if undo is not None:
             self._undo.append(undo)
         return backend.updated_by(optimizer) if undo is not None or self.promised else {}
 
-    def close(self) -> None:
-        """Makes updates wait."""
+    def close(self, copies: Sequence[Copy]) -> Copying:
+        """Makes updates wait until the copies are made, and gives what makes them."""
         self._open.clear()
+        self._copying = Copying(copies, at_end=partial(self._end, copies))
+        return self._copying
+
+    def _end(self, copies: Sequence[Copy]) -> None:
+        try:
+            self._require_unchanged(copies)
+        finally:
+            self.open()
 
     def open(self) -> None:
         """Lets updates go on."""
+        self._copying = Copying(())  # those that are made hold memory
         self._open.set()
 
     def wait(self) -> None:
-        """Waits until the gate is open."""
+        """Waits until the gate is open, and starts a thread that copies meanwhile."""
+        if not self._open.is_set():
+            with suppress(RuntimeError):  # no thread can be started: the copying goes on without help
+                Thread(target=_help, args=(self._copying,), name="multiframe-ckpt copy").start()
         self._open.wait()
 
     def release(self) -> None:
@@ -80,7 +98,7 @@ class Gate:
         while self._undo:
             self._undo.pop()()
 
-    def require_unchanged(self, copies: Iterable[Copy]) -> None:
+    def _require_unchanged(self, copies: Sequence[Copy]) -> None:
         """Raises ValueRefusedError for a tensor that something else has changed since :meth:`hold`."""
         for copy in copies:
             alias = copy.original.alias
@@ -89,3 +107,8 @@ class Gate:
                     f"{join_key(copy.path)}: found it changed while it was copied, expected nothing but its optimizer's "
                     "step to change it; call manager.wait_before_update() before that, or use async_save=True"
                 )
+
+
+def _help(copying: Copying) -> None:
+    with suppress(BaseException):  # it comes out of the thread that saves
+        copying.finish()

@@ -5,11 +5,11 @@ Laying the copies out and making them are two steps: what training cannot change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from threading import Lock
+from threading import Condition
 
 import numpy as np
 
@@ -17,10 +17,10 @@ from ..tensor import LazyTensor, View
 from ..tree import Path, Tree, leaves, map_leaves
 from .memory import Memory
 
-__all__ = ["Copy", "Snapshot", "make_copies", "snapshot"]
+__all__ = ["Copy", "Copying", "Snapshot", "make_copies", "snapshot"]
 
 #: Large enough that taking the next piece costs nothing, small enough that two threads end together.
-_PIECE = 8 << 20
+_PIECE = 2 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,22 +115,62 @@ def _into(storage: LazyTensor, tensor: LazyTensor, view: View) -> LazyTensor:
     return replace(tensor, source=lambda: array, view=view._replace(storage=storage))
 
 
-def make_copies(copies: Iterable[Copy], *, threads: int) -> None:
-    """Makes the copies with several threads, large tensors in pieces; NumPy lets go of the interpreter as it copies."""
-    pieces, turn = _pieces(copies), Lock()
+class Copying:
+    """Copies under way, which any number of threads make together, piece by piece; ``at_end`` is called once, then."""
 
-    def work(_: int) -> None:
-        while True:
-            with turn:
-                copy_piece = next(pieces, None)
-            if copy_piece is None:
-                return
-            copy_piece()
+    def __init__(self, copies: Iterable[Copy], at_end: Callable[[], object] = lambda: None) -> None:
+        self._pieces = _pieces(copies)
+        self._at_end: Callable[[], object] | None = at_end
+        self._turn = Condition()
+        self._helping = 0
+        self._problem: BaseException | None = None
 
-    if threads == 1:  # so that a thread which outlives the main one starts no other, which Python refuses then
-        return work(0)
-    with ThreadPoolExecutor(threads, "multiframe-ckpt copy") as pool:
-        list(pool.map(work, range(threads)))
+    def help(self) -> None:
+        """Makes copies until none is left to begin; an error ends this for all, and comes out of :meth:`finish`."""
+        with self._turn:
+            self._helping += 1
+        try:
+            while (copy_piece := self._next()) is not None:
+                copy_piece()
+        except BaseException as problem:  # told, not handled
+            self._problem, self._pieces = problem, iter(())
+        finally:
+            with self._turn:
+                self._helping -= 1
+                self._turn.notify_all()
+
+    def finish(self) -> None:
+        """Helps, waits for those that still copy, and raises the error of any, in every thread that calls this."""
+        self.help()
+        with self._turn:
+            self._turn.wait_for(lambda: self._helping == 0)
+            self._end()
+        if self._problem is not None:
+            raise self._problem
+
+    def _end(self) -> None:
+        at_end, self._at_end = self._at_end, None
+        try:
+            if at_end is not None:
+                at_end()
+        except BaseException as problem:  # told, not handled
+            self._problem = self._problem or problem
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._turn:
+            return next(self._pieces, None)
+
+
+def make_copies(copies: Sequence[Copy]) -> None:
+    """Makes the copies with two threads, which fill the memory's bandwidth on two cores; more gain little anywhere.
+
+    NumPy lets go of the interpreter as it copies.
+    """
+    copying = Copying(copies)
+    with ThreadPoolExecutor(1, "multiframe-ckpt copy") as pool:
+        if sum(copy.place.nbytes for copy in copies) > _PIECE:
+            pool.submit(copying.help)
+        copying.finish()
 
 
 def _pieces(copies: Iterable[Copy]) -> Iterator[Callable[[], None]]:

@@ -70,7 +70,7 @@ def test_the_writing_thread_lets_training_go_first(tmp_path, monkeypatch):
     manager = CheckpointManager(tmp_path, async_save=True)
     manager.save(0, weights(), loss=0.1)
     manager.wait()
-    assert seen == [max(10, before)]
+    assert seen == [max(15, before)]
     assert os.getpriority(os.PRIO_PROCESS, get_native_id()) == before
 
 

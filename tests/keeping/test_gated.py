@@ -7,16 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-from threading import Event
+from threading import Event, current_thread
 
 import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt import CheckpointManager, manager
+from multiframe_ckpt import CheckpointManager
 from multiframe_ckpt.errors import CheckpointWarning, KeyRefusedError, ValueRefusedError
 from multiframe_ckpt.keeping import gate
-from multiframe_ckpt.keeping.snapshot import make_copies
+from multiframe_ckpt.keeping.snapshot import Copying
 from multiframe_ckpt.tensor import tied_groups
 from multiframe_ckpt.tree import join_key
 
@@ -34,14 +34,15 @@ def late(monkeypatch):
             asked.set()
             return super().wait(timeout)
 
-    def copy_late(copies, *, threads):
-        if threads == 1:
-            assert asked.wait(60)
-            asked.clear()
-        make_copies(copies, threads=threads)
+    class Late(Copying):
+        def finish(self):
+            if current_thread().name == "multiframe-ckpt save":
+                assert asked.wait(60)
+                asked.clear()
+            super().finish()
 
     monkeypatch.setattr(gate, "Event", Asked)
-    monkeypatch.setattr(manager, "make_copies", copy_late)
+    monkeypatch.setattr(gate, "Copying", Late)
     yield asked
     asked.set()
 
@@ -131,16 +132,35 @@ def weight_of(path):
 def test_what_only_updates_change_is_not_copied_before_save_returns(tmp_path, late, run):
     later = []
     with CheckpointManager(tmp_path, async_save="gated") as keeper:
-        finish = keeper._finish
-        keeper._finish = lambda copies, *rest: (
-            later.extend(join_key(copy.path) for copy in copies),
-            finish(copies, *rest),
-        )
+        close = keeper._gate.close
+        keeper._gate.close = lambda copies: (later.extend(join_key(copy.path) for copy in copies), close(copies))[1]
         run.save(keeper, 0)
         late.set()
     moments = [f"optimizer_state_dict/state/{index}/momentum_buffer" for index in range(5)]
     weights = [f"model_state_dict/{name}" for name, _ in run.model.named_parameters()]
     assert sorted(later) == sorted(weights + moments)
+
+
+def test_an_update_that_waits_has_the_copies_made_at_its_own_priority(tmp_path, monkeypatch, run):
+    made, copied_by = Event(), []
+
+    class Starved(Copying):
+        """The thread that saves gets no time until others have made the copies."""
+
+        def help(self):
+            if current_thread().name == "multiframe-ckpt save":
+                assert made.wait(60)
+            super().help()
+            copied_by.append(current_thread().name)
+            made.set()
+
+    monkeypatch.setattr(gate, "Copying", Starved)
+    before = run.model[0].weight.tolist()
+    with CheckpointManager(tmp_path, async_save="gated") as keeper:
+        path = run.save(keeper, 0)
+        run.update()
+    assert copied_by[0] == "multiframe-ckpt copy"
+    assert weight_of(path) == before
 
 
 def test_after_scaled_gradients_the_update_waits_too(tmp_path, late, run):
@@ -234,12 +254,11 @@ def test_a_weight_that_changed_before_its_update_fails_the_save_rather_than_bein
 
 
 def test_an_error_in_the_copy_stops_no_update_and_comes_out_of_the_next_call(tmp_path, monkeypatch, run):
-    def fail(copies, *, threads):
-        if threads == 1:
+    class Failing(Copying):
+        def _next(self):
             raise MemoryError("no memory")
-        make_copies(copies, threads=threads)
 
-    monkeypatch.setattr(manager, "make_copies", fail)
+    monkeypatch.setattr(gate, "Copying", Failing)
     keeper = CheckpointManager(tmp_path, async_save="gated")
     run.save(keeper, 0)
     run.epoch()
