@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..dtypes import DType
 from ..progress import OnProgress, silent
 from ..storage.archive_write import ArchiveWriter, NewMember
 from ..tensor import LazyTensor, shared_storages
@@ -41,6 +42,7 @@ class _TorchPickle(PickleWriter):
         self._shared = shared
         self._numbers: dict[Any, int] = {}
         self._constants: dict[bytes, bytes] = {}
+        self._frames: dict[str, tuple[bytes, bytes, bytes]] = {}
         self.records: list[tuple[LazyTensor, LazyTensor]] = []  # what a record's bytes are of, and a tensor in it
 
     def tensor(self, tensor: LazyTensor, path: TreePath) -> None:
@@ -49,16 +51,28 @@ class _TorchPickle(PickleWriter):
         offset, stride = 0, dense_stride(tensor.shape)
         if whole is not tensor and tensor.view is not None:
             offset, stride = tensor.view.offset, tensor.view.stride
-        typed, dtype = tensor.dtype.torch_storage, tensor.dtype
-        count = whole.nbytes // dtype.itemsize * (1 if typed else dtype.itemsize)
+        dtype = tensor.dtype
+        count = whole.nbytes // dtype.itemsize * (1 if dtype.torch_storage else dtype.itemsize)
+        start, middle, end = self._frame(dtype)
+        number = str_opcodes(str(self._record(tensor, whole)))
+        self.emit(start, number, middle, int_opcodes(count), b"tQ", _placed(offset, tensor.shape, stride), end)
+
+    def _frame(self, dtype: DType) -> tuple[bytes, bytes, bytes]:
+        """Gives what all tensors of a dtype have before a record's number, behind it, and at the end."""
+        known = self._frames.get(dtype.name)
+        if known is None:
+            first = self._new_frame(dtype)
+            self._frames[dtype.name] = self._new_frame(dtype)  # from now on, all is in the memo
+            return first
+        return known
+
+    def _new_frame(self, dtype: DType) -> tuple[bytes, bytes, bytes]:
+        typed = dtype.torch_storage
         kind, rebuild = (name_opcodes("torch", typed), _REBUILD) if typed else (_UNTYPED, _REBUILD_UNTYPED)
-        self.emit(self._once(rebuild), b"((", self._once(_STORAGE), self._once(kind))
-        self.emit(str_opcodes(str(self._record(tensor, whole))), self._once(_CPU), int_opcodes(count), b"tQ")
-        self.emit(_placed(offset, tensor.shape, stride))
-        self.emit(b"\x89", self._once(_ORDERED_DICT), b")R")  # requires no gradient, and has no hooks
-        if not typed:
-            self.emit(self._once(name_opcodes("torch", dtype.torch or "")))
-        self.emit(b"tR")
+        start = self._once(rebuild) + b"((" + self._once(_STORAGE) + self._once(kind)
+        middle = self._once(_CPU)
+        end = b"\x89" + self._once(_ORDERED_DICT) + b")R"  # requires no gradient, and has no hooks
+        return start, middle, end + (b"tR" if typed else self._once(name_opcodes("torch", dtype.torch or "")) + b"tR")
 
     def _once(self, opcodes: bytes) -> bytes:
         """Gives what pushes a name or fixed text: the opcodes the first time, then what takes it from the memo."""
@@ -71,19 +85,22 @@ class _TorchPickle(PickleWriter):
 
     def _record(self, tensor: LazyTensor, whole: LazyTensor) -> int:
         # Two dtypes over one storage are two records: a record is of one storage type.
-        alone = object() if tensor.identity is None else tensor.identity
-        owner = alone if whole is tensor else (tensor.alias, tensor.dtype.name)
-        if owner not in self._numbers:
-            self._numbers[owner] = len(self.records)
+        owner = tensor.identity if whole is tensor else (tensor.alias, tensor.dtype.name)
+        new = len(self.records)
+        number = new if owner is None else self._numbers.setdefault(owner, new)
+        if number == new:
             self.records.append((whole, tensor))
-        return self._numbers[owner]
+        return number
+
+
+def _placed(offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
+    """Gives what pushes how a tensor looks into its storage."""
+    return int_opcodes(offset) + _sizes(shape) + _sizes(stride)
 
 
 @lru_cache(maxsize=4096)
-def _placed(offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
-    """Gives what pushes how a tensor looks into its storage."""
-    shape_and_stride = [tuple_opcodes([*map(int_opcodes, sizes)]) for sizes in (shape, stride)]
-    return b"".join([int_opcodes(offset), *shape_and_stride])
+def _sizes(sizes: tuple[int, ...]) -> bytes:
+    return tuple_opcodes([*map(int_opcodes, sizes)])
 
 
 def plan_zip(tree: Tree) -> WritePlan:
