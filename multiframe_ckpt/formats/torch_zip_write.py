@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from ..dtypes import DType
 from ..progress import OnProgress, silent
 from ..storage.archive_write import ArchiveWriter, NewMember
-from ..tensor import LazyTensor, shared_storages
+from ..tensor import LazyTensor, View, shared_storages
 from ..tree import Path as TreePath
 from ..tree import Tree, tensors_of
 from .base import Meter, WriteOptions, WritePlan
@@ -37,25 +37,29 @@ class _TorchPickle(PickleWriter):
     every tensor names is memoized.
     """
 
-    def __init__(self, shared: set[Any]) -> None:
+    def __init__(self, shared: Mapping[Hashable, bool]) -> None:
         super().__init__()
-        self._shared = shared
-        self._numbers: dict[Any, int] = {}
+        self._shared = shared  # aliases that several tensors have → whether these look at different places
+        self._numbers: dict[Hashable, int] = {}
         self._constants: dict[bytes, bytes] = {}
         self._frames: dict[str, tuple[bytes, bytes, bytes]] = {}
         self.records: list[tuple[LazyTensor, LazyTensor]] = []  # what a record's bytes are of, and a tensor in it
 
     def tensor(self, tensor: LazyTensor, path: TreePath) -> None:
         """Writes the call that rebuilds the tensor."""
-        whole = tensor.view.storage if tensor.view is not None and tensor.alias in self._shared else tensor
-        offset, stride = 0, dense_stride(tensor.shape)
-        if whole is not tensor and tensor.view is not None:
-            offset, stride = tensor.view.offset, tensor.view.stride
+        whole, offset, stride = self._placed_in(tensor)
         dtype = tensor.dtype
         count = whole.nbytes // dtype.itemsize * (1 if dtype.torch_storage else dtype.itemsize)
         start, middle, end = self._frame(dtype)
         number = str_opcodes(str(self._record(tensor, whole)))
-        self.emit(start, number, middle, int_opcodes(count), b"tQ", _placed(offset, tensor.shape, stride), end)
+        self.emit(start, number, middle, int_opcodes(count), b"tQ")
+        self.emit(int_opcodes(offset), _sizes(tensor.shape), _sizes(stride), end)
+
+    def _placed_in(self, tensor: LazyTensor) -> View:
+        """Gives what is written for a tensor, itself or the storage it shares, and how the tensor looks into that."""
+        if tensor.view is not None and self._shared.get(tensor.alias):
+            return tensor.view
+        return View(tensor, 0, dense_stride(tensor.shape))
 
     def _frame(self, dtype: DType) -> tuple[bytes, bytes, bytes]:
         """Gives what all tensors of a dtype have before a record's number, behind it, and at the end."""
@@ -84,18 +88,14 @@ class _TorchPickle(PickleWriter):
         return b"%bq%c" % (opcodes, index)
 
     def _record(self, tensor: LazyTensor, whole: LazyTensor) -> int:
-        # Two dtypes over one storage are two records: a record is of one storage type.
-        owner = tensor.identity if whole is tensor else (tensor.alias, tensor.dtype.name)
-        new = len(self.records)
-        number = new if owner is None else self._numbers.setdefault(owner, new)
-        if number == new:
+        number = len(self.records)
+        if tensor.alias in self._shared:
+            # Two dtypes over one storage are two records: a record is of one storage type.
+            owner = tensor.identity if whole is tensor else (tensor.alias, tensor.dtype.name)
+            number = self._numbers.setdefault(owner, number)
+        if number == len(self.records):
             self.records.append((whole, tensor))
         return number
-
-
-def _placed(offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
-    """Gives what pushes how a tensor looks into its storage."""
-    return int_opcodes(offset) + _sizes(shape) + _sizes(stride)
 
 
 @lru_cache(maxsize=4096)
@@ -120,7 +120,7 @@ def _kept_together(tensors: list[LazyTensor]) -> bool:
 def write_zip(tree: Tree, path: Path, options: WriteOptions, *, on_progress: OnProgress = silent) -> None:
     """Writes the archive; the same tree gives the same bytes."""
     table = tensors_of(tree)
-    pickle = _TorchPickle(_partly_shared(table))
+    pickle = _TorchPickle(_shared(table))
     data = pickle.dump(tree)
     keys = {id(tensor): key for key, tensor in table.items()}
     fixed = {"data.pkl": data, ".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"}
@@ -148,11 +148,7 @@ def _whole_elements(storage: LazyTensor, itemsize: int) -> LazyTensor:
     return replace(storage, shape=(nbytes,), source=lambda: storage.numpy()[:nbytes], extent=None, digest=None)
 
 
-def _partly_shared(table: dict[str, LazyTensor]) -> set[Any]:
-    """Gives the aliases of storages that tensors look into at different places: only these are written whole."""
-    seen: dict[Any, Any] = {}
-    shared = set()
-    for tensor in table.values():
-        if tensor.alias is not None and seen.setdefault(tensor.alias, tensor.identity) != tensor.identity:
-            shared.add(tensor.alias)
-    return shared
+def _shared(table: dict[str, LazyTensor]) -> dict[Hashable, bool]:
+    """Gives each storage of several tensors, and whether they look at different places: only then it is written whole."""
+    groups = [[table[key] for key in group] for group in shared_storages(table)]
+    return {group[0].alias: len({tensor.identity for tensor in group}) > 1 for group in groups}

@@ -51,7 +51,7 @@ class PickleWriter(ABC):
             self.emit(b"}(")
             for key, child in node.items():
                 if type(key) is str:
-                    self.emit(str_opcodes(key))
+                    self._parts.append(str_opcodes(key))
                 else:
                     self.value(key, path)
                 self.value(child, (*path, key))
