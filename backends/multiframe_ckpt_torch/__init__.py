@@ -45,6 +45,7 @@ class TorchBackend(TensorBackend):
         pairs = [(row, getattr(torch, row.torch, None)) for row in DTYPES if row.torch is not None]
         self._rows = {dtype: row for row, dtype in pairs if dtype is not None}
         self._dtypes = {row.name: dtype for dtype, row in self._rows.items()}
+        self._byte = self._rows[torch.uint8]
 
     def is_tensor(self, obj: object) -> bool:
         """Says whether ``obj`` is a torch.Tensor, a Parameter or another subclass."""
@@ -64,16 +65,17 @@ class TorchBackend(TensorBackend):
             )
         shape = tuple(tensor.shape)
         storage = tensor.untyped_storage()
-        resolved = not (tensor.is_conj() or tensor.is_neg())
+        nbytes = storage.nbytes()
         in_host = tensor.is_cpu
-        source = partial(self._array, tensor) if in_host and resolved else _Elsewhere(self, lambda: tensor)
-        if not resolved or not storage.nbytes():
+        resolved = not (tensor.is_conj() or tensor.is_neg())
+        source = partial(self._array, tensor) if in_host and resolved else _Elsewhere(self, tensor.detach)
+        if not resolved or not nbytes:
             return LazyTensor(row, shape, source)
         alias = _alias(tensor)
         all_bytes = (
-            partial(self._storage_array, storage) if in_host else _Elsewhere(self, lambda: self._bytes_of(storage))
+            partial(self._storage_array, storage) if in_host else _Elsewhere(self, partial(self._bytes_of, storage))
         )
-        whole = LazyTensor(self._rows[self._torch.uint8], (storage.nbytes(),), all_bytes, alias=alias)
+        whole = LazyTensor(self._byte, (nbytes,), all_bytes, alias=alias)
         view = View(whole, tensor.storage_offset(), tensor.stride())
         return LazyTensor(row, shape, source, alias=alias, view=view)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..dtypes import DType
 from ..progress import OnProgress, silent
 from ..storage.archive_write import ArchiveWriter, NewMember
-from ..tensor import LazyTensor, View, shared_storages
+from ..tensor import LazyTensor, shared_storages
 from ..tree import Path as TreePath
 from ..tree import Tree, tensors_of
 from .base import Meter, WriteOptions, WritePlan
@@ -47,30 +47,22 @@ class _TorchPickle(PickleWriter):
 
     def tensor(self, tensor: LazyTensor, path: TreePath) -> None:
         """Writes the call that rebuilds the tensor."""
-        whole, offset, stride = self._placed_in(tensor)
+        partly = self._shared.get(tensor.alias)
+        whole, offset, stride = tensor.view if partly and tensor.view else (tensor, 0, dense_stride(tensor.shape))
         dtype = tensor.dtype
         count = whole.nbytes // dtype.itemsize * (1 if dtype.torch_storage else dtype.itemsize)
-        start, middle, end = self._frame(dtype)
-        number = str_opcodes(str(self._record(tensor, whole)))
-        self.emit(start, number, middle, int_opcodes(count), b"tQ")
-        self.emit(int_opcodes(offset), _sizes(tensor.shape), _sizes(stride), end)
+        start, middle, end = self._frames.get(dtype.name) or self._new_frames(dtype)
+        number = str_opcodes(str(self._record(tensor, whole, alone=partly is None)))
+        place = (int_opcodes(offset), _sizes(tensor.shape), _sizes(stride))
+        self.emit(b"".join((start, number, middle, int_opcodes(count), b"tQ", *place, end)))
 
-    def _placed_in(self, tensor: LazyTensor) -> View:
-        """Gives what is written for a tensor, itself or the storage it shares, and how the tensor looks into that."""
-        if tensor.view is not None and self._shared.get(tensor.alias):
-            return tensor.view
-        return View(tensor, 0, dense_stride(tensor.shape))
+    def _new_frames(self, dtype: DType) -> tuple[bytes, bytes, bytes]:
+        first = self._frame(dtype)
+        self._frames[dtype.name] = self._frame(dtype)  # from now on all of it is in the memo
+        return first
 
     def _frame(self, dtype: DType) -> tuple[bytes, bytes, bytes]:
         """Gives what all tensors of a dtype have before a record's number, behind it, and at the end."""
-        known = self._frames.get(dtype.name)
-        if known is None:
-            first = self._new_frame(dtype)
-            self._frames[dtype.name] = self._new_frame(dtype)  # from now on, all is in the memo
-            return first
-        return known
-
-    def _new_frame(self, dtype: DType) -> tuple[bytes, bytes, bytes]:
         typed = dtype.torch_storage
         kind, rebuild = (name_opcodes("torch", typed), _REBUILD) if typed else (_UNTYPED, _REBUILD_UNTYPED)
         start = self._once(rebuild) + b"((" + self._once(_STORAGE) + self._once(kind)
@@ -87,9 +79,9 @@ class _TorchPickle(PickleWriter):
         self._constants[opcodes] = b"h%c" % index
         return b"%bq%c" % (opcodes, index)
 
-    def _record(self, tensor: LazyTensor, whole: LazyTensor) -> int:
+    def _record(self, tensor: LazyTensor, whole: LazyTensor, *, alone: bool) -> int:
         number = len(self.records)
-        if tensor.alias in self._shared:
+        if not alone:
             # Two dtypes over one storage are two records: a record is of one storage type.
             owner = tensor.identity if whole is tensor else (tensor.alias, tensor.dtype.name)
             number = self._numbers.setdefault(owner, number)
