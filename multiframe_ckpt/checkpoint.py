@@ -275,10 +275,10 @@ def save(
         with staged(path, overwrite=overwrite, durable=durable) as fresh:
             pickles.save_model(obj, str(fresh))
         return WritePlan()
-    checkpoint = Checkpoint.of(obj, backend=backend)
-    return checkpoint.save(
-        path, format=format, overwrite=overwrite, digest=digest, durable=durable, on_progress=on_progress
-    )
+    with collector_paused():  # until the tree is gone, or it would be looked through once more
+        return Checkpoint.of(obj, backend=backend).save(
+            path, format=format, overwrite=overwrite, digest=digest, durable=durable, on_progress=on_progress
+        )
 
 
 def load(

@@ -45,6 +45,7 @@ class TorchBackend(TensorBackend):
         pairs = [(row, getattr(torch, row.torch, None)) for row in DTYPES if row.torch is not None]
         self._rows = {dtype: row for row, dtype in pairs if dtype is not None}
         self._dtypes = {row.name: dtype for dtype, row in self._rows.items()}
+        self._byte = self._rows[torch.uint8]
 
     def is_tensor(self, obj: object) -> bool:
         """Says whether ``obj`` is a torch.Tensor, a Parameter or another subclass."""
@@ -64,18 +65,19 @@ class TorchBackend(TensorBackend):
             )
         shape = tuple(tensor.shape)
         storage = tensor.untyped_storage()
+        nbytes = storage.nbytes()
+        in_host = tensor.is_cpu
         resolved = not (tensor.is_conj() or tensor.is_neg())
-        source = self._source(lambda: tensor, in_host=tensor.is_cpu and resolved)
-        if not resolved or not storage.nbytes():
+        source = partial(self._array, tensor) if in_host and resolved else _Elsewhere(self, tensor.detach)
+        if not resolved or not nbytes:
             return LazyTensor(row, shape, source)
         alias = _alias(tensor)
-        all_bytes = self._source(lambda: self._bytes_of(storage), in_host=tensor.is_cpu)
-        whole = LazyTensor(self._rows[self._torch.uint8], (storage.nbytes(),), all_bytes, alias=alias)
-        view = View(whole, tensor.storage_offset(), tuple(tensor.stride()))
+        all_bytes = (
+            partial(self._storage_array, storage) if in_host else _Elsewhere(self, partial(self._bytes_of, storage))
+        )
+        whole = LazyTensor(self._byte, (nbytes,), all_bytes, alias=alias)
+        view = View(whole, tensor.storage_offset(), tensor.stride())
         return LazyTensor(row, shape, source, alias=alias, view=view)
-
-    def _source(self, tensor_of: Callable[[], Any], *, in_host: bool) -> Callable[[], np.ndarray]:
-        return (lambda: self._array(tensor_of())) if in_host else _Elsewhere(self, tensor_of)
 
     def live(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
         """Gives a tensor over the array's own memory, or over a copy where that is read-only, as mapped files are."""
@@ -219,11 +221,14 @@ class TorchBackend(TensorBackend):
 
     def _array(self, tensor: Any) -> np.ndarray:
         row = self._rows[tensor.dtype]
-        host = tensor.detach().resolve_conj().resolve_neg().cpu()
         if row.name in _SHARED:
-            return np.asarray(host.numpy())
+            return np.asarray(tensor.numpy(force=True))
+        host = tensor.detach().resolve_conj().resolve_neg().cpu()
         carrier = getattr(self._torch, _CARRIER[row.itemsize])
         return np.asarray(host.view(carrier).numpy().view(row.numpy))
+
+    def _storage_array(self, storage: Any) -> np.ndarray:
+        return self._array(self._bytes_of(storage))
 
     def _bytes_of(self, storage: Any) -> Any:
         return self._torch.empty(0, dtype=self._torch.uint8, device=storage.device).set_(storage)
@@ -251,7 +256,7 @@ class _Elsewhere:
 
 
 def _alias(tensor: Any) -> Hashable:
-    return ("torch", str(tensor.device), tensor.untyped_storage().data_ptr())
+    return ("torch", tensor.device, tensor.untyped_storage().data_ptr())
 
 
 def _differ(own: Tree, found: Tree) -> bool:

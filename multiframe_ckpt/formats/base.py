@@ -123,6 +123,8 @@ class Meter:
 
     def moved(self, key: str, tensor: LazyTensor) -> None:
         """Reports that the tensor's bytes have been written."""
+        if self._on_progress is silent:
+            return
         self._done += tensor.nbytes
         self._on_progress(Progress(key, self._done, self._total))
 

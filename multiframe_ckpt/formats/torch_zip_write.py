@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
+from ..dtypes import DType
 from ..progress import OnProgress, silent
 from ..storage.archive_write import ArchiveWriter, NewMember
 from ..tensor import LazyTensor, shared_storages
@@ -36,29 +37,38 @@ class _TorchPickle(PickleWriter):
     every tensor names is memoized.
     """
 
-    def __init__(self, shared: set[Any]) -> None:
+    def __init__(self, shared: Mapping[Hashable, bool]) -> None:
         super().__init__()
-        self._shared = shared
-        self._numbers: dict[Any, int] = {}
+        self._shared = shared  # aliases that several tensors have → whether these look at different places
+        self._numbers: dict[Hashable, int] = {}
         self._constants: dict[bytes, bytes] = {}
+        self._frames: dict[str, tuple[bytes, bytes, bytes]] = {}
         self.records: list[tuple[LazyTensor, LazyTensor]] = []  # what a record's bytes are of, and a tensor in it
 
     def tensor(self, tensor: LazyTensor, path: TreePath) -> None:
         """Writes the call that rebuilds the tensor."""
-        whole = tensor.view.storage if tensor.view is not None and tensor.alias in self._shared else tensor
-        offset, stride = 0, dense_stride(tensor.shape)
-        if whole is not tensor and tensor.view is not None:
-            offset, stride = tensor.view.offset, tensor.view.stride
-        typed, dtype = tensor.dtype.torch_storage, tensor.dtype
-        count = whole.nbytes // dtype.itemsize * (1 if typed else dtype.itemsize)
+        partly = self._shared.get(tensor.alias)
+        whole, offset, stride = tensor.view if partly and tensor.view else (tensor, 0, dense_stride(tensor.shape))
+        dtype = tensor.dtype
+        count = whole.nbytes // dtype.itemsize * (1 if dtype.torch_storage else dtype.itemsize)
+        start, middle, end = self._frames.get(dtype.name) or self._new_frames(dtype)
+        number = str_opcodes(str(self._record(tensor, whole, alone=partly is None)))
+        place = (int_opcodes(offset), _sizes(tensor.shape), _sizes(stride))
+        self.emit(b"".join((start, number, middle, int_opcodes(count), b"tQ", *place, end)))
+
+    def _new_frames(self, dtype: DType) -> tuple[bytes, bytes, bytes]:
+        first = self._frame(dtype)
+        self._frames[dtype.name] = self._frame(dtype)  # from now on all of it is in the memo
+        return first
+
+    def _frame(self, dtype: DType) -> tuple[bytes, bytes, bytes]:
+        """Gives what all tensors of a dtype have before a record's number, behind it, and at the end."""
+        typed = dtype.torch_storage
         kind, rebuild = (name_opcodes("torch", typed), _REBUILD) if typed else (_UNTYPED, _REBUILD_UNTYPED)
-        self.emit(self._once(rebuild), b"((", self._once(_STORAGE), self._once(kind))
-        self.emit(str_opcodes(str(self._record(tensor, whole))), self._once(_CPU), int_opcodes(count), b"tQ")
-        self.emit(_placed(offset, tensor.shape, stride))
-        self.emit(b"\x89", self._once(_ORDERED_DICT), b")R")  # requires no gradient, and has no hooks
-        if not typed:
-            self.emit(self._once(name_opcodes("torch", dtype.torch or "")))
-        self.emit(b"tR")
+        start = self._once(rebuild) + b"((" + self._once(_STORAGE) + self._once(kind)
+        middle = self._once(_CPU)
+        end = b"\x89" + self._once(_ORDERED_DICT) + b")R"  # requires no gradient, and has no hooks
+        return start, middle, end + (b"tR" if typed else self._once(name_opcodes("torch", dtype.torch or "")) + b"tR")
 
     def _once(self, opcodes: bytes) -> bytes:
         """Gives what pushes a name or fixed text: the opcodes the first time, then what takes it from the memo."""
@@ -69,21 +79,20 @@ class _TorchPickle(PickleWriter):
         self._constants[opcodes] = b"h%c" % index
         return b"%bq%c" % (opcodes, index)
 
-    def _record(self, tensor: LazyTensor, whole: LazyTensor) -> int:
-        # Two dtypes over one storage are two records: a record is of one storage type.
-        alone = object() if tensor.identity is None else tensor.identity
-        owner = alone if whole is tensor else (tensor.alias, tensor.dtype.name)
-        if owner not in self._numbers:
-            self._numbers[owner] = len(self.records)
+    def _record(self, tensor: LazyTensor, whole: LazyTensor, *, alone: bool) -> int:
+        number = len(self.records)
+        if not alone:
+            # Two dtypes over one storage are two records: a record is of one storage type.
+            owner = tensor.identity if whole is tensor else (tensor.alias, tensor.dtype.name)
+            number = self._numbers.setdefault(owner, number)
+        if number == len(self.records):
             self.records.append((whole, tensor))
-        return self._numbers[owner]
+        return number
 
 
 @lru_cache(maxsize=4096)
-def _placed(offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
-    """Gives what pushes how a tensor looks into its storage."""
-    shape_and_stride = [tuple_opcodes([*map(int_opcodes, sizes)]) for sizes in (shape, stride)]
-    return b"".join([int_opcodes(offset), *shape_and_stride])
+def _sizes(sizes: tuple[int, ...]) -> bytes:
+    return tuple_opcodes([*map(int_opcodes, sizes)])
 
 
 def plan_zip(tree: Tree) -> WritePlan:
@@ -103,7 +112,7 @@ def _kept_together(tensors: list[LazyTensor]) -> bool:
 def write_zip(tree: Tree, path: Path, options: WriteOptions, *, on_progress: OnProgress = silent) -> None:
     """Writes the archive; the same tree gives the same bytes."""
     table = tensors_of(tree)
-    pickle = _TorchPickle(_partly_shared(table))
+    pickle = _TorchPickle(_shared(table))
     data = pickle.dump(tree)
     keys = {id(tensor): key for key, tensor in table.items()}
     fixed = {"data.pkl": data, ".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"}
@@ -131,11 +140,7 @@ def _whole_elements(storage: LazyTensor, itemsize: int) -> LazyTensor:
     return replace(storage, shape=(nbytes,), source=lambda: storage.numpy()[:nbytes], digest=None)
 
 
-def _partly_shared(table: dict[str, LazyTensor]) -> set[Any]:
-    """Gives the aliases of storages that tensors look into at different places: only these are written whole."""
-    seen: dict[Any, Any] = {}
-    shared = set()
-    for tensor in table.values():
-        if tensor.alias is not None and seen.setdefault(tensor.alias, tensor.identity) != tensor.identity:
-            shared.add(tensor.alias)
-    return shared
+def _shared(table: dict[str, LazyTensor]) -> dict[Hashable, bool]:
+    """Gives each storage of several tensors, and whether they look at different places: only then it is written whole."""
+    groups = [[table[key] for key in group] for group in shared_storages(table)]
+    return {group[0].alias: len({tensor.identity for tensor in group}) > 1 for group in groups}

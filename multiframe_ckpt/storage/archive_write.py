@@ -21,6 +21,7 @@ __all__ = ["ALIGNMENT", "ArchiveWriter", "NewMember"]
 ALIGNMENT = 64
 _PADDING_ID = 0xD935  # the extra field that Android's zipalign pads with; readers skip it
 _LOCAL = struct.Struct("<4s5H3I2H")
+_EXTRA = struct.Struct("<HH")
 _ENTRY = struct.Struct("<4s6H3I5H2I")
 _END = struct.Struct("<4s4H2IH")
 _END64 = struct.Struct("<4sQ2H2I4Q4sIQI")  # with the locator behind it
@@ -112,9 +113,9 @@ class ArchiveWriter:
             raw_name = member.name.encode("utf-8")
             size = len(member.head) + (member.tensor.nbytes if member.tensor else 0)
             wide = struct.pack("<HHQQ", 1, 16, size, size) if size >= _MOST else b""
-            padding = -(self._end + _LOCAL.size + len(raw_name) + len(wide) + 4) % ALIGNMENT
-            extra = wide + struct.pack("<HH", _PADDING_ID, padding) + bytes(padding)
-            offset = self._end + _LOCAL.size + len(raw_name) + len(extra)
+            bare = self._end + _LOCAL.size + len(raw_name) + len(wide) + _EXTRA.size
+            offset = bare + -bare % ALIGNMENT
+            extra = wide + _EXTRA.pack(_PADDING_ID, offset - bare) + bytes(offset - bare)
             yield _Place(member, raw_name, self._end, extra, offset, size)
             self._end = offset + size
 
@@ -125,11 +126,11 @@ class ArchiveWriter:
         written: list[_Written] = []
         parts: list[bytes | memoryview] = []
         for place in run:
-            member = place.member
-            raw = whole(member.key, member.tensor) if member.tensor is not None else b""
-            crc = crc32(raw, crc32(member.head))
-            written.append(_Written(crc, digest_of_bytes(raw if member.tensor else member.head) if digest else ""))
-            parts += (_header(place, crc), member.head, raw)
+            _, head, tensor, key = place.member
+            raw = whole(key, tensor) if tensor is not None else b""
+            crc = crc32(raw, crc32(head))
+            written.append(_Written(crc, digest_of_bytes(raw if tensor is not None else head) if digest else ""))
+            parts += (_header(place, crc) + head, raw)
         put_all(self._descriptor, parts, run[0].header)
         return written
 
@@ -143,10 +144,6 @@ class ArchiveWriter:
         return _Written(int(found["crc32"].removeprefix("crc32:"), 16), found.get("xxh3", ""))
 
 
-def _flags(raw_name: bytes) -> int:
-    return 0 if raw_name.isascii() else _UTF8
-
-
 def _header(place: _Place, crc: int) -> bytes:
     large = place.size >= _MOST
     size = _MOST if large else place.size
@@ -156,13 +153,19 @@ def _header(place: _Place, crc: int) -> bytes:
 
 
 def _entry(place: _Place, crc: int) -> bytes:
-    real = (place.size, place.size, place.header)
-    size, packed, header = (min(value, _MOST) for value in real)
-    wide = [value for value in real if value >= _MOST]
-    extra = struct.pack(f"<HH{len(wide)}Q", 1, 8 * len(wide), *wide) if wide else b""
-    version, flags = _VERSION64 if wide else _VERSION, _flags(place.raw_name)
+    size, packed, header, extra = place.size, place.size, place.header, b""
+    if size >= _MOST or header >= _MOST:
+        real = (size, packed, header)
+        wide = [value for value in real if value >= _MOST]
+        size, packed, header = (min(value, _MOST) for value in real)
+        extra = struct.pack(f"<HH{len(wide)}Q", 1, 8 * len(wide), *wide)
+    version, flags = _VERSION64 if extra else _VERSION, _flags(place.raw_name)
     fixed = (b"PK\x01\x02", _MADE_BY_UNIX | version, version, flags, 0, 0, _FIRST_DAY, crc, packed, size)
     return _ENTRY.pack(*fixed, len(place.raw_name), len(extra), 0, 0, 0, _PERMISSIONS, header) + place.raw_name + extra
+
+
+def _flags(raw_name: bytes) -> int:
+    return 0 if raw_name.isascii() else _UTF8
 
 
 def _end(count: int, size: int, offset: int, comment: bytes) -> bytes:

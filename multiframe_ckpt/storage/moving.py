@@ -51,6 +51,7 @@ WORKERS = max(2, min(4, os.cpu_count() or 1))
 _AT_ONCE = 512  # pieces in one call; systems take 1,024
 #: Smaller ones are not worth a thread's while.
 SMALL = 1 << 18
+_RUN = 2 * PIECE  # bytes of small ones that one thread takes together: handing over and writing cost per run
 
 _buffers = local()
 
@@ -82,7 +83,7 @@ def in_parallel(work: Callable[[T], R], items: Sequence[T], size: Callable[[T], 
 
 
 def runs_of(items: Sequence[T], size: Callable[[T], int]) -> list[list[T]]:
-    """Gives the items in runs: a large one by itself, small ones that follow each other up to a piece together.
+    """Gives the items in runs: a large one by itself, small ones that follow each other up to two pieces together.
 
     The system takes one large write in a fraction of the time of many small ones.
     """
@@ -92,7 +93,7 @@ def runs_of(items: Sequence[T], size: Callable[[T], int]) -> list[list[T]]:
         nbytes = size(item)
         if not runs or nbytes > SMALL or nbytes > room:
             runs.append([])
-            room = 0 if nbytes > SMALL else PIECE
+            room = 0 if nbytes > SMALL else _RUN
         runs[-1].append(item)
         room -= nbytes
     return runs

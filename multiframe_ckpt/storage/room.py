@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..dtypes import dtype_named
 from ..errors import NoRoomError
-from ..tensor import LazyTensor
+from ..tensor import LazyTensor, shared_storages
 
 __all__ = ["bytes_needed", "require_room"]
 
@@ -25,20 +25,14 @@ def bytes_needed(
     ``widened`` has the dtypes of those that are stored wider.
     """
     apart = {key for group in written_apart for key in group}
-    total = 0
-    shared: dict[Hashable, dict[Hashable, int]] = {}
-    storages: dict[Hashable, int] = {}
-    for key, tensor in tensors.items():
-        wider = dtype_named(widened[key]) if key in widened else None
-        nbytes = tensor.size * (wider or tensor.dtype).itemsize
-        if tensor.alias is None or key in apart:
-            total += nbytes
-            continue
-        shared.setdefault(tensor.alias, {})[tensor.identity] = nbytes
-        if tensor.view is not None:
-            storages[tensor.alias] = tensor.view.storage.nbytes
-    sums = {alias: sum(parts.values()) for alias, parts in shared.items()}
-    return total + sum(min(nbytes, storages.get(alias, nbytes)) for alias, nbytes in sums.items())
+    wider = {key: dtype_named(name) for key, name in widened.items()}
+    sizes = {key: tensor.size * (wider.get(key) or tensor.dtype).itemsize for key, tensor in tensors.items()}
+    needed = sum(sizes.values())
+    for group in shared_storages({key: tensor for key, tensor in tensors.items() if key not in apart}):
+        parts = {tensors[key].identity: sizes[key] for key in group}
+        storages = [view.storage.nbytes for view in (tensors[key].view for key in group) if view is not None]
+        needed += min([sum(parts.values()), *storages]) - sum(sizes[key] for key in group)
+    return needed
 
 
 def require_room(target: Path, nbytes: int) -> None:

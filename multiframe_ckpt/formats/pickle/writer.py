@@ -18,7 +18,7 @@ from .raw import MAX_INT_NBYTES
 
 __all__ = ["PickleWriter", "int_opcodes", "name_opcodes", "require_plain", "str_opcodes", "tuple_opcodes"]
 
-
+_TEXT = struct.Struct("<cI")
 _TUPLES = {0: b")", 1: b"\x85", 2: b"\x86", 3: b"\x87"}
 
 
@@ -51,7 +51,7 @@ class PickleWriter(ABC):
             self.emit(b"}(")
             for key, child in node.items():
                 if type(key) is str:
-                    self.emit(str_opcodes(key))
+                    self._parts.append(str_opcodes(key))
                 else:
                     self.value(key, path)
                 self.value(child, (*path, key))
@@ -123,7 +123,7 @@ def int_opcodes(value: int) -> bytes:
 def str_opcodes(value: str) -> bytes:
     """Gives what pushes text."""
     raw = value.encode("utf-8", "surrogatepass")
-    return b"X" + len(raw).to_bytes(4, "little") + raw
+    return _TEXT.pack(b"X", len(raw)) + raw
 
 
 def _float_opcodes(value: float) -> bytes:
