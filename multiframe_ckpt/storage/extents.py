@@ -32,7 +32,7 @@ _MAX_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # NumPy'
 
 
 def is_usual(shape: tuple[int, ...]) -> bool:
-    """Says whether a shape needs no closer look, if a tensor of it has bytes and they lie in a file."""
+    """Says whether a shape needs no closer look where a tensor of it has bytes, and they lie in a file."""
     return len(shape) <= _FEW_DIMENSIONS and min(shape, default=0) >= 0
 
 
@@ -151,8 +151,8 @@ class MappedFile(OpenedFile):
         digest: str | None = None,
     ) -> LazyTensor:
         """Gives the tensor whose little-endian, C-ordered bytes begin at ``offset``."""
-        nbytes = prod(shape) * dtype.itemsize
-        if not (0 < nbytes <= self.size and is_usual(shape)):
+        if not (is_usual(shape) and 0 not in shape):
             require_shape(shape, dtype, f"{self.path}: {what}")
+        nbytes = prod(shape) * dtype.itemsize
         self.require(offset, nbytes, what)
         return LazyTensor(dtype, shape, self, offset, alias, None, digest)

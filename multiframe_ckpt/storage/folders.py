@@ -91,9 +91,9 @@ class Folder(Descriptor):
     ) -> LazyTensor:
         """Gives the tensor whose bytes are a whole file, of a known status; DamagedError where it has another size."""
         where = f"{self.where}/{name}"
-        nbytes = prod(shape) * dtype.itemsize
-        if not (0 < nbytes == seen.st_size and is_usual(shape)):
+        if not (is_usual(shape) and seen.st_size):
             require_shape(shape, dtype, where)
+        nbytes = prod(shape) * dtype.itemsize
         if seen.st_size != nbytes:
             raise DamagedError(
                 f"{where}: found {seen.st_size} bytes, expected {nbytes} for {dtype.name} {shape}; "
