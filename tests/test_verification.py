@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
+from multiframe_ckpt.dtypes import dtype_named
+from multiframe_ckpt.errors import DamagedError
 from multiframe_ckpt.formats.oneflow import OneFlowFormat
 from multiframe_ckpt.storage.extents import Descriptor, MappedFile
 from multiframe_ckpt.tensor import LazyTensor
@@ -57,9 +59,25 @@ def test_what_hdf5_lacks_and_what_was_put_in_are_both_named(arrays: dict[str, np
 
 
 def test_tensors_without_a_digest_are_named_and_still_read(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
-    mfc.save(arrays, tmp_path / "x.npz", digest=False)
-    report = mfc.verify(tmp_path / "x.npz")
+    mfc.save(arrays, tmp_path / "x.safetensors", digest=False)
+    report = mfc.verify(tmp_path / "x.safetensors")
     assert (report.unchecked, report.checked, report.whole) == (KEYS, 0, True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("suffix", [".npz", ".pt"])
+def test_without_digests_the_checksums_of_a_zip_file_are_compared(dtype: str, suffix: str, tmp_path: Path) -> None:
+    row = dtype_named(dtype)
+    assert row is not None
+    array = np.arange(500).astype(row.numpy)
+    mfc.save({"w": array}, tmp_path / f"x{suffix}", digest=False)
+    assert mfc.verify(tmp_path / f"x{suffix}").checked == 1
+    damage(tmp_path / f"x{suffix}", array)
+    assert mfc.verify(tmp_path / f"x{suffix}").damaged == ("w",)
+    with pytest.raises(DamagedError):
+        mfc.load(tmp_path / f"x{suffix}")
+    with pytest.raises(DamagedError):
+        mfc.open(tmp_path / f"x{suffix}").tensors()["w"].numpy()
 
 
 def test_a_save_that_never_finished_is_a_problem_and_what_is_there_is_checked(

@@ -261,15 +261,16 @@ def _check_metadata(promised: str | None, metadata: Mapping[str, str] | None, wh
 
 
 def _restored(note: Note, stored: LazyTensor, where: str) -> LazyTensor:
+    digest = note.digest or stored.digest  # the layout may have one of its own, such as a zip's CRC
     if note.dtype is None:
         if stored.alias is not None:  # it may be another member too, with a digest of its own
-            return replace(stored, digest=note.digest)
-        stored.digest = note.digest
+            return replace(stored, digest=digest)
+        stored.digest = digest
         return stored
     dtype = dtype_named(note.dtype)
     if dtype is None or dtype.itemsize != stored.dtype.itemsize:
         raise _malformed(f"{where}: {note.name!r}: found dtype {note.dtype!r} stored as {stored.dtype.name}")
-    return stored.seen_as(dtype, note.digest)
+    return stored.seen_as(dtype, digest)
 
 
 def _tie(notes: Iterable[Note], table: dict[str, LazyTensor], where: str) -> None:

@@ -35,6 +35,8 @@ _FORMAT = ("format", "pt")
 _METADATA_FIRST = b'{"__metadata__":'
 _PREFIX = 8  # the header's length, little-endian
 _OF_TENSOR = {"dtype", "shape", "data_offsets"}
+#: So many shapes are kept for the tensors that have the same: a file could make very many hash alike.
+_SHAPES = 256
 _INTS = {int}  # and no bool
 _BY_TAG = {row.safetensors: row for row in DTYPES if row.safetensors}
 
@@ -131,7 +133,9 @@ def _packing() -> Callable[[dict[str, Any]], Any]:
         if len(offsets) != 2:
             return said
         shape = tuple(shape)
-        return _Entry(_BY_TAG[tag], shapes.setdefault(shape, shape), *offsets)
+        if len(shapes) < _SHAPES:
+            shapes.setdefault(shape, shape)
+        return _Entry(_BY_TAG[tag], shapes.get(shape, shape), *offsets)
 
     return packed
 

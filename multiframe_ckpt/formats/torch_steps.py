@@ -4,7 +4,8 @@ They are nearly all of a checkpoint's pickle, 24 for each tensor and always in t
 
     (( "storage" type key device count t Q   offset shape stride False   hooks ) R   t R
 
-What such a phrase makes, remembers and counts is what its opcodes would one by one; any other spelling goes that way.
+What such a phrase makes and remembers is what its opcodes would one by one, and it counts what of that is kept; any other
+spelling goes that way.
 Source: torch 2.13 ``torch/_tensor.py`` (``_reduce_ex_internal``) and ``torch/serialization.py`` (``persistent_id``).
 """
 
@@ -36,10 +37,11 @@ _BARE, _FULL = (re.compile(_PHRASE.replace(b"PUT", put), re.DOTALL) for put in (
 _PUTS = (5, 8, 11, 13, 15, 16, 17)  # the groups of _FULL that say where; the others are those of _BARE
 _VALUES = range(1, 11), tuple(group for group in range(1, 18) if group not in _PUTS)
 _INDEXES = Struct("<7I")
+_BYTE = 2  # the length of BININT1 with its operand
 _FAR = 256  # what lies there in the memo is asked for by another opcode
 _NUMBERS = re.compile(_INT, re.DOTALL)
-#: The memory of what a phrase makes, without its sizes.
-_MADE = 4 * TUPLE + 8 * 11 + 3 * NUMBER + TEXT + CONTAINER + TorchTensor.footprint
+#: The memory of what a phrase makes and keeps, and of what only a memo keeps: the reference, the arguments, the hooks.
+_KEPT, _REMEMBERED = TEXT + TorchTensor.footprint, 2 * TUPLE + 8 * 11 + CONTAINER
 
 
 def _tensor(state: State, at: int) -> int:
@@ -52,12 +54,14 @@ def _tensor(state: State, at: int) -> int:
     word, kind, length, key, device, count, offset, shape, stride, hooks = phrase.group(*_VALUES[remembers])
     if length[0] != len(key) or not _is(memo[hooks[0]], "collections", "OrderedDict"):
         return STEPS[_MARK](state, at)
-    name, first, sizes, steps = key.decode(), _number(offset), _numbers(shape), _numbers(stride)
+    name, first = key.decode(), _number(offset)
+    (sizes, sizes_nbytes), (steps, steps_nbytes) = _sizes(shape), _sizes(stride)
     reference = (memo[word[0]], memo[kind[0]], name, memo[device[0]], _number(count))
     storage = state.persist(reference)
     tensor = TorchTensor(storage, first, sizes, steps, storage.dtype)
-    state.room -= _MADE + len(key) + (8 + NUMBER) * (len(sizes) + len(steps))
+    state.room -= _KEPT + len(key) + _nbytes(count) + _nbytes(offset) + sizes_nbytes + steps_nbytes
     if remembers:
+        state.room -= _REMEMBERED
         made: dict[str, object] = {}
         memo.extend((name, reference, sizes, steps, made, (storage, first, sizes, steps, False, made), tensor))
     stack[-1] = tensor
@@ -81,13 +85,20 @@ def _is(value: Any, module: str, name: str) -> bool:
 
 
 @lru_cache(maxsize=4096)  # most tensors have the sizes of others
-def _numbers(opcodes: bytes) -> tuple[int, ...]:
-    return tuple(map(_number, _NUMBERS.findall(opcodes)))
+def _sizes(opcodes: bytes) -> tuple[tuple[int, ...], int]:
+    """Gives the tuple that the opcodes make, and the memory that it is counted with."""
+    found = _NUMBERS.findall(opcodes)
+    nbytes = TUPLE + 8 * len(found) + sum(map(_nbytes, found)) if found else 0
+    return tuple(map(_number, found)), nbytes
 
 
 def _number(opcode: bytes) -> int:
     """Gives the number that BININT, BININT1 or BININT2 pushes."""
     return int.from_bytes(opcode[1:], "little", signed=opcode[0] == _SIGNED)
+
+
+def _nbytes(opcode: bytes) -> int:
+    return 0 if len(opcode) == _BYTE else NUMBER  # Python has one object for each small number
 
 
 TORCH_STEPS: tuple[Step, ...] = (*STEPS[:_MARK], _tensor, *STEPS[_MARK + 1 :])

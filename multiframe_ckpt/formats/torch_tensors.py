@@ -92,7 +92,7 @@ class TorchTensor(Pending):
     """A tensor of the pickle: a view into a storage."""
 
     __slots__ = ("_dtype", "_flags", "_offset", "_shape", "_storage", "_stride", "_tensor")
-    footprint = 400
+    footprint = 300
 
     def __init__(
         self,

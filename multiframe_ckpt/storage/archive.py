@@ -136,6 +136,7 @@ class MappedArchive:
             raise self._broken(f"an entry that is none, for {name!r}")
         if _FULL in (size, packed, header):
             size, packed, header = _widened(extra, size, packed, header)
+            head = b""  # its own header must be widened too before it can be compared
         stored = method == _STORED
         if flags & ~_FLAGS or not (stored or method == _DEFLATED):
             raise self._unusual(name, flags, method)
@@ -159,7 +160,7 @@ class MappedArchive:
     def _data_offset(self, header: int, raw: bytes, head: bytes, said: tuple[int, ...], where: str) -> int:
         """Gives where a member's bytes begin, after comparing its own header with its entry, of which ``head`` is part."""
         local = self.file.bytes(header, _LOCAL.size + len(raw), where)
-        if local[4:28] == head and local[30:] == raw and local[:4] == b"PK\x03\x04" and _FULL not in said:
+        if local[4:28] == head and local[30:] == raw and local[:4] == b"PK\x03\x04":
             return header + len(local) + int.from_bytes(local[28:30], "little")
         signature, flags, method, crc, packed, size, name_size, extra_size = _LOCAL.unpack_from(local)
         if signature != b"PK\x03\x04" or name_size != len(raw) or local[_LOCAL.size :] != raw:

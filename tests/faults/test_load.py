@@ -106,6 +106,17 @@ def test_a_checkpoint_may_have_very_many_tensors(format: str, tmp_path: Path) ->
     assert mfc.summarize(tmp_path / "model").parameters == 2 * count
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("digest", [True, False])
+def test_tensors_of_a_torch_file_may_be_very_many_and_tiny(digest: bool, tmp_path: Path) -> None:
+    """The memory that a pickle may ask for grows with its file, which says little of such tensors."""
+    shapes = [(), (1,), (0,), (2, 1), (1, 1, 1, 1)]
+    tensors = {f"{at}": np.zeros(shapes[at % len(shapes)], np.uint8) for at in range(60_000)}
+    mfc.save(tensors, tmp_path / "model.pt", backend="numpy", digest=digest, durable=False)
+    found = mfc.open(tmp_path / "model.pt").tensors()
+    assert {key: tensor.shape for key, tensor in found.items()} == {key: array.shape for key, array in tensors.items()}
+
+
 # Names
 
 

@@ -27,7 +27,7 @@ _MAX_DIGITS = 4300
 #: A pickler recurses for each container that is open, and Python stops it at 1,000 by default.
 _MAX_MARKS = 10_000
 #: The memory of a number and of empty containers.
-NUMBER, CONTAINER, SET, TUPLE, TEXT = 32, 64, 224, 48, 56
+NUMBER, CONTAINER, _SET, TUPLE, TEXT = 32, 64, 224, 48, 56
 _WIDEST = 4  # one character past the first 65,536 makes all of its text as wide
 
 _U8, _U16, _U32, _I32, _U64, _F64 = map(Struct, ("<B", "<H", "<I", "<i", "<Q", ">d"))
@@ -212,7 +212,7 @@ def _dup(state: State, at: int) -> int:
 
 def _put(state: State, at: int) -> int:
     line, at = state.line(at)
-    state.remember(_decimal(line), state.stack[-1])
+    state.remember(_decimal(line))
     return at
 
 
@@ -221,7 +221,7 @@ def _binput(state: State, at: int) -> int:
     if index == len(memo):
         memo.append(state.stack[-1])
     else:
-        state.remember(index, state.stack[-1])
+        state.remember(index)
     return at + 1
 
 
@@ -230,12 +230,12 @@ def _long_binput(state: State, at: int) -> int:
     if index == len(memo):
         memo.append(state.stack[-1])
     else:
-        state.remember(index, state.stack[-1])
+        state.remember(index)
     return at + 4
 
 
 def _memoize(state: State, at: int) -> int:
-    state.remember(len(state.memo) + len(state.far), state.stack[-1])
+    state.remember(len(state.memo) + len(state.far))
     return at
 
 
@@ -321,7 +321,7 @@ def _dict(state: State, at: int) -> int:
 def _frozenset(state: State, at: int) -> int:
     values = state.pop_to_mark()
     state.stack.append(state.frozen(values))
-    state.room -= SET
+    state.room -= _SET
     return at
 
 
@@ -466,7 +466,7 @@ _STEPS: dict[str, Step] = {
     ")": _pushing(()),
     "]": _empty(list, CONTAINER),
     "}": _empty(dict, CONTAINER),
-    "\x8f": _empty(set, SET),
+    "\x8f": _empty(set, _SET),
     "t": _tuple,
     "\x85": _tuple_1,
     "\x86": _tuple_2,

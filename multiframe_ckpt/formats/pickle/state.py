@@ -107,8 +107,9 @@ class State:
         self.stack = self.marks.pop()
         return values
 
-    def remember(self, index: int, value: Any) -> None:
-        """Puts a value into the memo."""
+    def remember(self, index: int) -> None:
+        """Puts the top of the stack into the memo."""
+        value = self.stack[-1]
         if index == len(self.memo):
             self.memo.append(value)
         elif 0 <= index < len(self.memo):

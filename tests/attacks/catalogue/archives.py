@@ -16,10 +16,10 @@ import numpy as np
 from .case import Hostile, outside
 from .opcodes import RECORDS, tensor, text, torch_zip, zipped
 
-__all__ = ["CASES", "central", "honest", "npy", "one_deflated", "patched"]
+__all__ = ["CASES", "central", "honest", "npy", "one_deflated", "patched", "zip64_throughout"]
 
 _PICKLE = b"\x80\x02}" + text("w") + tensor(shape=(16,), stride=(1,)) + b"s."
-_END = b"PK\x05\x06"
+_END, _FULL = b"PK\x05\x06", 0xFFFFFFFF
 
 
 def honest(records: dict[str, bytes] | None = None, compression: int = zipfile.ZIP_STORED) -> bytes:
@@ -265,6 +265,19 @@ def _many_members(place: Path) -> None:
     place.write_bytes(body + entries + end)
 
 
+def zip64_throughout(said: int | None, place: Path) -> None:
+    """All sizes in zip64 fields; the own header of ``x/data/0`` says another one than the directory, if given."""
+    body = entries = b""
+    for name, raw in (RECORDS | {"x/data.pkl": _PICKLE}).items():
+        fixed = struct.pack("<HHHHHIIIHH", 45, 0, 0, 0, 33, zlib.crc32(raw), _FULL, _FULL, len(name), 20)
+        own = len(raw) if said is None or name != "x/data/0" else said
+        entries += b"PK\x01\x02" + struct.pack("<H", 45) + fixed + struct.pack("<HHHII", 0, 0, 0, 0, len(body))
+        entries += name.encode() + struct.pack("<HHQQ", 1, 16, len(raw), len(raw))
+        body += b"PK\x03\x04" + fixed + name.encode() + struct.pack("<HHQQ", 1, 16, own, own) + raw
+    count = len(RECORDS | {"x/data.pkl": b""})
+    place.write_bytes(body + entries + _END + struct.pack("<HHHHIIH", 0, 0, count, count, len(entries), len(body), 0))
+
+
 def _absolute(place: Path) -> None:
     _beside({f"{outside(place)}/escaped": b"x", "../outside/escaped": b"x", "..\\outside\\escaped": b"x"}, place)
 
@@ -300,6 +313,8 @@ CASES: dict[str, Hostile] = {
     "an array that inflates to more than it says": Hostile(_understated, "headers"),
     "members that quote each other": Hostile(_quoted),
     "twenty thousand empty members": Hostile(_many_members),
+    "a zip64 header that says less than the directory": Hostile(partial(zip64_throughout, 16)),
+    "a zip64 header that says more than the directory": Hostile(partial(zip64_throughout, 1 << 50)),
     "a zip in a zip in a zip": Hostile(_nested),
     "names that lead outside": Hostile(_absolute, "never"),
     "a root that leads outside": Hostile(partial(_renamed, "x/data.pkl", "../outside/data.pkl")),

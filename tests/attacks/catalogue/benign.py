@@ -19,7 +19,7 @@ import numpy as np
 import multiframe_ckpt as mfc
 
 from . import benign_torch
-from .archives import npy, one_deflated
+from .archives import npy, one_deflated, zip64_throughout
 from .case import Benign
 from .opcodes import (
     META,
@@ -146,6 +146,11 @@ def _zip64(place: Path) -> Arrays:
             with archive.open(member, "w", force_zip64=True) as file:
                 file.write(raw)
     return {"w": _DATA[:6].reshape(2, 3)}
+
+
+def _zip64_throughout(place: Path) -> Arrays:
+    zip64_throughout(None, place)
+    return {"w": _DATA}
 
 
 def _old_stream(place: Path) -> Arrays:
@@ -407,6 +412,7 @@ CASES: dict[str, Benign] = {
     "torch: deflated records": Benign(_deflated),
     "torch: data descriptors": Benign(_with_data_descriptors),
     "torch: zip64": Benign(_zip64),
+    "torch: zip64 in the directory too": Benign(_zip64_throughout),
     "torch: a stream of before 1.6": Benign(_old_stream),
     "torch: classes of nobody": Benign(_unknown_classes, allow_inert=True),
     "torch: keys of every script": Benign(_beside_unicode),
