@@ -145,7 +145,7 @@ class Archive:
         digest = self._digests.get(f"data/{key}") or self._crc(name) if self._verify else None
         storage.raw = self._bytes(member, digest)
         storage.swapped = order == "big"
-        self._read.add(name)
+        self._read.add(member.name)  # not another text that says the same
         return storage
 
     def _bytes(self, member: Member, digest: str | None) -> LazyTensor:

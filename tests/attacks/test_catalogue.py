@@ -32,7 +32,6 @@ SECONDS = 2.0
 FILE_ERRORS = {"FormatError", "UnknownFormatError", "DamagedError", "IncompleteError", "UnsafeError"}
 SYSTEM_ERRORS = {"OSError", "FileNotFoundError", "IsADirectoryError", "NotADirectoryError", "PermissionError"}
 LEAST_MEMORY, TIMES_THE_FILE = 64 << 20, 4
-BYTES_A_TENSOR = 512  # what one takes that is listed, be it ever so small in the file
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,7 +89,7 @@ def _wrongs_of(verb: str, found: dict[str, Any], case: Hostile, path: Path, size
     refused = "refused" in found or found.get("status") != 0
     if size < SMALL and refused and found["seconds"] > SECONDS:
         yield f"took {found['seconds']:.1f} s"
-    most = max(LEAST_MEMORY, TIMES_THE_FILE * size * (2 if verb == "diff" else 1), BYTES_A_TENSOR * case.tensors)
+    most = max(LEAST_MEMORY, TIMES_THE_FILE * size * (2 if verb == "diff" else 1), case.room)
     if found["peak"] > most:
         yield f"took {found['peak'] >> 20} MiB for {size:,} bytes"
     if found["touched"]:

@@ -18,7 +18,7 @@ class Hostile(NamedTuple):
 
     make: Callable[[Path], object]
     refused: Literal["headers", "strict", "values", "never"] = "headers"
-    tensors: int = 0  # as many as count in what a listing of them may take
+    room: int = 0  # the bytes that a listing of very many tiny tensors may take
 
 
 class Benign(NamedTuple):

@@ -8,6 +8,10 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+import multiframe_ckpt as mfc
+
 from .case import Hostile
 from .opcodes import call, number, storage, tensor, text, torch_zip
 from .safetensors_files import raw_file
@@ -62,6 +66,11 @@ def many_safetensors(count: int, floats: int, place: Path) -> None:
     place.write_bytes(raw_file(f"{{{','.join(parts)}}}".encode()) + bytes(size * count))
 
 
+def many_in_torch(count: int, place: Path) -> None:
+    """As many tensors of one byte, as this library writes them."""
+    mfc.save({f"layer.{n}": np.zeros((), np.uint8) for n in range(count)}, place, format="torch", digest=False)
+
+
 def many_views(count: int, place: Path) -> None:
     """As many tensors over one storage of a torch file."""
     shared = storage() + b"q\x000"
@@ -96,5 +105,8 @@ LISTED: dict[str, Hostile] = {
     "a torch file of a terabyte": Hostile(sparse_zip, "never"),
     "a safetensors header of 99 MB": Hostile(header_of_99_megabytes, "never"),
     "300,000 tensors of 16 floats": Hostile(partial(many_safetensors, 300_000, 16), "never"),
-    "300,000 tensors of a float": Hostile(partial(many_safetensors, 300_000, 1), "never", tensors=300_000),
+    "300,000 tensors of a float": Hostile(partial(many_safetensors, 300_000, 1), "never", room=512 * 300_000),
+    "100,000 tensors of a byte in a torch file": Hostile(
+        partial(many_in_torch, 100_000), "never", room=1_400 * 100_000
+    ),
 }
