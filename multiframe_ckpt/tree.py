@@ -81,7 +81,7 @@ def is_plain(value: object) -> bool:
 
 def join_key(path: Path) -> str:
     """Gives the key of a path: its components escaped and joined by ``/``."""
-    return "/".join(map(_escaped, path))
+    return _escaped(path[0]) if len(path) == 1 else "/".join(map(_escaped, path))
 
 
 def _escaped(part: Any) -> str:

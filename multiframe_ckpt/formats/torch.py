@@ -5,7 +5,6 @@ Neither torch nor the classes of a pickled model are needed. A whole pickled ``n
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,7 +66,8 @@ class TorchFormat:
 
     def describe(self, path: Path) -> dict[str, object]:
         """Gives the framework and the container."""
-        return {"framework": "PyTorch", "container": "zip" if zipfile.is_zipfile(path) else "legacy stream"}
+        with open_regular(path) as file:
+            return {"framework": "PyTorch", "container": "legacy stream" if is_legacy(file.read(16)) else "zip"}
 
 
 def _begins_with_pickle(head: bytes) -> bool:

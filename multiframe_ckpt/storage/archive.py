@@ -131,7 +131,6 @@ class MappedArchive:
     def _member(self, entry: tuple[Any, ...], raw: bytes, extra: bytes, head: bytes) -> Member:
         signature, flags, method, crc, packed, size, _, _, _, header = entry
         name = raw.decode("utf-8" if flags & _UTF8 or raw.isascii() else "cp437")
-        where = f"member {name!r}"
         if signature != b"PK\x01\x02" or not raw or b"\0" in raw:
             raise self._broken(f"an entry that is none, for {name!r}")
         if _FULL in (size, packed, header):
@@ -140,8 +139,9 @@ class MappedArchive:
         stored = method == _STORED
         if flags & ~_FLAGS or not (stored or method == _DEFLATED):
             raise self._unusual(name, flags, method)
-        offset = self._data_offset(header, raw, head, (flags, method, crc, packed, size), where)
-        self.file.require(offset, packed, where)
+        offset = self._data_offset(header, raw, head, (flags, method, crc, packed, size), name)
+        if offset + packed > self.file.size:
+            self.file.require(offset, packed, f"member {name!r}")
         most = packed if stored else _MAX_RATIO * (packed + 1)
         if size > most or (stored and size != packed):
             raise DamagedError(
@@ -157,23 +157,23 @@ class MappedArchive:
             return FormatError(f"{self._where(name)}: found zip flags {flags:#x}, expected none of those; zip it again")
         return FormatError(f"{self._where(name)}: found compression {method}, expected none or deflate; zip it again")
 
-    def _data_offset(self, header: int, raw: bytes, head: bytes, said: tuple[int, ...], where: str) -> int:
+    def _data_offset(self, header: int, raw: bytes, head: bytes, said: tuple[int, ...], name: str) -> int:
         """Gives where a member's bytes begin, after comparing its own header with its entry, of which ``head`` is part."""
-        local = self.file.bytes(header, _LOCAL.size + len(raw), where)
+        local = self.file.bytes(header, _LOCAL.size + len(raw), "the header of a member")
         if local[4:28] == head and local[30:] == raw and local[:4] == b"PK\x03\x04":
             return header + len(local) + int.from_bytes(local[28:30], "little")
         signature, flags, method, crc, packed, size, name_size, extra_size = _LOCAL.unpack_from(local)
         if signature != b"PK\x03\x04" or name_size != len(raw) or local[_LOCAL.size :] != raw:
-            raise DamagedError(f"{self.file.path}: {where}: found none where the directory says; fetch the file again")
+            raise DamagedError(f"{self._where(name)}: found none where the directory says; fetch the file again")
         offset: int = header + _LOCAL.size + name_size + extra_size
         if _FULL in (packed, size):
-            extra = self.file.bytes(offset - extra_size, extra_size, where)
+            extra = self.file.bytes(offset - extra_size, extra_size, f"member {name!r}")
             size, packed, _ = _widened(extra, size, packed, 0)
         # With a descriptor behind the bytes, a header may leave open what only the end of the writing told.
         open_ = flags & _DESCRIBED and not (crc or packed or size)
         if (flags, method) != said[:2] or not (open_ or (crc, packed, size) == said[2:]):
             raise DamagedError(
-                f"{self.file.path}: {where}: found a header that says otherwise than the directory, expected the same; "
+                f"{self._where(name)}: found a header that says otherwise than the directory, expected the same; "
                 "the file is damaged or forged"
             )
         return offset
