@@ -101,10 +101,10 @@ def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSErro
     first: dict[object, str] = {}  # several tensors may lie in one place
     for key, tensor in table.items():
         first.setdefault(_place(tensor), key)
-    keys = list(first.values())
+    places, keys = list(first), list(first.values())
     found = in_parallel(lambda key: _check(key, table[key]), keys, lambda key: table[key].nbytes)
-    problems = {keys[at]: problem for at, problem in found}
-    return {key: problems[first[_place(tensor)]] for key, tensor in table.items()}
+    problems = {places[at]: problem for at, problem in found}
+    return {key: problems[_place(tensor)] for key, tensor in table.items()}
 
 
 def _place(tensor: LazyTensor) -> object:

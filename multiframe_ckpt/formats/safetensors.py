@@ -128,9 +128,8 @@ def _packing() -> Callable[[dict[str, Any]], Any]:
         if said.keys() != _OF_TENSOR:
             return said
         tag, shape, offsets = said["dtype"], said["shape"], said["data_offsets"]
-        if not (isinstance(tag, str) and tag in _BY_TAG and _are_sizes(shape) and _are_sizes(offsets)):
-            return said
-        if len(offsets) != 2:
+        sizes = _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2
+        if not (sizes and isinstance(tag, str) and tag in _BY_TAG):
             return said
         shape = tuple(shape)
         if len(shapes) < _SHAPES:

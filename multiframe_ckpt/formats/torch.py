@@ -41,9 +41,7 @@ class TorchFormat:
 
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
         """Gives the tree over a read-only map of the file."""
-        with open_regular(path) as file:
-            head = file.read(16)
-        return read_legacy(path, options) if is_legacy(head) else Archive(path).tree(options)
+        return read_legacy(path, options) if _is_stream(path) else Archive(path).tree(options)
 
     def plan(self, tree: Tree) -> WritePlan:
         """Refuses what a pickle cannot hold; nothing else changes: ties and shared storages are kept."""
@@ -57,17 +55,20 @@ class TorchFormat:
 
     def unread(self, path: Path, table: Mapping[str, LazyTensor]) -> Unread:
         """Gives the records of a zip archive that nothing asks for."""
-        with open_regular(path) as file:
-            if is_legacy(file.read(16)):
-                return Unread(())
+        if _is_stream(path):
+            return Unread(())
         archive = Archive(path)
         archive.tree(ReadOptions(allow_inert=True))
         return Unread(archive.extra())
 
     def describe(self, path: Path) -> dict[str, object]:
         """Gives the framework and the container."""
-        with open_regular(path) as file:
-            return {"framework": "PyTorch", "container": "legacy stream" if is_legacy(file.read(16)) else "zip"}
+        return {"framework": "PyTorch", "container": "legacy stream" if _is_stream(path) else "zip"}
+
+
+def _is_stream(path: Path) -> bool:
+    with open_regular(path) as file:
+        return is_legacy(file.read(16))
 
 
 def _begins_with_pickle(head: bytes) -> bool:

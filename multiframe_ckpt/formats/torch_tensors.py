@@ -13,7 +13,7 @@ import numpy as np
 
 from ..dtypes import DTYPES, DType, dtype_named
 from ..errors import DamagedError, UnsafeError
-from ..storage.extents import require_shape
+from ..storage.extents import is_usual, require_shape
 from ..tensor import LazyTensor, OpenedFile, View
 from .pickle.known import PLAIN
 from .pickle.raw import Builders, Global, Made, Pending
@@ -27,7 +27,6 @@ _BY_TORCH = {row.torch: row for row in DTYPES if row.torch}
 #: An expanded tensor (stride 0) may be this many times larger than its storage, or a GiB, before it counts as a trap.
 _EXPANSION = 64
 _MAX_DIMENSIONS = 64  # torch's own limit
-_FEW_DIMENSIONS = 8
 
 
 @lru_cache(maxsize=4096)
@@ -119,21 +118,22 @@ class TorchTensor(Pending):
     def resolve(self) -> LazyTensor:
         """Gives the tensor; DamagedError where it reaches out of its storage."""
         if self._tensor is None:
-            if len(self._shape) > _FEW_DIMENSIONS:
+            usual = is_usual(self._shape)
+            if not usual:
                 self._check_numbers()
             size = prod(self._shape)
             dense = self._stride == dense_stride(self._shape) or size <= 1
-            if not (dense and self._lies_inside(size)):
+            if not (dense and usual and self._lies_inside(size)):
                 self._check(size)
             plain = dense and not self._storage.swapped and not self._flags
             self._tensor = self._dense(size) if plain else self._strided()
         return self._tensor
 
     def _lies_inside(self, size: int) -> bool:
-        """Says whether a dense tensor is one of those that need no closer look, as nearly all are."""
+        """Says whether a dense tensor of usual shape is one of those that need no closer look, as nearly all are."""
         room = self._storage.nbytes // self._dtype.itemsize
-        few = len(self._shape) == len(self._stride) <= _FEW_DIMENSIONS and not self._flags
-        return few and 0 <= self._offset < self._offset + size <= room and min(self._shape, default=0) >= 0
+        plain = len(self._shape) == len(self._stride) and not self._flags
+        return plain and 0 <= self._offset < self._offset + size <= room
 
     def _check_numbers(self) -> None:
         shape, stride = self._shape, self._stride

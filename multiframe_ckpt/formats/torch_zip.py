@@ -69,7 +69,6 @@ class Archive:
             pickled,
             where=str(self._path),
             builders=TORCH_BUILDERS,
-            steps=TORCH_STEPS,
             persistent=lambda identifier: self._storage(storages, identifier, order),
             stored=stored,
         )
@@ -81,7 +80,7 @@ class Archive:
             collapse=module_state_dict,
             stored=stored,
         )
-        return resolver.tree(machine.run())
+        return resolver.tree(machine.run(TORCH_STEPS))
 
     def extra(self) -> tuple[str, ...]:
         """Gives the records that neither torch nor this library asks for, once the tree has been read."""

@@ -23,6 +23,7 @@ __all__ = ["MappedArchive", "Member"]
 
 _LOCAL = struct.Struct("<4s2xHH4xIIIHH")  # signature, flags, method, CRC, packed, size, name and extra lengths
 _ENTRY = struct.Struct("<4s4xHH4xIIIHHH8xI")  # the same, comment length, offset of the local header
+_SAME = slice(4, 28)  # of a header, version to length of the name, what its entry has too, two bytes further
 _END = struct.Struct("<4s4H2IH")
 _LOCATOR = struct.Struct("<4sIQI")
 _END64 = struct.Struct("<4sQ2H2I4Q")
@@ -112,12 +113,12 @@ class MappedArchive:
         members: dict[str, Member] = {}
         at = 0
         for _ in range(count):
-            start, entry = at, _ENTRY.unpack_from(directory, at)
+            entry, same = _ENTRY.unpack_from(directory, at), directory[at + _SAME.start + 2 : at + _SAME.stop + 2]
             name_end = at + _ENTRY.size + entry[6]
             extra_end = name_end + entry[7]
             raw = directory[at + _ENTRY.size : name_end]
             at = extra_end + entry[8]
-            member = self._member(entry, raw, directory[name_end:extra_end], directory[start + 6 : start + 30])
+            member = self._member(entry, raw, directory[name_end:extra_end], same)
             if member.name in members:
                 raise UnsafeError(
                     f"{self.file.path}: found two members of one name, {member.name!r}, expected distinct ones; "
@@ -128,19 +129,19 @@ class MappedArchive:
             raise self._broken(f"{count} entries that take {at} of {len(directory)} bytes")
         return members
 
-    def _member(self, entry: tuple[Any, ...], raw: bytes, extra: bytes, head: bytes) -> Member:
+    def _member(self, entry: tuple[Any, ...], raw: bytes, extra: bytes, same: bytes) -> Member:
         signature, flags, method, crc, packed, size, _, _, _, header = entry
-        name = raw.decode("utf-8" if flags & _UTF8 or raw.isascii() else "cp437")
+        name = raw.decode("utf-8" if flags & _UTF8 or raw.isascii() else "cp437")  # alike in ASCII, and UTF-8 is faster
         if signature != b"PK\x01\x02" or not raw or b"\0" in raw:
             raise self._broken(f"an entry that is none, for {name!r}")
         if _FULL in (size, packed, header):
             size, packed, header = _widened(extra, size, packed, header)
-            head = b""  # its own header must be widened too before it can be compared
+            same = b""  # its own header must be widened too before it can be compared
         stored = method == _STORED
         if flags & ~_FLAGS or not (stored or method == _DEFLATED):
             raise self._unusual(name, flags, method)
-        offset = self._data_offset(header, raw, head, (flags, method, crc, packed, size), name)
-        if offset + packed > self.file.size:
+        offset = self._data_offset(header, raw, same, (flags, method, crc, packed, size), name)
+        if offset + packed > self.file.size:  # asked here, so that the name is spelled for an error only
             self.file.require(offset, packed, f"member {name!r}")
         most = packed if stored else _MAX_RATIO * (packed + 1)
         if size > most or (stored and size != packed):
@@ -157,11 +158,11 @@ class MappedArchive:
             return FormatError(f"{self._where(name)}: found zip flags {flags:#x}, expected none of those; zip it again")
         return FormatError(f"{self._where(name)}: found compression {method}, expected none or deflate; zip it again")
 
-    def _data_offset(self, header: int, raw: bytes, head: bytes, said: tuple[int, ...], name: str) -> int:
-        """Gives where a member's bytes begin, after comparing its own header with its entry, of which ``head`` is part."""
+    def _data_offset(self, header: int, raw: bytes, same: bytes, said: tuple[int, ...], name: str) -> int:
+        """Gives where a member's bytes begin, after comparing its own header with its entry, as given."""
         local = self.file.bytes(header, _LOCAL.size + len(raw), "the header of a member")
-        if local[4:28] == head and local[30:] == raw and local[:4] == b"PK\x03\x04":
-            return header + len(local) + int.from_bytes(local[28:30], "little")
+        if local[_SAME] == same and local[_LOCAL.size :] == raw and local[:4] == b"PK\x03\x04":
+            return header + len(local) + int.from_bytes(local[_SAME.stop : _LOCAL.size], "little")
         signature, flags, method, crc, packed, size, name_size, extra_size = _LOCAL.unpack_from(local)
         if signature != b"PK\x03\x04" or name_size != len(raw) or local[_LOCAL.size :] != raw:
             raise DamagedError(f"{self._where(name)}: found none where the directory says; fetch the file again")

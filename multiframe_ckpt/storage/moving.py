@@ -116,8 +116,9 @@ class Passing:
 
     def into(self, array: np.ndarray) -> Iterator[memoryview]:
         """Fills an array of the tensor's dtype and shape as the bytes pass."""
-        if self._tensor.extent is not None and self._tensor.derived is None:
-            return self._hashed(_read(self._tensor.extent, chunks_of(array)))
+        extent = self._tensor.extent
+        if extent is not None:
+            return self._hashed(_read(extent, chunks_of(array)))
         return self._hashed(_copied(bytes_of(array), self._pieces()))
 
     def _hashed(self, pieces: Iterable[memoryview]) -> Iterator[memoryview]:
@@ -149,7 +150,7 @@ def whole(key: str, tensor: LazyTensor) -> bytes | memoryview:
         base, change = tensor.derived.base, tensor.derived.change
         return bytes_of(change(elements_of(memoryview(whole(key, base)), base.dtype)))
     extent = tensor.extent
-    if extent is None or tensor.derived is not None:
+    if extent is None:
         return bytes_of(tensor.numpy())
     with extent.descriptor() as descriptor:
         raw = read_at(descriptor, extent.nbytes, extent.offset)

@@ -13,6 +13,7 @@ from multiframe_ckpt.formats.pickle.machine import PickleMachine
 from multiframe_ckpt.formats.pickle.opcodes import CONTAINER, STEPS, TUPLE
 from multiframe_ckpt.formats.pickle.raw import Made
 from multiframe_ckpt.formats.pickle.state import State
+from multiframe_ckpt.formats.pickle.writer import int_opcodes, name_opcodes, str_opcodes, tuple_opcodes
 from multiframe_ckpt.formats.torch_steps import TORCH_STEPS
 from multiframe_ckpt.formats.torch_tensors import TORCH_BUILDERS, TorchStorage, TorchTensor
 
@@ -36,19 +37,18 @@ class Pickler:
         self.parts.extend(parts)
 
     def sizes(self, sizes: tuple[int, ...]) -> None:
-        end = (b")", b"\x85", b"\x86", b"\x87", b"t")[min(len(sizes), 4)]
-        self.add(b"(" * (len(sizes) > 3), *map(number, sizes), end)
+        self.add(tuple_opcodes([*map(int_opcodes, sizes)]))
         self.put()
 
     def tensor(self, at: int, names: dict[str, bytes]) -> None:
         shape = SIZES[at % len(SIZES)]
-        self.add(text(f"layer.{at}"))
+        self.add(str_opcodes(f"layer.{at}"))
         self.put()
-        self.add(names["rebuild"], b"((", names["storage"], names["type"], text(str(at)))
+        self.add(names["rebuild"], b"((", names["storage"], names["type"], str_opcodes(str(at)))
         self.put()
-        self.add(names["cpu"], number(10**6), b"t")
+        self.add(names["cpu"], int_opcodes(10**6), b"t")
         self.put()
-        self.add(b"Q", number(at))
+        self.add(b"Q", int_opcodes(at))
         self.sizes(shape)
         self.sizes(tuple(range(len(shape))))
         self.add(b"\x89", names["hooks"], b")R")
@@ -57,20 +57,12 @@ class Pickler:
             self.add(opcode)
 
 
-def number(value: int) -> bytes:
-    return b"K%c" % value if value < 256 else b"M" + pack("<H", value) if value < 1 << 16 else b"J" + pack("<i", value)
-
-
-def text(value: str) -> bytes:
-    return b"X" + pack("<I", len(value)) + value.encode()
-
-
 NAMES = {
-    "rebuild": b"ctorch._utils\n_rebuild_tensor_v2\n",
-    "storage": text("storage"),
-    "type": b"ctorch\nFloatStorage\n",
-    "cpu": text("cpu"),
-    "hooks": b"ccollections\nOrderedDict\n",
+    "rebuild": name_opcodes("torch._utils", "_rebuild_tensor_v2"),
+    "storage": str_opcodes("storage"),
+    "type": name_opcodes("torch", "FloatStorage"),
+    "cpu": str_opcodes("cpu"),
+    "hooks": name_opcodes("collections", "OrderedDict"),
 }
 
 
@@ -78,12 +70,12 @@ def pickled(*, thorough: bool) -> bytes:
     """Gives a pickle whose result holds the tensors, and then all that its memo holds."""
     pickler, recalled = Pickler(thorough=thorough), {}
     for name, spelled in NAMES.items():
-        pickler.add(text(name), spelled)
+        pickler.add(str_opcodes(name), spelled)
         recalled[name] = b"h%c" % pickler.count
         pickler.put(needed=True)
     for at in range(TENSORS):
         pickler.tensor(at, recalled)
-    pickler.add(text("memo"), b"(", *(b"j" + pack("<I", index) for index in range(pickler.count)), b"tu.")
+    pickler.add(str_opcodes("memo"), b"(", *(b"j" + pack("<I", index) for index in range(pickler.count)), b"tu.")
     return b"".join(pickler.parts)
 
 
@@ -104,11 +96,9 @@ def run(raw: bytes, steps: Any) -> Any:
         _, kind, key, _, count = identifier
         return storages.setdefault(key, TorchStorage(kind, key, count))
 
-    machine = PickleMachine(
-        raw, steps=[counting(step) for step in steps], where="x", builders=TORCH_BUILDERS, persistent=persistent
-    )
+    machine = PickleMachine(raw, where="x", builders=TORCH_BUILDERS, persistent=persistent)
     try:
-        return spelled(machine.run()), len(counted), machine.room
+        return spelled(machine.run([counting(step) for step in steps])), len(counted), machine.room
     except FormatError:
         return "refused", len(counted), machine.room
 

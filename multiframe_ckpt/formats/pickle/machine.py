@@ -38,24 +38,20 @@ def broken_pickle(where: str, found: Callable[[], str]) -> Iterator[None]:
 
 
 class PickleMachine(State):
-    """One run over one pickle. ``end`` is the offset behind its STOP, where a stream of pickles goes on.
+    """One run over one pickle. ``end`` is the offset behind its STOP, where a stream of pickles goes on."""
 
-    ``steps`` is what each opcode does: STEPS, or a layout's own that come to the same.
-    """
+    __slots__ = ()
 
-    __slots__ = ("steps",)
+    def run(self, steps: Sequence[Step] = STEPS) -> Any:
+        """Gives the raw object; DamagedError for opcodes that no pickler writes, UnsafeError for forbidden ones.
 
-    def __init__(self, data: Any, *, steps: Sequence[Step] = STEPS, **options: Any) -> None:
-        super().__init__(data, **options)
-        self.steps = steps
-
-    def run(self) -> Any:
-        """Gives the raw object; DamagedError for opcodes that no pickler writes, UnsafeError for forbidden ones."""
+        ``steps`` is what each opcode does: STEPS, or a layout's own that come to the same.
+        """
         with broken_pickle(self.where, lambda: f"found a pickle that breaks at offset {self.end}"):
-            return self._run()
+            return self._run(steps)
 
-    def _run(self) -> Any:
-        data, steps, at = self.data, self.steps, self.end
+    def _run(self, steps: Sequence[Step]) -> Any:
+        data, at = self.data, self.end
         try:
             while True:
                 for _ in range(_ROUND):
