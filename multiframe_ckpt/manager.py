@@ -276,13 +276,7 @@ class CheckpointManager:
 
     def latest(self) -> CheckpointRecord | None:
         """Gives the complete checkpoint that was written last, or None; warns where a newer one cannot be used."""
-        records = self._folder.records()
-        usable = [record for record in records if record.complete]
-        found = usable[-1] if usable else None
-        for record in records:
-            if not record.complete and (found is None or _is_newer(record, found)):
-                warnings.warn(f"passed over: {record.problem}", CheckpointWarning, stacklevel=2)
-        return found
+        return next(iter(_newest_first(self._folder.records(), stacklevel=3)), None)
 
     def best(self) -> CheckpointRecord | None:
         """Gives the complete checkpoint with the best value of the monitor, of equals the earlier, or None."""
@@ -359,9 +353,8 @@ class CheckpointManager:
             named = [record for record in records if record.epoch == int(which)][-1:]
             return self._first_whole(named, f"of epoch {which}", passing_over=False)
         if which == "latest":
-            self.latest()  # warns
-            usable = [record for record in reversed(records) if record.complete]
-            return self._first_whole(usable, "that is complete", passing_over=True)
+            newest = _newest_first(records, stacklevel=6)
+            return self._first_whole(newest, "that is complete", passing_over=True)
         if which == "best":
             best = self._retention.best_first(records)
             return self._first_whole(best, f"with a value of {self._retention.monitor!r}", passing_over=True)
@@ -394,6 +387,15 @@ def _whole(path: Path) -> Checkpoint:
     for _ in read_through(checkpoint.tensors()):
         pass
     return checkpoint
+
+
+def _newest_first(records: list[CheckpointRecord], stacklevel: int) -> list[CheckpointRecord]:
+    """Gives the complete ones, the last written first; warns of newer ones that cannot be used."""
+    usable = [record for record in reversed(records) if record.complete]
+    for record in records:
+        if not record.complete and (not usable or _is_newer(record, usable[0])):
+            warnings.warn(f"passed over: {record.problem}", CheckpointWarning, stacklevel=stacklevel)
+    return usable
 
 
 def _is_newer(record: CheckpointRecord, found: CheckpointRecord) -> bool:

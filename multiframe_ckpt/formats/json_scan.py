@@ -24,6 +24,8 @@ _SCALAR = re.compile(rb'[^ \t\r\n,:"\[\]{}]+')
 _MARK = re.compile(rb'[\[\]{}"]')
 _BACKSLASH = ord("\\")
 _BLOCK = 1 << 16
+#: A checkpoint nests at most 128 containers, an array 64 lists, each spelled with a few brackets.
+_MOST_OPEN = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ class Scanner:
             if closed.size:
                 return block + int(closed[0]) + 1
             depth = int(depths[-1])
+            if depth > _MOST_OPEN:
+                raise self._damaged(block, f"at most {_MOST_OPEN} open brackets")
         raise self._damaged(self.size, "a closing bracket")
 
     def _structure_stop(self, start: int, depth: int) -> int:
@@ -128,6 +132,8 @@ class Scanner:
             depth += 1 if mark.group() in b"[{" else -1
             if depth <= 0:
                 return start
+            if depth > _MOST_OPEN:
+                raise self._damaged(mark.start(), f"at most {_MOST_OPEN} open brackets")
         raise self._damaged(self.size, "a closing bracket")
 
     def _string_stop(self, start: int) -> int:

@@ -26,8 +26,8 @@ from ..errors import DamagedError
 
 __all__ = ["META_LIMIT", "Note", "VariableMeta", "parse_meta", "render_meta"]
 
-#: A meta file is under a hundred bytes; one above this is no meta file.
-META_LIMIT = 1 << 20
+#: A meta file is under a few hundred bytes, with the longest path in our comment 25 kB; one above this is no meta file.
+META_LIMIT = 1 << 16
 
 _TOKEN = re.compile(
     r"(?:\s|#[^\n]*(?:\n|\Z))*(?:([A-Za-z_]\w*)|(-?(?:0[xX][0-9a-fA-F]+|\d+)\b)|([{}<>\[\]:,;])|$)", re.ASCII

@@ -25,7 +25,7 @@ NAME = "checkpoint_epoch_0001"
 #: Verbs that read no tensor, and those that look at folders and pass over what cannot be used.
 HEADERS_ONLY = {"inspect", "inspect --json"}
 LENIENT = {"inspect --json", "convert", "load inert"}
-OVERSEERS = {"list", "resume"}
+OVERSEERS = {"list", "latest", "best", "resume"}
 SMALL = 1 << 20
 SECONDS = 2.0
 #: How a reader may refuse: as one of ours for a file, or as the system says it.

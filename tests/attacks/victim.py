@@ -117,26 +117,27 @@ def loaded(path: str, **options: bool) -> dict[str, Any]:
     return {"status": 0}
 
 
-def resumed(folder: str) -> dict[str, Any]:
+def managed(folder: str, doing: Callable[[mfc.CheckpointManager], object]) -> dict[str, Any]:
     with mfc.CheckpointManager(folder) as manager:
-        manager.latest()
-        manager.best()
-        return {"status": 0, "epoch": manager.resume()}
+        doing(manager)
+    return {"status": 0}
 
 
 def verbs(path: str, work: str) -> dict[str, Callable[[], dict[str, Any]]]:
     """Gives everything that can be done with a file."""
-    target = f"{work}/converted.pt"
+    target, folder = f"{work}/converted.pt", os.path.dirname(path)
     return {
         "inspect": lambda: on_command_line("inspect", path),
         "inspect --json": lambda: on_command_line("inspect", path, "--json", "--allow-inert", "--allow-incomplete"),
         "verify": lambda: on_command_line("verify", path),
         "diff": lambda: on_command_line("diff", path, path),
         "convert": lambda: on_command_line("convert", path, target, "--allow-inert"),
-        "list": lambda: on_command_line("list", os.path.dirname(path)),
+        "list": lambda: on_command_line("list", folder),
         "load": lambda: loaded(path),
         "load inert": lambda: loaded(path, allow_inert=True, allow_incomplete=True),
-        "resume": lambda: resumed(os.path.dirname(path)),
+        "latest": lambda: managed(folder, mfc.CheckpointManager.latest),
+        "best": lambda: managed(folder, mfc.CheckpointManager.best),
+        "resume": lambda: managed(folder, mfc.CheckpointManager.resume),
     }
 
 
