@@ -28,7 +28,10 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Work that several contenders do alike on one workload; ``limit`` is the label of the one that sets the measure."""
+    """Work that several contenders do alike on one workload; ``limit`` is the label of the one that sets the measure.
+
+    ``writes`` says that they write about as many bytes as the workload has.
+    """
 
     name: str
     workload: str
@@ -36,3 +39,4 @@ class Case:
     limit: str | None = None
     cache: str = "warm"
     rounds: int = 5
+    writes: bool = False

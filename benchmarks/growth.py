@@ -45,7 +45,7 @@ def cases(scale: str) -> Iterator[Case]:
     sizes += [f"bytes {round(1e9 * size)}" for size in GIGABYTES[scale]]
     for workload in sizes:
         for job, contenders in jobs().items():
-            yield Case(job, workload, contenders, rounds=1)
+            yield Case(job, workload, contenders, rounds=1, writes=job in ("save", "convert"))
 
 
 def jobs() -> dict[str, list[Contender]]:

@@ -3,7 +3,8 @@
 A script in this folder makes a table of jobs and a list of cases, and hands both to :func:`main`. The contenders of a
 case take turns (A B C, C A B, …), in another order each time; ``processes`` says what one turn is. Before each, the
 target of the last is removed, the system's unwritten data is written out, so that nobody pays for another's writing,
-and what is to be read is brought into the page cache, or for ``cold`` cases out of it. Every case has its limit,
+and what is to be read is brought into the page cache, or for ``cold`` cases out of it; where files are written, memory
+for them is brought back from the machine's host. Every case has its limit,
 measured in the same turns: ``cp``, a plain write or read, a memcpy. Ratios are formed within a turn, and their median
 and range told.
 
@@ -29,6 +30,7 @@ from libraries import LIBRARIES, SOURCES
 from machine import python_of
 from processes import FailedRunError, Jobs, Order, Place, Run, Servers, serve
 from results import Measured, add_ratios, describe, outcomes_of, results_folder, save, tell
+from workloads import nbytes
 
 ROUNDS = {"full": 1.0, "quick": 0.2, "tiny": 0.01}  # of a case's own number of rounds, at least one
 _PIECE = 1 << 20
@@ -143,12 +145,15 @@ class Bench:
         os.sync()
         move_cache(places[0].source, cold=case.cache == "cold")
         order = Order(contender.job, contender.options, places[0], places[1], contender.flush)
+
+        def before() -> None:
+            if case.writes:
+                fetch_memory(self.folder / "thrown_away", nbytes(case.workload, self.scale))
+            if case.cache == "cold":
+                move_cache(places[0].source, cold=True)
+
         try:
-            return self.servers.run(
-                contender.environment,
-                order,
-                before=lambda: move_cache(places[0].source, cold=True) if case.cache == "cold" else None,
-            )
+            return self.servers.run(contender.environment, order, before=before)
         finally:
             for place in places:
                 remove(place.target)
@@ -170,6 +175,18 @@ class Bench:
 
 def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def fetch_memory(path: Path, size: int) -> None:
+    """Writes and deletes a file somewhat larger than a target, so that the memory for the page cache is at hand.
+
+    A virtual machine gives free memory back to its host, and the first to write afterwards would pay for all of it.
+    """
+    piece = bytes(_PIECE)
+    with path.open("wb", buffering=0) as file:
+        for _ in range(size * 5 // 4 // _PIECE + 1):
+            file.write(piece)
+    path.unlink()
 
 
 def move_cache(path: Path, *, cold: bool) -> None:
