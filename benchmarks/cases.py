@@ -30,7 +30,7 @@ class Contender:
 class Case:
     """Work that several contenders do alike on one workload; ``limit`` is the label of the one that sets the measure.
 
-    ``writes`` says that they write about as many bytes as the workload has.
+    ``moves`` says that they write the workload's bytes, or take memory for them.
     """
 
     name: str
@@ -39,4 +39,4 @@ class Case:
     limit: str | None = None
     cache: str = "warm"
     rounds: int = 5
-    writes: bool = False
+    moves: bool = False

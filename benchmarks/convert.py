@@ -179,7 +179,7 @@ def case(source: str, target: str, workload: str, *, flags: tuple[tuple[bool, bo
             for digest, durable in flags
         ),
     ]
-    return Case(f"{source} → {target}", workload, contenders, limit="cp", writes=True, **options)
+    return Case(f"{source} → {target}", workload, contenders, limit="cp", moves=True, **options)
 
 
 if __name__ == "__main__":

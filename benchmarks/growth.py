@@ -45,7 +45,7 @@ def cases(scale: str) -> Iterator[Case]:
     sizes += [f"bytes {round(1e9 * size)}" for size in GIGABYTES[scale]]
     for workload in sizes:
         for job, contenders in jobs().items():
-            yield Case(job, workload, contenders, rounds=1, writes=job in ("save", "convert"))
+            yield Case(job, workload, contenders, rounds=1, moves=job != "open and list")
 
 
 def jobs() -> dict[str, list[Contender]]:

@@ -3,8 +3,8 @@
 A script in this folder makes a table of jobs and a list of cases, and hands both to :func:`main`. The contenders of a
 case take turns (A B C, C A B, …), in another order each time; ``processes`` says what one turn is. Before each, the
 target of the last is removed, the system's unwritten data is written out, so that nobody pays for another's writing,
-and what is to be read is brought into the page cache, or for ``cold`` cases out of it; where files are written, memory
-for them is brought back from the machine's host. Every case has its limit,
+and what is to be read is brought into the page cache, or for ``cold`` cases out of it; where bytes are moved, memory for
+them is brought back from the machine's host. Every case has its limit,
 measured in the same turns: ``cp``, a plain write or read, a memcpy. Ratios are formed within a turn, and their median
 and range told.
 
@@ -34,6 +34,7 @@ from workloads import nbytes
 
 ROUNDS = {"full": 1.0, "quick": 0.2, "tiny": 0.01}  # of a case's own number of rounds, at least one
 _PIECE = 1 << 20
+_MEMORY = 2.5  # times the workload: a file of it, a copy in memory, and some more
 
 
 def main(
@@ -147,8 +148,8 @@ class Bench:
         order = Order(contender.job, contender.options, places[0], places[1], contender.flush)
 
         def before() -> None:
-            if case.writes:
-                fetch_memory(self.folder / "thrown_away", nbytes(case.workload, self.scale))
+            if case.moves:
+                fetch_memory(self.folder / "thrown_away", round(_MEMORY * nbytes(case.workload, self.scale)))
             if case.cache == "cold":
                 move_cache(places[0].source, cold=True)
 
@@ -178,13 +179,13 @@ def remove(path: Path) -> None:
 
 
 def fetch_memory(path: Path, size: int) -> None:
-    """Writes and deletes a file somewhat larger than a target, so that the memory for the page cache is at hand.
+    """Writes and deletes a file, so that as many bytes of memory are at hand, for the page cache and for processes.
 
-    A virtual machine gives free memory back to its host, and the first to write afterwards would pay for all of it.
+    A virtual machine gives free memory back to its host: whoever takes it next would wait 1 to 2 s for each GB.
     """
     piece = bytes(_PIECE)
     with path.open("wb", buffering=0) as file:
-        for _ in range(size * 5 // 4 // _PIECE + 1):
+        for _ in range(-(-size // _PIECE)):
             file.write(piece)
     path.unlink()
 

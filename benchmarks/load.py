@@ -102,7 +102,7 @@ def case(workload: str, contenders: list[Contender], **options: Any) -> Case:
         Contender("read into fresh memory", "limit", "read into fresh memory", source="torch"),
         Contender("memcpy, two threads", "limit", "memcpy", {"workers": 2}),
     ]
-    return Case("load", workload, [*limits, *contenders], limit="read into fresh memory", **options)
+    return Case("load", workload, [*limits, *contenders], limit="read into fresh memory", moves=True, **options)
 
 
 def mapped_case(workload: str, **options: Any) -> Case:

@@ -55,7 +55,7 @@ def cases(scale: str) -> Iterator[Case]:
 
 
 def case(workload: str, contenders: list[Contender], **options: Any) -> Case:
-    return Case("save", workload, contenders, limit="plain write", writes=True, **options)
+    return Case("save", workload, contenders, limit="plain write", moves=True, **options)
 
 
 def peers(names: list[str]) -> list[Contender]:

@@ -23,7 +23,7 @@ from .storage.replaced import one_of_them, retried
 from .storage.room import bytes_needed, require_room
 from .tensor import LazyTensor
 from .training import weights_path
-from .tree import Tree, leaves, plain_inert, tensors_of
+from .tree import Tree, leaves, plain_inert, settled, tensors_of
 
 __all__ = ["Checkpoint", "load", "open", "save"]
 
@@ -141,7 +141,7 @@ class Checkpoint:
         plan = self.require_writable(path, layout, overwrite=overwrite)
         options = WriteOptions(digest=digest, metadata=self.meta.get("metadata") or {})
         with staged(path, overwrite=overwrite, durable=durable) as fresh, collector_paused():
-            layout.write(plain_inert(self.tree)[0], fresh, options, on_progress=on_progress)
+            layout.write(settled(plain_inert(self.tree)[0]), fresh, options, on_progress=on_progress)
         return plan
 
     @collector_paused()

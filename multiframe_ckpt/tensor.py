@@ -75,7 +75,8 @@ class LazyTensor:
 
     ``source`` is what gives the array: a function, or the file in which its bytes lie, little-endian and in C order, from
     byte ``at`` on. A function that would make memory of its own (of a tensor on a GPU) may have a method
-    ``into(array)``, which reads into a C-ordered array of the tensor's dtype and shape.
+    ``into(array)``, which reads into a C-ordered array of the tensor's dtype and shape. One that waits for a framework to
+    be done may have ``settled()``, which waits and gives a function that need not.
     """
 
     dtype: DType

@@ -10,7 +10,7 @@ key of one dict read the same, the later one gets a trailing ``~``, which no esc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from .errors import KeyRefusedError, ValueRefusedError
@@ -30,6 +30,7 @@ __all__ = [
     "moved",
     "partition",
     "plain_inert",
+    "settled",
     "split_key",
     "tensors_of",
     "without",
@@ -160,6 +161,17 @@ def map_leaves(tree: Tree, change: Callable[[Path, Tree], Tree], *, path: Path =
         kept = {name: parts[name] for name in ("args", "state", "items", "entries") if name in parts}
         return Inert(tree.type_name, **({"args": tree.args} | kept))
     return change(path, tree)
+
+
+def settled(tree: Tree) -> Tree:
+    """Gives the tree for reading now: whatever a framework still does to its live tensors has been waited for."""
+
+    def change(_: Path, leaf: Tree) -> Tree:
+        if type(leaf) is not LazyTensor or (wait := getattr(leaf.source, "settled", None)) is None:
+            return leaf
+        return replace(leaf, source=wait())
+
+    return map_leaves(tree, change)
 
 
 def partition(tree: Tree) -> tuple[Tree, dict[str, LazyTensor]]:
