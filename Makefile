@@ -70,7 +70,8 @@ format: env-torch ## let ruff rewrite what it can
 
 .PHONY: bench
 bench: env-torch ## measure against every peer that is here: JSON, PNG, docs/performance.md (BENCHMARK=save one question, QUICK=1)
-	for name in $(BENCHMARK); do $(TORCH) benchmarks/$$name.py --scale $(SCALE); done
+	@# a minute between them: see put_away in benchmarks/harness.py
+	for name in $(BENCHMARK); do $(TORCH) benchmarks/$$name.py --scale $(SCALE) && { test $(SCALE) != full || sleep 60; }; done
 	$(TORCH) benchmarks/table.py --scale $(SCALE)
 
 .PHONY: fuzz

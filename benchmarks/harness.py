@@ -2,7 +2,7 @@
 
 A script in this folder makes a table of jobs and a list of cases, and hands both to :func:`main`. The contenders of a
 case take turns (A B C, C A B, …), in another order each time; ``processes`` says what one turn is. Before each, the
-target of the last is removed, the system's unwritten data is written out, so that nobody pays for another's writing,
+target of the last is emptied, the system's unwritten data is written out, so that nobody pays for another's writing,
 and what is to be read is brought into the page cache, or for ``cold`` cases out of it; where bytes are moved, memory for
 them is brought back from the machine's host. Every case has its limit,
 measured in the same turns: ``cp``, a plain write or read, a memcpy. Ratios are formed within a turn, and their median
@@ -157,7 +157,7 @@ class Bench:
             return self.servers.run(contender.environment, order, before=before)
         finally:
             for place in places:
-                remove(place.target)
+                self.put_away(place.target)
 
     def source(self, workload: str, scale: str, library: str | None) -> Path:
         """Gives the workload as a library saves it, made the first time it is asked for."""
@@ -170,12 +170,21 @@ class Bench:
             tiny = Place(workload, "tiny", self.folder, self.folder / f"unused{made_by.suffix}")
             order = Order("make", {"library": library}, Place(workload, scale, self.folder, path), tiny)
             self.servers.run(made_by.environment, order)
-            remove(tiny.target)
+            self.put_away(tiny.target)
         return path
 
+    def put_away(self, path: Path) -> None:
+        """Empties what was written and moves it out of the way; it is deleted at the end.
 
-def remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        An ext4 without a journal passes over each inode that was given back within the last minute or five, and looks
+        through all of them for every new file: deleting a target would make the next one slow.
+        """
+        if not path.exists():
+            return
+        for file in [path] if path.is_file() else path.rglob("*"):
+            if file.is_file():
+                os.truncate(file, 0)
+        path.rename(self.folder / f"{path.name} {time.monotonic_ns()}")
 
 
 def fetch_memory(path: Path, size: int) -> None:
