@@ -27,7 +27,7 @@ from ..tree import Tree, join_key, leaves, tensors_of
 from .base import Meter, ReadOptions, Unread, WriteOptions, WritePlan, duplicated_ties
 from .oneflow_meta import Note
 from .oneflow_objects import OneFlowPickle, read_folder_pickle
-from .oneflow_variable import NewVariable, read_variable, stored_dtype, write_variables
+from .oneflow_variable import NewVariable, read_usual, read_variable, stored_dtype, write_variables
 from .pickle.writer import require_plain
 
 __all__ = ["MARKER", "PICKLE", "OneFlowFormat", "widened"]
@@ -193,6 +193,9 @@ def _read_snapshot(folder: Folder, options: ReadOptions, skipped: list[str]) -> 
 
 def _variable(snapshot: Folder, name: str) -> tuple[LazyTensor, Note | None] | None:
     """Gives a variable, or None for what is none: a folder of something else, which one may not even enter."""
+    usual = read_usual(snapshot, name)
+    if usual is not None:
+        return usual
     try:
         folder = snapshot.inside(name)
     except (PermissionError, FileNotFoundError, NotADirectoryError):

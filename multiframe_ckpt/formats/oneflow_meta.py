@@ -24,7 +24,7 @@ from ..digests import digest_of_bytes, is_digest
 from ..dtypes import DTYPES, DType, dtype_named
 from ..errors import DamagedError
 
-__all__ = ["META_LIMIT", "Note", "VariableMeta", "parse_meta", "render_meta"]
+__all__ = ["META_LIMIT", "Note", "VariableMeta", "as_written", "parse_meta", "render_meta"]
 
 #: A meta file is under a few hundred bytes, with the longest path in our comment 25 kB; one above this is no meta file.
 META_LIMIT = 1 << 16
@@ -88,10 +88,10 @@ def render_meta(meta: VariableMeta) -> bytes:
 
 def parse_meta(raw: bytes, where: str) -> VariableMeta:
     """Reads the ``meta`` file ``where``; DamagedError says what OneFlow would not read either."""
-    return _as_written(raw) or _parsed(raw, where)
+    return as_written(raw) or _parsed(raw, where)
 
 
-def _as_written(raw: bytes) -> VariableMeta | None:
+def as_written(raw: bytes) -> VariableMeta | None:
     """Reads what a writer writes and nothing contradicts; None for all else, which the parsers read or refuse."""
     match = _AS_WRITTEN.fullmatch(raw.decode("latin-1"))  # takes all bytes; what is no ASCII does not match
     if match is None:

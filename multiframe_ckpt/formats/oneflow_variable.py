@@ -25,9 +25,9 @@ from ..storage.folders import Folder
 from ..storage.moving import Move, Passing, elements_of, in_parallel, move, put
 from ..tensor import LazyTensor
 from .base import Meter, WriteOptions
-from .oneflow_meta import META_LIMIT, Note, VariableMeta, parse_meta, render_meta
+from .oneflow_meta import META_LIMIT, Note, VariableMeta, as_written, parse_meta, render_meta
 
-__all__ = ["NewVariable", "read_variable", "stored_dtype", "write_variables"]
+__all__ = ["NewVariable", "read_usual", "read_variable", "stored_dtype", "write_variables"]
 
 _FLOAT32, _BFLOAT16 = (next(row for row in DTYPES if row.name == name) for name in ("float32", "bfloat16"))
 
@@ -46,25 +46,33 @@ def read_variable(folder: Folder) -> tuple[LazyTensor, Note | None] | None:
             f"{folder.where}: found no file 'meta' beside 'out', expected one; restore it from a copy"
         ) from None
     meta = parse_meta(raw, f"{folder.where}/meta")
-    return _tensor(folder, meta, seen), meta.note
+    return _tensor(folder, "out", meta, seen), meta.note
 
 
-def _tensor(folder: Folder, meta: VariableMeta, seen: os.stat_result) -> LazyTensor:
+def read_usual(snapshot: Folder, name: str) -> tuple[LazyTensor, Note | None] | None:
+    """Gives what :func:`read_variable` gives of a folder in a snapshot, sooner; None where anything is unusual."""
+    glance = snapshot.glance(name, "meta", "out")
+    meta = as_written(glance[0]) if glance else None
+    return (_tensor(snapshot, f"{name}/out", meta, glance[1]), meta.note) if glance and meta else None
+
+
+def _tensor(folder: Folder, out: str, meta: VariableMeta, seen: os.stat_result) -> LazyTensor:
+    """Gives the tensor whose bytes are the file ``out`` in a folder."""
     note, stored = meta.note, meta.dtype
     digest = note.digest if note is not None else None
     own = dtype_named(note.dtype) if note is not None and note.dtype else stored
     if stored is _BFLOAT16:
-        require_shape(meta.shape, stored, f"{folder.where}/out")
+        require_shape(meta.shape, stored, f"{folder.where}/{out}")
         if seen.st_size == 4 * prod(meta.shape) != 0:
             stored = _FLOAT32  # what real OneFlow writes for bfloat16
     if own is stored or own is None:
-        return folder.tensor("out", seen, stored, meta.shape, digest)
+        return folder.tensor(out, seen, stored, meta.shape, digest)
     if own.oneflow_wider != stored.name:
         raise DamagedError(
-            f"{folder.where}/meta: found {own.name} noted for values of {stored.name}, expected a dtype that is "
+            f"{folder.where}/{out}: found {own.name} noted in its meta for values of {stored.name}, expected a dtype that is "
             "widened to it; the variable is damaged: restore it from a copy"
         )
-    return _narrowed(f"{folder.where}/out", folder.tensor("out", seen, stored, meta.shape, None), own, digest)
+    return _narrowed(f"{folder.where}/{out}", folder.tensor(out, seen, stored, meta.shape, None), own, digest)
 
 
 def _narrowed(out: str, tensor: LazyTensor, dtype: DType, digest: str | None) -> LazyTensor:

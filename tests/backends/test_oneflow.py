@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import multiframe_ckpt as mfc
 from multiframe_ckpt.backend import backend_named, backend_of
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DtypeRefusedError, MismatchError, UnavailableError, ValueRefusedError
@@ -61,6 +62,18 @@ def test_a_transposed_view_is_not_taken_for_its_base():
     tree = ONEFLOW.to_tree({"base": base, "view": base.t()})
     assert tree["base"].identity != tree["view"].identity
     assert tree["view"].numpy().tolist() == [[0, 2], [1, 3]]
+
+
+def test_what_is_saved_is_the_tensor_as_it_is_then(tmp_path):
+    model = Net()
+    checkpoint = mfc.Checkpoint.of(model)
+    with flow.no_grad():
+        model.l1.weight.fill_(3)
+    model.l2.weight.data = flow.full((2, 4), 5.0)  # other memory than was there when the checkpoint was made
+    checkpoint.save(tmp_path / "model.pt")
+    saved = mfc.open(tmp_path / "model.pt").tensors()
+    assert saved["l1.weight"].numpy().tolist() == [[3] * 3] * 4
+    assert saved["l2.weight"].numpy().tolist() == [[5] * 4] * 2
 
 
 def test_every_finite_bfloat16_crosses_exactly():

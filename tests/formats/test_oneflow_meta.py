@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from multiframe_ckpt.dtypes import DTYPES, dtype_named
 from multiframe_ckpt.errors import DamagedError
-from multiframe_ckpt.formats.oneflow_meta import Note, VariableMeta, _as_written, _parsed, parse_meta, render_meta
+from multiframe_ckpt.formats.oneflow_meta import Note, VariableMeta, _parsed, as_written, parse_meta, render_meta
 
 PATH = "w/meta"
 #: OneFlow's enum, data_type.proto of 0.9.0.
@@ -158,7 +158,7 @@ NOTED = render_meta(VariableMeta((2, 3), DTYPES[0], Note(1, 2, digest=DIGEST, dt
 
 
 def test_what_this_library_writes_needs_no_parser() -> None:
-    assert _as_written(NOTED) == _parsed(NOTED, PATH)
+    assert as_written(NOTED) == _parsed(NOTED, PATH)
 
 
 def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing() -> None:
@@ -193,7 +193,7 @@ def read_by(parser: Callable[[bytes], VariableMeta | None], raw: bytes) -> Varia
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 2**40), max_size=9), st.sampled_from(DTYPES), NOTES, st.data())
-def test_what_is_recognised_as_written_is_what_the_parsers_read(
+def test_what_is_recognisedas_written_is_what_the_parsers_read(
     dims: list[int], dtype: Any, note: Note, data: st.DataObject
 ) -> None:
     raw = bytearray(render_meta(VariableMeta(tuple(dims), dtype, note)))

@@ -93,6 +93,23 @@ def test_a_tensor_that_can_be_read_into_memory_is_read_there_and_not_first_elsew
     assert copied(tree)["w"].numpy().astype(int).tolist() == [[1, 2], [3, 4]]
 
 
+def test_a_framework_is_waited_for_once_and_not_by_the_threads_that_copy():
+    class Behind:
+        waits = 0
+
+        def __call__(self):
+            raise AssertionError("waited while others copied")
+
+        def settled(self):
+            self.waits += 1
+            return lambda: np.array([1, 2], np.float32)
+
+    source = Behind()
+    tree = {"w": LazyTensor(dtype_named("float32"), (2,), source)}
+    assert copied(tree)["w"].numpy().tolist() == [1, 2]
+    assert source.waits == 1
+
+
 # Memory
 
 
