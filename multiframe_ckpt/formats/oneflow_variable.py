@@ -69,8 +69,8 @@ def _tensor(folder: Folder, out: str, meta: VariableMeta, seen: os.stat_result) 
         return folder.tensor(out, seen, stored, meta.shape, digest)
     if own.oneflow_wider != stored.name:
         raise DamagedError(
-            f"{folder.where}/{out}: found {own.name} noted in its meta for values of {stored.name}, expected a dtype that is "
-            "widened to it; the variable is damaged: restore it from a copy"
+            f"{folder.where}/{out}: found {own.name} noted in its meta for values of {stored.name}, expected a dtype that "
+            "is widened to it; the variable is damaged: restore it from a copy"
         )
     return _narrowed(f"{folder.where}/{out}", folder.tensor(out, seen, stored, meta.shape, None), own, digest)
 
