@@ -4,9 +4,8 @@ A script in this folder makes a table of jobs and a list of cases, and hands bot
 case take turns (A B C, C A B, …), in another order each time; ``processes`` says what one turn is. Before each, the
 target of the last is emptied, the system's unwritten data is written out, so that nobody pays for another's writing,
 and what is to be read is brought into the page cache, or for ``cold`` cases out of it; where bytes are moved, memory for
-them is brought back from the machine's host. Every case has its limit,
-measured in the same turns: ``cp``, a plain write or read, a memcpy. Ratios are formed within a turn, and their median
-and range told.
+them is brought back from the machine's host. Every case has its limit, measured in the same turns: ``cp``, a plain write
+or read, a memcpy. Ratios are formed within a turn, and their median and range told.
 
 A contender that fails is told by the type of its error, and the others go on. What a contender wrote or loaded of the tiny
 workload must be, bit for bit, what the others did.

@@ -33,7 +33,7 @@ State: TypeAlias = tuple[int, int, int]
 _FOLLOW = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_DIRECTORY", 0)
 _FILE = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _FOLDER = _FILE | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)  # enough to open what lies in it, and faster
-#: What a file of this many bytes or more is not: small, a device's endless ones neither.
+#: A file of this many bytes is not small any more.
 _GLANCE = 1 << 10
 #: What opening a link without following it gives: the second where a folder is asked for.
 _IS_LINK = {errno.ELOOP, errno.ENOTDIR}
@@ -88,14 +88,15 @@ class Folder(Descriptor):
                 status = os.stat(other, dir_fd=folder, follow_symlinks=False)
                 file = os.open(small, _FILE, dir_fd=folder)
                 try:
-                    raw = os.pread(file, _GLANCE, 0)  # an error, for a pipe or a folder
+                    plain = stat.S_ISREG(os.fstat(file).st_mode) and stat.S_ISREG(status.st_mode)
+                    raw = os.pread(file, _GLANCE, 0) if plain else b""
                 finally:
                     os.close(file)
             finally:
                 os.close(folder)
         except (OSError, ValueError):
             return None
-        return (raw, status) if stat.S_ISREG(status.st_mode) and len(raw) < _GLANCE else None
+        return (raw, status) if plain and len(raw) < _GLANCE else None
 
     def status(self, name: str) -> os.stat_result | None:
         """Gives the status of a file in the checkpoint, or None where none lies there, here or behind a link."""
