@@ -68,9 +68,10 @@ def _tensor(folder: Folder, out: str, meta: VariableMeta, seen: os.stat_result) 
     if own is stored or own is None:
         return folder.tensor(out, seen, stored, meta.shape, digest)
     if own.oneflow_wider != stored.name:
+        variable = os.path.dirname(f"{folder.where}/{out}")
         raise DamagedError(
-            f"{folder.where}/{out}: found {own.name} noted in its meta for values of {stored.name}, expected a dtype that "
-            "is widened to it; the variable is damaged: restore it from a copy"
+            f"{variable}/meta: found {own.name} noted for values of {stored.name}, expected "
+            "a dtype that is widened to it; the variable is damaged: restore it from a copy"
         )
     return _narrowed(f"{folder.where}/{out}", folder.tensor(out, seen, stored, meta.shape, None), own, digest)
 

@@ -83,7 +83,7 @@ class Folder(Descriptor):
         Nothing is followed and nothing said: None where any of them is not there, or not what it usually is.
         """
         try:
-            folder = os.open(name, _FOLDER, dir_fd=self.number)
+            folder = _walk(self.number, name, _FOLDER)
             try:
                 status = os.stat(other, dir_fd=folder, follow_symlinks=False)
                 file = os.open(small, _FILE, dir_fd=folder)
