@@ -17,7 +17,7 @@ import numpy as np
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt.dtypes import DTYPES
-from multiframe_ckpt.formats.document import _seal, document_of
+from multiframe_ckpt.formats.manifest import _seal, document_of
 
 __all__ = ["TARGETS", "Target"]
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .backend import Backend, LoadReport, backends
     from .checkpoint import Checkpoint, load, open, save
-    from .conversion import ConvertReport, convert
+    from .checkpoint.restore import RestoreReport
+    from .checkpoint.resume_check import ResumeCheck
     from .errors import (
         CheckpointWarning,
         DamagedError,
@@ -37,14 +38,16 @@ if TYPE_CHECKING:
         UnsafeError,
         ValueRefusedError,
     )
-    from .examine import diff, summarize
-    from .manager import CheckpointManager, CheckpointRecord
+    from .operations.convert import ConvertReport, convert
+    from .operations.diff import diff
+    from .operations.inspect import summarize
+    from .operations.verify import verify
     from .progress import Progress
-    from .restore import RestoreReport, ResumeCheck
-    from .runs import RunFolder, add_checkpoint_arguments, restore_or_train
-    from .tensor import Extent, LazyTensor
-    from .tree import Inert, combine, partition
-    from .verification import verify
+    from .runs.manager import CheckpointManager
+    from .runs.records import CheckpointRecord
+    from .runs.run_folder import RunFolder
+    from .runs.script import add_checkpoint_arguments, restore_or_train
+    from .tree import Extent, Inert, LazyTensor, combine, partition
 
 __all__ = [
     "Backend",
@@ -96,21 +99,24 @@ __all__ = [
 _HOMES = {
     "backend": "Backend LoadReport backends",
     "checkpoint": "Checkpoint load open save",
-    "conversion": "ConvertReport convert",
+    "checkpoint.restore": "RestoreReport",
+    "checkpoint.resume_check": "ResumeCheck",
     "errors": (
         "CheckpointWarning DamagedError DtypeRefusedError FormatError IncompleteError KeyRefusedError "
         "LinkRefusedError MismatchError MultiframeError NoRoomError NotTrainedError RefusedError "
         "TargetExistsError UnavailableError UnknownFormatError UnknownNameError UnsafeError "
         "ValueRefusedError"
     ),
-    "examine": "diff summarize",
-    "manager": "CheckpointManager CheckpointRecord",
+    "operations.convert": "ConvertReport convert",
+    "operations.diff": "diff",
+    "operations.inspect": "summarize",
+    "operations.verify": "verify",
     "progress": "Progress",
-    "restore": "RestoreReport ResumeCheck",
-    "runs": "RunFolder add_checkpoint_arguments restore_or_train",
-    "tensor": "Extent LazyTensor",
-    "tree": "Inert combine partition",
-    "verification": "verify",
+    "runs.manager": "CheckpointManager",
+    "runs.records": "CheckpointRecord",
+    "runs.run_folder": "RunFolder",
+    "runs.script": "add_checkpoint_arguments restore_or_train",
+    "tree": "Extent Inert LazyTensor combine partition",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -22,12 +22,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.conversion import ConvertReport
 from multiframe_ckpt.dtypes import DTYPES, dtype_named
 from multiframe_ckpt.errors import NoRoomError, RefusedError
-from multiframe_ckpt.tensor import LazyTensor, View
+from multiframe_ckpt.operations.convert import ConvertReport
 from multiframe_ckpt.testing import assert_trees_equal, rich_tree
 from multiframe_ckpt.testing.strategies import HOSTILE_NAMES, names, trees
+from multiframe_ckpt.tree import LazyTensor, View
 
 FORMATS = ("torch", "oneflow", "oneflow-pickle", "safetensors", "npz", "hdf5", "json")
 PAIRS = list(itertools.product(FORMATS, FORMATS))

@@ -8,7 +8,7 @@ import numpy as np
 
 from multiframe_ckpt.backend import TensorBackend, array_tensor, fill_array
 from multiframe_ckpt.errors import ValueRefusedError
-from multiframe_ckpt.tensor import LazyTensor
+from multiframe_ckpt.tree import LazyTensor
 
 __all__ = ["NumpyBackend"]
 

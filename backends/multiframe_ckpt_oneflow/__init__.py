@@ -18,8 +18,7 @@ import numpy as np
 from multiframe_ckpt.backend import TensorBackend, array_tensor
 from multiframe_ckpt.dtypes import DTYPES, DType, narrow, widen
 from multiframe_ckpt.errors import DtypeRefusedError, UnavailableError, ValueRefusedError
-from multiframe_ckpt.tensor import LazyTensor
-from multiframe_ckpt.tree import Tree, tensors_of
+from multiframe_ckpt.tree import LazyTensor, Tree, tensors_of
 
 from .generators import generator_state, generators_of, set_generator_state
 

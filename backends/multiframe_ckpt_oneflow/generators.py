@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from multiframe_ckpt.tensor import LazyTensor
-from multiframe_ckpt.tree import Tree
+from multiframe_ckpt.tree import LazyTensor, Tree
 
 __all__ = ["generator_state", "generators_of", "set_generator_state"]
 

@@ -18,8 +18,7 @@ import numpy as np
 from multiframe_ckpt.backend import TensorBackend
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DtypeRefusedError, ValueRefusedError
-from multiframe_ckpt.tensor import LazyTensor, View
-from multiframe_ckpt.tree import Tree
+from multiframe_ckpt.tree import LazyTensor, Tree, View
 
 __all__ = ["TorchBackend"]
 

@@ -14,11 +14,11 @@ __all__ = ["VERBS", "main", "program"]
 #: Verb → module of this package and its command, loaded when the verb is used, and what ``--help`` says of it, in order.
 VERBS = {
     "convert": ("convert:convert_command", "Write SRC to DST in another format."),
-    "inspect": ("look:inspect_command", "Say what PATH holds; reads headers only."),
-    "diff": ("look:diff_command", "Compare checkpoints A and B key by key."),
-    "verify": ("look:verify_command", "Read every byte of PATH and compare it with its digests."),
-    "list": ("runs:list_command", "List the training runs below DIR, and compare their seeds."),
-    "manage": ("manage:manage_command", "Choose a saved model, load it, save it in other forms."),
+    "inspect": ("inspect:inspect_command", "Say what PATH holds; reads headers only."),
+    "diff": ("inspect:diff_command", "Compare checkpoints A and B key by key."),
+    "verify": ("inspect:verify_command", "Read every byte of PATH and compare it with its digests."),
+    "list": ("list:list_command", "List the training runs below DIR, and compare their seeds."),
+    "manage": ("choose:manage_command", "Choose a saved model, load it, save it in other forms."),
     "formats": ("listing:formats_command", "List the formats, and the suffixes that name them."),
     "backends": ("listing:backends_command", "List the backends, and why one is not here."),
 }

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from ..conversion import ConvertReport, convert
-from ..spelling import human_size
+from ..operations.convert import ConvertReport, convert
 from ..storage.atomic import STAGE_SUFFIX
+from ..terminal.text import human_size
 from .output import Output, count_of, listed
 from .program import NAME, Status, verb
 

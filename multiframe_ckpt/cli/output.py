@@ -22,7 +22,7 @@ from itertools import zip_longest
 from typing import Any, TextIO, TypeVar, cast
 
 from ..progress import OnProgress, Progress, silent
-from ..spelling import shown
+from ..terminal.text import shown
 
 __all__ = [
     "Output",

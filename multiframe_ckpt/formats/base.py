@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..progress import OnProgress, Progress, silent
-from ..tensor import LazyTensor, shared_storages, tied_groups
-from ..tree import Tree
+from ..tree import LazyTensor, Tree, shared_storages, tied_groups
 
 __all__ = [
     "Describing",

@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 from ..dtypes import DTYPES, DType
 from ..errors import DamagedError, DtypeRefusedError, FormatError, ValueRefusedError
 from ..progress import OnProgress, silent
-from ..storage.extents import MappedFile, open_regular, require_shape
-from ..storage.moving import Move, in_parallel, move_run, put, runs_of
-from ..tensor import LazyTensor
-from ..tree import Tree, partition
+from ..storage.files import MappedFile, open_regular
+from ..storage.parallel import in_parallel, runs_of
+from ..storage.transfer import Move, move_run, put
+from ..tree import LazyTensor, Tree, partition
+from ..tree.shapes import require_shape
 from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
-from .document import METADATA_KEY, Document, assemble, check_metadata, document_of, own_entry
-from .skeleton import dump_json, first_value, is_utf8, load_json
+from .manifest import METADATA_KEY, Document, assemble, check_metadata, document_of, own_entry
+from .tree_json import dump_json, first_value, is_utf8, load_json
 
 __all__ = ["SafetensorsFormat"]
 

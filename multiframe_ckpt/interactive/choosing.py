@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import Checkpoint
+from ..checkpoint.restore import resume_parts
 from ..errors import AnswerError
 from ..progress import OnProgress, Progress, silent
-from ..restore import resume_parts
-from ..storage.moving import read_through
+from ..storage.transfer import read_through
 from ..training import find_parts
 from ..tree import Tree
 from .answers import UNANSWERED, Action, Answers

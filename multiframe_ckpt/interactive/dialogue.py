@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..errors import AnswerError
-from ..spelling import shown
+from ..terminal.text import shown
 
 __all__ = ["REQUIRED", "Ask", "Dialogue", "Question", "Say", "ask_terminal", "say_line"]
 

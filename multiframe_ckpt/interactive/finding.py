@@ -12,8 +12,8 @@ from pathlib import Path
 from ..checkpoint import Checkpoint
 from ..errors import AnswerError, FormatError, MultiframeError
 from ..formats import format_at
-from ..keeping.folder import BEST, LATEST
-from ..keeping.records import numbers_of, signature_of
+from ..runs.folder import BEST, LATEST
+from ..runs.records import numbers_of, signature_of
 from ..training import find_parts
 from ..tree import Tree, tensors_of
 

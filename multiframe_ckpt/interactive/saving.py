@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..checkpoint import Checkpoint
 from ..errors import AnswerError
-from ..spelling import human_size
+from ..terminal.text import human_size
 from .answers import KINDS, UNANSWERED, Answers, Kind
 from .choosing import one_of
 from .dialogue import REQUIRED, Ask, Dialogue, Question, Say, ask_terminal, say_line

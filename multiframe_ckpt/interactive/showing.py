@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from unicodedata import east_asian_width
 
 from ..progress import OnProgress, Progress, silent
-from ..spelling import human_size, shown
+from ..terminal.text import human_size, shown
 from .finding import SavedModel
 
 __all__ = ["layer_line", "listing"]

@@ -29,7 +29,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import TargetExistsError
-from .workers import Workers
+from .parallel import Workers
 
 try:
     import fcntl

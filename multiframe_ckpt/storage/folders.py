@@ -20,9 +20,10 @@ import numpy as np
 
 from ..dtypes import DType
 from ..errors import DamagedError, ReplacedError, UnsafeError
-from ..tensor import LazyTensor, OpenedFile
-from .extents import Descriptor, is_usual, read_at, require_regular, require_shape
-from .replaced import one_of_them
+from ..tree import LazyTensor, OpenedFile
+from ..tree.shapes import is_usual, require_shape
+from .consistency import one_of_them
+from .files import Descriptor, read_at, require_regular
 
 __all__ = ["Folder", "open_folder", "read_folder"]
 

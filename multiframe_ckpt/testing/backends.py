@@ -22,7 +22,7 @@ import pytest
 from ..backend import Backend
 from ..dtypes import dtype_named
 from ..errors import MismatchError, ValueRefusedError
-from ..tensor import LazyTensor
+from ..tree import LazyTensor
 
 __all__ = ["BackendContract", "ModuleContract", "same_bits", "samples"]
 

@@ -24,8 +24,7 @@ from ..dtypes import DTYPES, DType
 from ..errors import FormatError, RefusedError, ValueRefusedError
 from ..formats.base import Format
 from ..progress import Progress
-from ..tensor import LazyTensor
-from ..tree import Inert, Tree, map_leaves
+from ..tree import Inert, LazyTensor, Tree, map_leaves
 from .strategies import trees
 from .trees import assert_trees_equal, flat_tree, rich_tree
 

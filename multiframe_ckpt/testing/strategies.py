@@ -11,8 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ..dtypes import DTYPES, DType
-from ..tensor import LazyTensor
-from ..tree import Tree
+from ..tree import LazyTensor, Tree
 
 __all__ = ["HOSTILE_NAMES", "names", "plain_values", "tensors", "trees"]
 

@@ -9,8 +9,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from ..dtypes import DTYPES, DType
-from ..tensor import LazyTensor, tied_groups
-from ..tree import Inert, Path, Tree, children, join_key, tensors_of
+from ..tree import Inert, LazyTensor, Path, Tree, children, join_key, tensors_of, tied_groups
 
 __all__ = ["assert_trees_equal", "flat_tree", "rich_tree", "tensor_of_bytes"]
 

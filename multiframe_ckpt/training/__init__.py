@@ -3,9 +3,9 @@
 Pure functions from tree to tree; no framework is imported, and tensors are read when the result is.
 """
 
-from .layout import WEIGHT_KEYS, Part, TrainingParts, find_parts, weights_path
 from .optimizer_states import merged, translate_optimizer
 from .optimizers import OPTIMIZERS, is_optimizer_state, optimizer_dialect
+from .parts import WEIGHT_KEYS, Part, TrainingParts, find_parts, weights_path
 from .report import TranslateReport
 from .schedulers import SCHEDULERS, is_scheduler_state, scheduler_dialect, translate_scheduler
 from .translate import translate

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import LazyTensor
-from ..tree import Tree
+from ..tree import LazyTensor, Tree
 from .optimizers import DEFAULTS, NEUTRAL, Optimizer, framework_of, group_options, recognised_optimizer
 from .report import Notes
 

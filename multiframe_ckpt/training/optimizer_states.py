@@ -12,8 +12,7 @@ import numpy as np
 
 from ..dtypes import dtype_of_numpy
 from ..errors import MismatchError, ValueRefusedError
-from ..tensor import LazyTensor
-from ..tree import Tree
+from ..tree import LazyTensor, Tree
 from .neutral import Group, NeutralState, momentum_scale, read_state, scaled
 from .optimizers import (
     NEUTRAL,

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..tensor import LazyTensor
-from ..tree import Tree
+from ..tree import LazyTensor, Tree
 from .report import Notes
 
 __all__ = ["require_agreement"]

@@ -16,8 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..tensor import LazyTensor
-from ..tree import Tree
+from ..tree import LazyTensor, Tree
 from .report import Notes, TranslateReport
 
 __all__ = ["SCHEDULERS", "is_scheduler_state", "scheduler_dialect", "translate_scheduler", "translated_scheduler"]

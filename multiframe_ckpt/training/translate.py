@@ -7,9 +7,9 @@ from typing import Any
 
 from ..errors import ValueRefusedError
 from ..tree import Path, Tree, join_key
-from .layout import Part, TrainingParts, find_parts
 from .optimizer_states import translated_optimizer
 from .optimizers import framework_of, is_optimizer_state, optimizer_dialect
+from .parts import Part, TrainingParts, find_parts
 from .report import Notes, TranslateReport
 from .schedulers import is_scheduler_state, scheduler_dialect, translated_scheduler
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.formats.oneflow_objects import _builders
-from multiframe_ckpt.formats.pickle.writer import PickleWriter, name_opcodes
-from multiframe_ckpt.formats.torch_tensors import TORCH_BUILDERS, TORCH_NAMES
+from multiframe_ckpt.formats.oneflow.objects import _builders
+from multiframe_ckpt.formats.torch.tensors import TORCH_BUILDERS, TORCH_NAMES
+from multiframe_ckpt.pickle.writer import PickleWriter, name_opcodes
 from multiframe_ckpt.testing.strategies import plain_values
 
 

@@ -12,7 +12,7 @@ import pytest
 from catalogue.opcodes import name, text, torch_zip
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.formats.pickle.known import PLAIN
+from multiframe_ckpt.pickle.known import PLAIN
 
 
 def called(what: bytes, *args: bytes) -> bytes:

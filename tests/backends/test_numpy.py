@@ -7,8 +7,8 @@ import pytest
 from multiframe_ckpt.backend import backend_named
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DtypeRefusedError, MismatchError, ValueRefusedError
-from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.testing.backends import BackendContract
+from multiframe_ckpt.tree import LazyTensor
 
 NUMPY = backend_named("numpy")
 

@@ -8,8 +8,8 @@ import multiframe_ckpt as mfc
 from multiframe_ckpt.backend import backend_named, backend_of
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DtypeRefusedError, MismatchError, UnavailableError, ValueRefusedError
-from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.testing.backends import ModuleContract, same_bits, samples
+from multiframe_ckpt.tree import LazyTensor
 
 try:
     ONEFLOW = backend_named("oneflow")

@@ -9,8 +9,8 @@ import pytest
 from multiframe_ckpt.backend import backend_named, backend_of
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DtypeRefusedError, MismatchError, ValueRefusedError
-from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.testing.backends import ModuleContract, same_bits, samples
+from multiframe_ckpt.tree import LazyTensor
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

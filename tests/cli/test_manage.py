@@ -12,7 +12,7 @@ import pytest
 import multiframe_ckpt as mfc
 from multiframe_ckpt.errors import AnswerError
 from multiframe_ckpt.interactive import Answers, Choice, choose, find_models, finding, listing, pick, save_by_hand
-from multiframe_ckpt.manager import CheckpointManager
+from multiframe_ckpt.runs.manager import CheckpointManager
 from multiframe_ckpt.testing.terminal import Terminal
 
 WEIGHTS = {"l1.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "l1.bias": np.zeros(2, np.float32)}

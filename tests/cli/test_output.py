@@ -12,7 +12,7 @@ import pytest
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt.cli.output import json_pieces, table
-from multiframe_ckpt.spelling import human_size, shown
+from multiframe_ckpt.terminal.text import human_size, shown
 
 
 def in_terminal(folder, *arguments, stdout=True, stderr=True):

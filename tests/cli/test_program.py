@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.cli import VERBS, look, program
+from multiframe_ckpt.cli import VERBS, program
+from multiframe_ckpt.cli import inspect as inspect_verb
 from multiframe_ckpt.cli.failure import message_of
 
 ONE_CHECKPOINT = [["inspect", "model.pth"], ["verify", "model.pth"], ["diff", "model.pth", "model.pth"]]
@@ -120,16 +121,16 @@ def test_whatever_goes_wrong_is_one_line(run, model, monkeypatch, problem, words
     def fail(*_, **__):
         raise problem
 
-    monkeypatch.setattr(look, "summarize", fail)
+    monkeypatch.setattr(inspect_verb, "summarize", fail)
     assert words in one_line_of(run("inspect", model))
 
 
 def test_an_interrupt_is_130_and_one_line(model):
     code = """
 import os, signal, sys
-from multiframe_ckpt.cli import look, main
+from multiframe_ckpt.cli import inspect, main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever runs the tests may ignore it
-look.summarize = lambda checkpoint: os.kill(os.getpid(), signal.SIGINT)
+inspect.summarize = lambda checkpoint: os.kill(os.getpid(), signal.SIGINT)
 sys.argv = ["multiframe-ckpt", "inspect", "model.pth"]
 main()
 """
@@ -144,7 +145,7 @@ def test_a_warning_is_one_line_and_said_once(run, model, monkeypatch):
             warnings.warn("odd\nthing", mfc.CheckpointWarning, stacklevel=1)
         return mfc.summarize(checkpoint)
 
-    monkeypatch.setattr(look, "summarize", warn)
+    monkeypatch.setattr(inspect_verb, "summarize", warn)
     assert run("inspect", model).stderr == "warning: odd\\nthing\n"
     assert run("inspect", model, "--quiet").stderr == ""
 

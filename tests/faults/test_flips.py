@@ -18,9 +18,8 @@ import pytest
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt.formats import FORMATS
-from multiframe_ckpt.tensor import View, shared_storages
 from multiframe_ckpt.testing import assert_trees_equal
-from multiframe_ckpt.tree import Tree, map_leaves
+from multiframe_ckpt.tree import Tree, View, map_leaves, shared_storages
 
 COUNTED = "MULTIFRAME_FLIP_STEP" in os.environ
 STEP = int(os.environ.get("MULTIFRAME_FLIP_STEP", 61))  # a prime: each bit of a byte gets its turn

@@ -146,7 +146,7 @@ UNPRIVILEGED = """
 import os, sys
 import numpy as np
 import multiframe_ckpt as mfc
-import multiframe_ckpt.formats.oneflow, multiframe_ckpt.formats.torch
+import multiframe_ckpt.formats.oneflow.folder, multiframe_ckpt.formats.torch.format
 mfc.Checkpoint, mfc.LazyTensor  # loaded while they can be: another user may not find them
 if os.geteuid() == 0:
     os.setgroups([])

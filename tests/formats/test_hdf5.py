@@ -7,10 +7,9 @@ import pytest
 from multiframe_ckpt.dtypes import DTYPES, dtype_named
 from multiframe_ckpt.errors import DamagedError, FormatError, UnsafeError, ValueRefusedError
 from multiframe_ckpt.formats.base import WriteOptions
-from multiframe_ckpt.formats.hdf5 import Hdf5Format
-from multiframe_ckpt.tensor import LazyTensor
+from multiframe_ckpt.formats.hdf5.format import Hdf5Format
 from multiframe_ckpt.testing import FormatContract, assert_trees_equal, flat_tree, rich_tree
-from multiframe_ckpt.tree import MAX_DEPTH, tensors_of
+from multiframe_ckpt.tree import MAX_DEPTH, LazyTensor, tensors_of
 
 FORMAT = Hdf5Format()
 NATIVE = [row for row in DTYPES if row.numpy.isbuiltin == 1]

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from multiframe_ckpt.dtypes import DTYPES, dtype_named
 from multiframe_ckpt.errors import DamagedError, FormatError, ValueRefusedError
 from multiframe_ckpt.formats.base import WriteOptions
-from multiframe_ckpt.formats.json import JsonFormat
-from multiframe_ckpt.formats.json_values import parse_values, value_texts
-from multiframe_ckpt.tensor import LazyTensor
+from multiframe_ckpt.formats.json.format import JsonFormat
+from multiframe_ckpt.formats.json.values import parse_values, value_texts
 from multiframe_ckpt.testing import FormatContract, assert_trees_equal, flat_tree, rich_tree
+from multiframe_ckpt.tree import LazyTensor
 
 FORMAT = JsonFormat()
 SMALL = [row for row in DTYPES if row.itemsize <= 2 and row.kind != "bool"]

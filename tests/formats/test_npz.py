@@ -9,10 +9,10 @@ import pytest
 
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DamagedError, FormatError, UnsafeError
-from multiframe_ckpt.formats.npy import header_bytes
-from multiframe_ckpt.formats.npz import NpzFormat
-from multiframe_ckpt.tensor import LazyTensor
+from multiframe_ckpt.formats.numpy.npy import header_bytes
+from multiframe_ckpt.formats.numpy.npz import NpzFormat
 from multiframe_ckpt.testing import FormatContract, assert_trees_equal, flat_tree, rich_tree
+from multiframe_ckpt.tree import LazyTensor
 
 FORMAT = NpzFormat()
 NATIVE = [row for row in DTYPES if row.numpy.isbuiltin == 1]

@@ -15,12 +15,11 @@ import multiframe_ckpt as mfc
 from multiframe_ckpt.dtypes import DTYPES, dtype_named
 from multiframe_ckpt.errors import DamagedError, RefusedError
 from multiframe_ckpt.formats.base import ReadOptions
-from multiframe_ckpt.formats.oneflow import OneFlowFormat
-from multiframe_ckpt.formats.oneflow_pickle import OneFlowPickleFormat
-from multiframe_ckpt.tensor import LazyTensor
+from multiframe_ckpt.formats.oneflow.folder import OneFlowFormat
+from multiframe_ckpt.formats.oneflow.pickled import OneFlowPickleFormat
 from multiframe_ckpt.testing import FormatContract, assert_trees_equal
 from multiframe_ckpt.testing.trees import tensor_of_bytes
-from multiframe_ckpt.tree import Tree
+from multiframe_ckpt.tree import LazyTensor, Tree
 
 FORMAT = OneFlowFormat()
 HELD = [row for row in DTYPES if row.name not in ("uint64", "complex64", "complex128")]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from multiframe_ckpt.dtypes import DTYPES, dtype_named
 from multiframe_ckpt.errors import DamagedError
-from multiframe_ckpt.formats.oneflow_meta import Note, VariableMeta, _parsed, as_written, parse_meta, render_meta
+from multiframe_ckpt.formats.oneflow.meta import Note, VariableMeta, _parsed, as_written, parse_meta, render_meta
 
 PATH = "w/meta"
 #: OneFlow's enum, data_type.proto of 0.9.0.

@@ -11,8 +11,8 @@ import pytest
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt.dtypes import DTYPES, dtype_named
-from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.testing.trees import tensor_of_bytes
+from multiframe_ckpt.tree import LazyTensor
 
 try:
     flow = pytest.importorskip("oneflow")

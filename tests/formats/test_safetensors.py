@@ -10,14 +10,14 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from multiframe_ckpt.digests import digest_of
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DamagedError, DtypeRefusedError, FormatError, KeyRefusedError, ValueRefusedError
 from multiframe_ckpt.formats import safetensors as module
 from multiframe_ckpt.formats.base import WriteOptions
 from multiframe_ckpt.formats.safetensors import SafetensorsFormat
-from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.testing import FormatContract, assert_trees_equal, flat_tree, rich_tree
+from multiframe_ckpt.tree import LazyTensor
+from multiframe_ckpt.tree.digests import digest_of
 
 FORMAT = SafetensorsFormat()
 HELD = tuple(row for row in DTYPES if row.safetensors)

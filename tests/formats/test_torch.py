@@ -18,9 +18,9 @@ import pytest
 import multiframe_ckpt as mfc
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.formats.base import ReadOptions
-from multiframe_ckpt.formats.torch import TorchFormat
-from multiframe_ckpt.tensor import LazyTensor
+from multiframe_ckpt.formats.torch.format import TorchFormat
 from multiframe_ckpt.testing import FormatContract
+from multiframe_ckpt.tree import LazyTensor
 
 torch = pytest.importorskip("torch")
 # torch 2.0 warns of its own storages when it loads with weights_only.

@@ -68,7 +68,7 @@ def test_a_plugin_format_is_found_by_name_suffix_and_content(site):
         "from pathlib import Path\n"
         "import numpy as np\n"
         "from multiframe_ckpt.formats import format_at, format_for, format_named\n"
-        "from multiframe_ckpt.tensor import LazyTensor\n"
+        "from multiframe_ckpt.tree.tensor import LazyTensor\n"
         "path = Path('model.toy')\n"
         "format_for(path).write({'w': LazyTensor.of_array(np.float32([1, 2]))}, path)\n"
         "path = path.rename('model')\n"

@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multiframe_ckpt.errors import MismatchError, ValueRefusedError
-from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.training import merged, optimizer_dialect, translate_optimizer
-from multiframe_ckpt.tree import map_leaves
+from multiframe_ckpt.tree import LazyTensor, map_leaves
 
 TORCH = {
     "SGD": {"lr": 0.1, "momentum": 0.9, "dampening": 0, "weight_decay": 0, "nesterov": False, "maximize": False}

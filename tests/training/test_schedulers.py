@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from multiframe_ckpt.errors import ValueRefusedError
-from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.training import is_scheduler_state, scheduler_dialect, translate_scheduler
+from multiframe_ckpt.tree import LazyTensor
 
 #: What the state dicts of real torch 2.13 hold beside their own attributes.
 TORCH = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from multiframe_ckpt.errors import ValueRefusedError
-from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.training import translate
+from multiframe_ckpt.tree import LazyTensor
 
 WEIGHT = LazyTensor.of_array(np.ones(2, np.float32))
 GROUP = {"lr": 0.1, "momentum": 0.9, "dampening": 0, "weight_decay": 0, "nesterov": False, "params": [0]}

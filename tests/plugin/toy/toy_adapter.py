@@ -5,7 +5,7 @@ from importlib import import_module
 import numpy as np
 
 from multiframe_ckpt.backend import TensorBackend
-from multiframe_ckpt.tensor import LazyTensor
+from multiframe_ckpt.tree import LazyTensor
 
 
 class ToyBackend(TensorBackend):

@@ -4,8 +4,7 @@ import numpy as np
 
 from multiframe_ckpt.formats.base import ReadOptions, WriteOptions, WritePlan
 from multiframe_ckpt.progress import silent
-from multiframe_ckpt.tensor import LazyTensor
-from multiframe_ckpt.tree import tensors_of
+from multiframe_ckpt.tree import LazyTensor, tensors_of
 
 MAGIC = "toy 1\n"
 

@@ -1,0 +1,89 @@
+"""Backend: the contract of a framework's adapter, the template most adapters fill in, and the table of backends.
+
+An adapter is one class in one package (``backends/README.md``). ``testing.backends.BackendContract`` is the suite that
+says whether it keeps the contract. No framework is imported here: an object of a framework can exist only if that
+framework is in ``sys.modules`` already, so :func:`backend_of` looks there before it loads an adapter.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from ..tree import Tree
+from .loading import array_tensor, fill_array
+from .report import LoadReport, Mismatch
+
+__all__ = [
+    "Backend",
+    "HoldsUpdates",
+    "KeepsRandomState",
+    "LoadReport",
+    "Mismatch",
+    "PicklesModels",
+    "array_tensor",
+    "fill_array",
+]
+
+
+class Backend(ABC):
+    """Turns one framework's live objects into trees and back. Backends know no disk."""
+
+    name: ClassVar[str]  # the framework's root module
+
+    @abstractmethod
+    def owns(self, obj: object) -> bool:
+        """Says whether ``obj`` is a tensor, module, optimizer or scheduler of this framework."""
+
+    @abstractmethod
+    def to_tree(self, obj: object) -> Tree:
+        """Gives the tree of a tensor, module, optimizer, scheduler, state dict or nested mix, without moving bytes.
+
+        The tensors stay views of live memory: they are read when asked for, as they are then.
+        """
+
+    @abstractmethod
+    def from_tree(self, tree: Tree, *, device: str | None = None) -> Any:
+        """Gives the tree with the framework's tensors in it; ties are kept, memory is shared where it is safe."""
+
+    @abstractmethod
+    def load_into(self, target: object, tree: Tree, *, strict: bool = True) -> LoadReport:
+        """Loads the tree into a live object in place and says what was loaded.
+
+        With ``strict`` any difference raises MismatchError, which carries the report, and nothing is touched; without
+        it what fits is loaded. A dtype is never changed: one that differs is a mismatch.
+        """
+
+
+@runtime_checkable
+class KeepsRandomState(Protocol):
+    """A backend whose framework has random generators: global ones, and perhaps some that a model's modules own."""
+
+    def random_state(self, model: object = None) -> dict[str, Tree]:
+        """Gives the generators' states, copied now."""
+
+    def set_random_state(self, state: Mapping[str, Tree], model: object = None) -> None:
+        """Sets the generators to states that :meth:`random_state` gave."""
+
+
+@runtime_checkable
+class HoldsUpdates(Protocol):
+    """A backend that knows what an optimizer's step changes, and perhaps how to wait before it."""
+
+    def before_update(self, optimizer: object, wait: Callable[[], object]) -> Callable[[], object] | None:
+        """Calls ``wait`` before every step; gives what ends that, or None for an optimizer that cannot be made to."""
+
+    def updated_by(self, optimizer: object) -> dict[Hashable, Callable[[], int]]:
+        """Gives the alias of each tensor that nothing but a step changes, with what counts the changes made to it."""
+
+
+@runtime_checkable
+class PicklesModels(Protocol):
+    """A backend whose framework can save a module with its code's names, and build it again by running them."""
+
+    def save_model(self, model: object, path: str) -> None:
+        """Writes the whole module with the framework's own pickling."""
+
+    def load_model(self, path: str, *, device: str | None = None) -> Any:
+        """Gives the whole module, running what the file names: for files of one's own only."""

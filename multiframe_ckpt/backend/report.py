@@ -1,0 +1,107 @@
+"""LoadReport: what a load into live objects found, and the rename rules that would help."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from ..tree import LazyTensor, Tree
+
+__all__ = ["LoadReport", "Mismatch", "described", "suggested"]
+
+_MAX_RULES = 3
+_MAX_SHOWN = 5
+#: Close matches cost (missing × unexpected) comparisons; past this many unexpected keys only rules are looked for.
+_MAX_COMPARED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A key that is on both sides with another shape, dtype or kind on each."""
+
+    key: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: found {self.found}, expected {self.expected}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """The keys that were loaded, and those that were not and why; ``suggestions`` say what may help."""
+
+    loaded: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[Mismatch, ...] = ()
+    suggestions: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Says whether nothing was missing, unexpected or mismatched."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} loaded"]
+        for name in ("missing", "unexpected", "mismatched"):
+            keys = getattr(self, name)
+            if keys:
+                more = ", …" if len(keys) > _MAX_SHOWN else ""
+                parts.append(f"{len(keys)} {name} ({', '.join(map(str, keys[:_MAX_SHOWN]))}{more})")
+        return ", ".join(parts)
+
+
+def described(leaf: Tree) -> str:
+    """Gives a leaf in a few words: ``float32 (3, 4)`` for a tensor, the type's name for anything else."""
+    return f"{leaf.dtype.name} {leaf.shape}" if isinstance(leaf, LazyTensor) else type(leaf).__name__
+
+
+def suggested(missing: Iterable[str], unexpected: Iterable[str], matched: Iterable[str]) -> Iterator[str]:
+    """Gives rename rules that make unexpected keys missing ones and leave matched keys alone, then close matches."""
+    wanted, spare, kept = dict.fromkeys(missing), dict.fromkeys(unexpected), list(matched)
+    for _ in range(_MAX_RULES):
+        rule = _best_rule(wanted, spare, kept)
+        if rule is None:
+            break
+        old, new = rule
+        yield _advice(old, new)
+        for key in [key for key in spare if key.startswith(old)]:
+            wanted.pop(new + key[len(old) :], None)
+            del spare[key]
+    if len(spare) <= _MAX_COMPARED:
+        for key in list(wanted)[:_MAX_SHOWN]:
+            for close in get_close_matches(key, spare, n=1):
+                yield f"--rename '{close}={key}'"
+
+
+def _advice(old: str, new: str) -> str:
+    if old.endswith("/") and not new:
+        return f"load the part under {old[:-1]!r} alone"
+    return f"--rename '{old}*={new}*'"
+
+
+def _best_rule(wanted: dict[str, None], spare: dict[str, None], kept: list[str]) -> tuple[str, str] | None:
+    """Gives the (old prefix, new prefix) that explains most keys: at least two of them, or all that are missing."""
+    by_ending: dict[str, list[str]] = {}
+    for key in wanted:
+        for start in _component_starts(key):
+            by_ending.setdefault(key[start:], []).append(key[:start])
+    votes: Counter[tuple[str, str]] = Counter()
+    for key in spare:
+        for start in _component_starts(key):  # the longest common ending says the most
+            heads = by_ending.get(key[start:], ())
+            votes.update((key[:start], head) for head in heads[:_MAX_SHOWN])
+            if heads:
+                break
+    for (old, new), count in votes.most_common(_MAX_SHOWN):
+        if count >= min(2, len(wanted)) and not any(key.startswith(old) for key in kept):
+            return old, new
+    return None
+
+
+def _component_starts(key: str) -> list[int]:
+    return [0, *(match.end() for match in re.finditer(r"[./]", key))]

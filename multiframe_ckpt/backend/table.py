@@ -1,0 +1,119 @@
+"""The table of backends: which there are, which can be used here, and whose an object is.
+
+No framework is imported to recognise its objects: one can exist only if its framework is in ``sys.modules`` already, so
+:func:`backend_of` looks there before it loads an adapter.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from functools import cache
+
+from ..errors import UnavailableError, UnknownNameError, ValueRefusedError
+from ..registry import Registry
+from ..tree import join_key, leaves
+from .base import Backend
+
+__all__ = ["BACKENDS", "BackendRecord", "backend_named", "backend_of", "backends", "default_backend"]
+
+
+#: Name → where its class is. The class imports its framework when it is called, never when it is imported.
+BACKENDS: Registry[type[Backend]] = Registry(
+    "backend",
+    {
+        "numpy": "multiframe_ckpt_numpy:NumpyBackend",
+        "torch": "multiframe_ckpt_torch:TorchBackend",
+        "oneflow": "multiframe_ckpt_oneflow:OneflowBackend",
+    },
+    "multiframe_ckpt.backends",
+)
+
+
+_EXTRAS = ("torch", "oneflow")
+
+
+_VARIABLE = "MULTIFRAME_CKPT_BACKEND"
+
+
+@cache
+def backend_named(name: str) -> Backend:
+    """Gives the backend called ``name``; raises UnknownNameError, or UnavailableError with the reason and a way out."""
+    try:
+        return BACKENDS.get(name)()
+    except (UnknownNameError, UnavailableError):
+        raise
+    except Exception as problem:  # a framework that is present but broken may raise anything while it is imported
+        first_line = (str(problem).splitlines() or [""])[0]
+        fix = f"pip install 'multiframe-ckpt[{name}]'" if name in _EXTRAS else f"repair or remove the plugin {name!r}"
+        raise UnavailableError(
+            f"{name}: found {type(problem).__name__}: {first_line}, expected a working {name}; {fix}"
+        ) from problem
+
+
+def default_backend() -> Backend:
+    """Gives the backend that MULTIFRAME_CKPT_BACKEND names, else NumPy's."""
+    try:
+        return backend_named(os.environ.get(_VARIABLE) or "numpy")
+    except UnknownNameError as problem:
+        raise UnknownNameError(f"{_VARIABLE}: {problem}") from None
+
+
+def backend_of(obj: object) -> Backend:
+    """Gives the backend whose objects ``obj`` is or holds, NumPy's for plain values; imports no framework.
+
+    NumPy arrays and plain values go with any framework's tensors; a mix of two frameworks is refused.
+    """
+    candidates = _imported_backends()
+    found: dict[str, str] = {}
+    known: set[type] = set()
+    for path, leaf in leaves(obj):
+        if type(leaf) in known:
+            continue
+        known.add(type(leaf))
+        for backend in candidates:
+            if backend.owns(leaf):
+                found.setdefault(backend.name, join_key(path) or "(top)")
+                break
+    if len(found) > 1:
+        places = " and ".join(f"{name} at {key!r}" for name, key in found.items())
+        raise ValueRefusedError(f"found objects of two frameworks, {places}, expected one; save them apart")
+    return backend_named(next(iter(found), "numpy"))
+
+
+def _imported_backends() -> list[Backend]:
+    """Gives the backends, NumPy's apart, whose framework this process has imported already."""
+    found: list[Backend] = []
+    for name in BACKENDS.names():
+        if name != "numpy" and sys.modules.get(name) is not None:
+            try:
+                found.append(backend_named(name))
+            except UnavailableError as problem:
+                warnings.warn(f"backend left out: {problem}", stacklevel=3)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class BackendRecord:
+    """Whether a backend can be used here: its framework's version, or the reason why not."""
+
+    name: str
+    available: bool
+    version: str | None = None
+    reason: str | None = None
+
+
+def backends() -> list[BackendRecord]:
+    """Gives a record of every known backend; to know whether one works it imports its framework."""
+    return [_record(name) for name in BACKENDS.names()]
+
+
+def _record(name: str) -> BackendRecord:
+    try:
+        backend = backend_named(name)
+    except UnavailableError as problem:
+        return BackendRecord(name, available=False, reason=str(problem))
+    version = getattr(sys.modules.get(backend.name), "__version__", None)
+    return BackendRecord(name, available=True, version=None if version is None else str(version))

@@ -1,0 +1,122 @@
+"""capture(): a training run's live objects as one tree, under the names the field uses.
+
+    format_version  framework  framework_version  timestamp
+    model_state_dict  optimizer_state_dict  optimizer_class  scheduler_state_dict  scheduler_class  scaler_state_dict
+    epoch  step  loss  metrics  train_args  rng_state
+
+Only what is given is there. Saved as ``.pt`` it is an ordinary file that ``torch.load(weights_only=True)`` reads.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from datetime import date, datetime, time, timezone
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+from ..backend import Backend, backend_named, backend_of
+from ..errors import ValueRefusedError
+from ..tree import LazyTensor, Tree, map_leaves
+from .random_state import random_state
+
+__all__ = ["FORMAT_VERSION", "LiveRun", "capture"]
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """The live objects and facts of a run; None for what it does not have. ``extra`` holds entries of the user's own."""
+
+    model: object | None = None
+    optimizer: object | None = None
+    scheduler: object | None = None
+    scaler: object | None = None
+    epoch: int | None = None
+    step: int | None = None
+    loss: Any = None
+    metrics: Mapping[str, Any] | None = None
+    train_args: Any = None
+    rng: bool = False
+    extra: Mapping[str, Any] | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was named."""
+        return not self.rng and all(getattr(self, part.name) is None for part in fields(self) if part.name != "rng")
+
+
+def capture(run: LiveRun, *, backend: str | None = None) -> tuple[Tree, Backend]:
+    """Gives the tree of a run, and the backend of its objects; tensors are read when the tree is saved.
+
+    Raises ValueRefusedError for objects of two frameworks, for values a checkpoint cannot hold, and for an extra entry
+    that takes a name of the layout.
+    """
+    live = {"model": run.model, "optimizer": run.optimizer, "scheduler": run.scheduler, "scaler": run.scaler}
+    live = {name: obj for name, obj in live.items() if obj is not None}
+    owner = backend_named(backend) if backend else backend_of(list(live.values()))
+    tree: dict[str, Tree] = {
+        "format_version": FORMAT_VERSION,
+        "framework": owner.name,
+        "framework_version": str(getattr(sys.modules.get(owner.name), "__version__", "")),
+        "timestamp": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    for name in ("epoch", "step", "loss"):
+        value = getattr(run, name)
+        if value is not None:
+            tree |= _plain(owner, {name: value})
+    for name in ("metrics", "train_args"):
+        value = getattr(run, name)
+        if value is not None:
+            tree |= _plain(owner, {name: _entries(value)})
+    for name, obj in live.items():
+        tree[f"{name}_state_dict"] = owner.to_tree(obj)
+        if name in ("optimizer", "scheduler"):
+            tree[f"{name}_class"] = type(obj).__name__
+    if run.rng:
+        tree["rng_state"] = random_state(owner, run.model)
+    return tree | _extra(owner, run.extra or {}, tree), owner
+
+
+def _extra(owner: Backend, extra: Mapping[str, Any], tree: Mapping[str, Tree]) -> dict[str, Tree]:
+    taken = sorted(set(extra) & set(tree))
+    if taken:
+        raise ValueRefusedError(
+            f"extra: found the entry {taken[0]!r}, expected a name the checkpoint does not use itself"
+        )
+    found: dict[str, Tree] = owner.to_tree(dict(extra))
+    return found
+
+
+def _entries(value: Any) -> Any:
+    """Gives a Namespace or dataclass as the dict of its fields."""
+    if isinstance(value, Namespace):
+        return vars(value)
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _plain(owner: Backend, facts: dict[str, Any]) -> dict[str, Tree]:
+    """Gives facts as plain values: one-element tensors become numbers; paths, devices and times text; sets lists."""
+    found: dict[str, Tree] = map_leaves(owner.to_tree(map_leaves(facts, lambda _, leaf: _spelled(leaf))), _number)
+    return found
+
+
+def _spelled(leaf: Any) -> Any:
+    if isinstance(leaf, PurePath) or type(leaf).__name__ in ("device", "dtype"):  # as each framework calls its own
+        return str(leaf)
+    if isinstance(leaf, date | time):
+        return leaf.isoformat()
+    if isinstance(leaf, Enum):
+        return _spelled(leaf.value)
+    return sorted(leaf, key=repr) if isinstance(leaf, set | frozenset) else leaf
+
+
+def _number(_: Any, leaf: Tree) -> Tree:
+    if not isinstance(leaf, LazyTensor) or leaf.size != 1:
+        return leaf
+    value = leaf.numpy().reshape(()).item()
+    return value if isinstance(value, bool | int | float | complex) else float(value)

@@ -1,0 +1,321 @@
+"""Checkpoint: what was saved, as a tree, with where it came from. Opening one reads headers only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..backend import Backend, LoadReport, PicklesModels, backend_named, backend_of, default_backend
+from ..errors import TargetExistsError, ValueRefusedError
+from ..formats import format_at, format_for, format_named, refuse_foreign
+from ..formats.base import Describing, Format, HoldsMetadata, ReadOptions, WriteOptions, WritePlan
+from ..progress import OnProgress, silent
+from ..storage.atomic import staged, whereabouts
+from ..storage.consistency import one_of_them, retried
+from ..storage.free_space import bytes_needed, require_room
+from ..storage.transfer import materialized
+from ..training import weights_path
+from ..tree import LazyTensor, Tree, leaves, plain_inert, settled, tensors_of
+from ..tree.gc_pause import collector_paused
+from .capture import LiveRun, capture
+from .restore import RestoreReport, restore
+from .resume_check import ResumeCheck, check_resume
+
+__all__ = ["Checkpoint", "load", "open", "save"]
+
+_BACKEND_OF_FRAMEWORK = {"PyTorch": "torch", "OneFlow": "oneflow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A tree of tensors and plain values, and ``meta``: plain facts such as its format, path and framework.
+
+    ``meta["metadata"]`` is the user's own str → str metadata, in formats that have a slot for it.
+    """
+
+    tree: Tree
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    @collector_paused()
+    def of(
+        cls,
+        obj: object = None,
+        *,
+        backend: str | None = None,
+        model: object = None,
+        optimizer: object = None,
+        scheduler: object = None,
+        scaler: object = None,
+        epoch: int | None = None,
+        step: int | None = None,
+        loss: Any = None,
+        metrics: Mapping[str, Any] | None = None,
+        train_args: Any = None,
+        rng: bool = False,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Checkpoint:
+        """Gives the checkpoint of live objects: of ``obj``, or of a training run.
+
+        ``obj`` is a state dict, a module, tensors, or any nested mix with plain values. A run is named part by part
+        instead, and written under the field's usual keys (see ``capture``): ``loss`` and ``metrics`` become plain
+        numbers; ``train_args`` may be a Namespace, dataclass or dict; ``rng`` adds the states of Python's, NumPy's and
+        the framework's random generators; ``extra`` holds further entries, such as a vocabulary.
+
+        The framework is recognised by the objects, or named by ``backend``. Tensors are not copied: they are read when
+        the checkpoint is saved or sent on, as they are then. Raises ValueRefusedError for what a tree cannot hold.
+        """
+        run = LiveRun(model, optimizer, scheduler, scaler, epoch, step, loss, metrics, train_args, rng, extra)
+        if run.empty:
+            owner = backend_named(backend) if backend else backend_of(obj)
+            return cls(owner.to_tree(obj), {"backend": owner.name})
+        if obj is not None:
+            raise ValueRefusedError(
+                f"Checkpoint.of: found both a {type(obj).__name__} and parts of a run, expected one"
+            )
+        tree, owner = capture(run, backend=backend)
+        return cls(tree, {"backend": owner.name})
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        verify: bool = True,
+        allow_inert: bool = False,
+        allow_incomplete: bool = False,
+    ) -> Checkpoint:
+        """Gives the checkpoint at ``path``, reading headers only; no framework is needed and nothing of it is run.
+
+        The format is recognised by content, or named. Raises FileNotFoundError, or a FormatError for what is unknown,
+        damaged, incomplete or unsafe. Bytes of a tensor that are not the ones its digest promises are a DamagedError
+        when they are read, unless ``verify=False``. ``allow_inert`` keeps objects of unknown types as Inert nodes instead
+        of refusing them; ``allow_incomplete`` reads what is there of a save that never finished.
+        """
+        path = Path(path)
+        options = ReadOptions(verify, allow_inert, allow_incomplete)
+        tree, meta = one_of_them(path, lambda: _read(path, format, options))
+        if not verify:
+            for _, leaf in leaves(tree):
+                if isinstance(leaf, LazyTensor):
+                    leaf.digest = None
+        return cls(tree, meta)
+
+    def tensors(self) -> dict[str, LazyTensor]:
+        """Gives every tensor by its key (``l1.weight``, ``model_state_dict/l1.weight``), in order, unread."""
+        return tensors_of(self.tree)
+
+    def weights(self) -> Tree:
+        """Gives the state dict: the part of a training checkpoint that holds the weights, or the whole tree."""
+        where = weights_path(self.tree)
+        return self.tree[where] if where is not None else self.tree
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        overwrite: bool = False,
+        digest: bool = True,
+        durable: bool = True,
+        on_progress: OnProgress = silent,
+    ) -> WritePlan:
+        """Writes the checkpoint all-or-nothing and durably; gives what the format had to change.
+
+        The format is named, or the one the suffix asks for, or for a path without suffix ``oneflow``. Values that the
+        source's digests do not match are a DamagedError, and what the format cannot hold is a RefusedError; in both
+        cases, as after any failure, what was at ``path`` is still there. An existing path is a TargetExistsError
+        unless ``overwrite``; a folder that holds anything but a checkpoint is never replaced. A disk that cannot hold it
+        is a NoRoomError before anything is written.
+
+        ``digest=False`` writes no digests, by which damage is seen. ``durable=False`` does not wait for the disk: a
+        power cut soon after may lose the checkpoint, and what it replaced.
+        """
+        path = Path(path)
+        layout = format_named(format) if format else format_for(path)
+        plan = self.require_writable(path, layout, overwrite=overwrite)
+        options = WriteOptions(digest=digest, metadata=self.meta.get("metadata") or {})
+        with staged(path, overwrite=overwrite, durable=durable) as fresh, collector_paused():
+            layout.write(settled(plain_inert(self.tree)[0]), fresh, options, on_progress=on_progress)
+        return plan
+
+    @collector_paused()
+    def require_writable(self, path: Path, layout: Format, *, overwrite: bool) -> WritePlan:
+        """Gives the layout's plan; raises what saving would refuse, before any byte is written."""
+        plan = layout.plan(plain_inert(self.tree)[0])
+        self.require_free(path, overwrite=overwrite)
+        self.require_room(path, plan)
+        return plan
+
+    @staticmethod
+    def require_free(path: Path, *, overwrite: bool) -> None:
+        """Raises TargetExistsError, or a FormatError for a folder that is no checkpoint, before any work is done."""
+        if not os.path.lexists(path):
+            return
+        if not overwrite:
+            raise TargetExistsError(
+                f"{path}: found something there already, expected a free path; choose another, or ask to overwrite it "
+                "(overwrite=True, or --overwrite)"
+            )
+        if path.is_dir():
+            refuse_foreign(path)
+
+    def require_room(self, path: Path, plan: WritePlan) -> None:
+        """Raises NoRoomError where the disk of ``path`` cannot hold the tensors, written as the plan says."""
+        apart = (*plan.duplicated, *plan.lost_ties)
+        require_room(path, bytes_needed(self.tensors(), widened=plan.widened, written_apart=apart))
+
+    @collector_paused()
+    def to(self, backend: str | None = None, *, device: str | None = None) -> Any:
+        """Gives the checkpoint as live objects of a framework, read now, every dtype unchanged.
+
+        Optimizer state stays in its own dialect: :meth:`restore` and ``convert`` translate it. OneFlow copies late: load
+        tensors that another framework goes on to change with :meth:`load_into`, which waits for the copy.
+
+        Without ``backend``: the one that MULTIFRAME_CKPT_BACKEND names, else the file's own framework where the program
+        has imported it, else NumPy arrays. Raises UnavailableError where the framework is not here.
+        """
+        return self._backend(backend).from_tree(materialized(self.tree), device=device)
+
+    def _backend(self, name: str | None) -> Backend:
+        own = _BACKEND_OF_FRAMEWORK.get(str(self.meta.get("framework")))
+        if name is None and own and sys.modules.get(own) and not os.environ.get("MULTIFRAME_CKPT_BACKEND"):
+            name = own
+        return backend_named(name) if name else default_backend()
+
+    def load_into(self, target: object, *, strict: bool = True) -> LoadReport:
+        """Loads into a live module (its weights), optimizer, scheduler or nested mix, in place.
+
+        Gives the keys that were loaded, missing, unexpected and mismatched, with close matches. With ``strict`` any
+        difference is a MismatchError and nothing is touched. A dtype is never changed: cast first.
+        """
+        backend = backend_of(target)
+        is_module = hasattr(target, "state_dict") and hasattr(target, "parameters")
+        return backend.load_into(target, self.weights() if is_module else self.tree, strict=strict)
+
+    def restore(
+        self,
+        *,
+        model: object = None,
+        optimizer: object = None,
+        scheduler: object = None,
+        scaler: object = None,
+        rng: bool = True,
+        strict: bool = True,
+    ) -> RestoreReport:
+        """Loads a training run into live objects, in place, and says what was restored and what was not.
+
+        The parts are found under our own names, Lightning's, and the usual ones of programs written by hand. Optimizer
+        and scheduler may be of the other framework: their state is translated. Build them all first, then restore them
+        in one call. With ``strict`` any difference is a MismatchError, and what cannot cross a ValueRefusedError, and
+        nothing is touched. A part that the checkpoint lacks starts fresh, with a CheckpointWarning. ``rng`` sets the
+        random generators of Python, NumPy and the framework.
+        """
+        return restore(
+            self.tree, model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler, rng=rng, strict=strict
+        )
+
+    def resume_check(
+        self, *, model: object = None, optimizer: object = None, scheduler: object = None, strict: bool = True
+    ) -> ResumeCheck:
+        """Says whether live objects stand exactly where the checkpoint says: call it after restoring, before training.
+
+        Catches the resume that seems to work but left the optimizer cold, or a scheduler built too late that reset the
+        learning rate. With ``strict`` anything of the kind is a MismatchError.
+        """
+        return check_resume(self.tree, model=model, optimizer=optimizer, scheduler=scheduler, strict=strict)
+
+
+@collector_paused()
+def _read(path: Path, format: str | None, options: ReadOptions) -> tuple[Tree, dict[str, Any]]:
+    """Gives the tree at a path, and plain facts of it."""
+    place = whereabouts(path)
+    layout = format_at(place, format)
+    tree = layout.read(place, options)
+    meta: dict[str, Any] = {"format": layout.name, "path": str(path)}
+    if isinstance(layout, Describing):
+        meta |= layout.describe(place)
+    if isinstance(layout, HoldsMetadata):
+        meta["metadata"] = layout.read_metadata(place)
+    return tree, meta
+
+
+def save(
+    obj: object,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    backend: str | None = None,
+    whole_model: bool = False,
+    overwrite: bool = False,
+    digest: bool = True,
+    durable: bool = True,
+    on_progress: OnProgress = silent,
+) -> WritePlan:
+    """Writes live objects as a checkpoint: :meth:`Checkpoint.of`, then :meth:`Checkpoint.save`.
+
+    ``whole_model`` pickles a PyTorch module with the names of its code instead, as ``torch.save(model)`` does, and as
+    atomically as everything else. Only :func:`load` with ``trusted=True`` builds it again; its weights are read by all.
+    """
+    if whole_model:
+        path = Path(path)
+        pickles = _pickling(backend_named(backend) if backend else backend_of(obj))
+        layout = format_named(format) if format else format_for(path)
+        if layout.name != "torch":
+            raise ValueRefusedError(
+                f"{path}: found a whole model to be written as {layout.name}, expected torch, which alone holds one; "
+                "choose a path such as model.pth, or save its state dict"
+            )
+        Checkpoint.require_free(path, overwrite=overwrite)
+        with staged(path, overwrite=overwrite, durable=durable) as fresh:
+            pickles.save_model(obj, str(fresh))
+        return WritePlan()
+    with collector_paused():  # until the tree is gone, or it would be looked through once more
+        return Checkpoint.of(obj, backend=backend).save(
+            path, format=format, overwrite=overwrite, digest=digest, durable=durable, on_progress=on_progress
+        )
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    backend: str | None = None,
+    device: str | None = None,
+    verify: bool = True,
+    trusted: bool = False,
+    allow_inert: bool = False,
+    allow_incomplete: bool = False,
+) -> Any:
+    """Gives a checkpoint as live objects: :meth:`Checkpoint.open`, then :meth:`Checkpoint.to`.
+
+    A whole pickled PyTorch model comes as its state dict. With ``trusted=True`` it is built by ``torch.load``, which
+    imports and runs what the file names: for files that you or people you trust wrote, never for others. A folder that
+    another save replaces meanwhile is read again.
+    """
+    if trusted:
+        return _pickling(backend_named(backend or "torch")).load_model(str(path), device=device)
+
+    def read() -> Any:
+        checkpoint = Checkpoint.open(
+            path, format=format, verify=verify, allow_inert=allow_inert, allow_incomplete=allow_incomplete
+        )
+        return checkpoint.to(backend, device=device)
+
+    return retried(Path(path), read)
+
+
+def _pickling(backend: Backend) -> PicklesModels:
+    if isinstance(backend, PicklesModels):
+        return backend
+    raise ValueRefusedError(
+        f"{backend.name}: found a backend that cannot pickle whole models, expected torch; save its state dict"
+    )
+
+
+open = Checkpoint.open

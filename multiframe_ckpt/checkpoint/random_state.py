@@ -1,0 +1,59 @@
+"""Random state: what Python's, NumPy's and a framework's global generators would give next, as plain values and tensors.
+
+NumPy's state is that of its global MT19937 (``numpy.random.get_state``); uint32 words are kept as int64, which every
+layout and both frameworks hold.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..backend import Backend, KeepsRandomState
+from ..tree import LazyTensor, Tree
+
+__all__ = ["random_state", "set_random_state"]
+
+
+def random_state(backend: Backend, model: object = None) -> dict[str, Tree]:
+    """Gives the state of every generator that a training loop draws from, the model's own included, copied now."""
+    version, words, gauss = random.getstate()
+    key = np.random.get_state(legacy=False)
+    state: dict[str, Tree] = {
+        "python": {"version": version, "words": _words(words), "gauss_next": gauss},
+        "numpy": {
+            "bit_generator": str(key["bit_generator"]),
+            "key": _words(key["state"]["key"]),
+            "pos": int(key["state"]["pos"]),
+            "has_gauss": int(key["has_gauss"]),
+            "cached_gaussian": float(key["gauss"]),
+        },
+    }
+    if isinstance(backend, KeepsRandomState):
+        state[backend.name] = backend.random_state(model)
+    return state
+
+
+def set_random_state(state: Mapping[str, Tree], backend: Backend, model: object = None) -> list[str]:
+    """Sets the generators that ``state`` holds; gives the names of those it holds for which there is none here."""
+    left = [name for name in state if name not in ("python", "numpy", backend.name)]
+    if "python" in state:
+        given = state["python"]
+        random.setstate((given["version"], tuple(given["words"].numpy().tolist()), given["gauss_next"]))
+    if "numpy" in state:
+        given = state["numpy"]
+        words = given["key"].numpy().astype(np.uint32)
+        values = (given["bit_generator"], words, given["pos"], given["has_gauss"], given["cached_gaussian"])
+        np.random.set_state(values)
+    if backend.name in state:
+        if isinstance(backend, KeepsRandomState):
+            backend.set_random_state(state[backend.name], model)
+        else:
+            left.append(backend.name)
+    return left
+
+
+def _words(words: object) -> LazyTensor:
+    return LazyTensor.of_array(np.array(words, np.int64))

@@ -1,0 +1,233 @@
+"""json: a checkpoint as one JSON object, readable by a person and by any JSON reader.
+
+    {"format": "multiframe_ckpt", "format_version": 2,
+     "tree": skeleton,                   see skeleton.py
+     "layers": [
+     {"name": "l1.weight", "dtype": "float32", "shape": [2, 3], "digest": "xxh3:…", "values": [
+     [0.1, 0.2, 0.3],
+     [0.4, 0.5, 0.6]
+     ]},
+     {"name": "head.weight", "tied_to": "l1.weight"}
+     ],
+     "seal": "xxh3:…"}                   of everything but the values, which each layer's digest covers
+
+Exact for every value of every dtype. Reading walks the text once and notes where each layer's values lie; they are
+parsed when asked for. Other entries, white space and the order of keys do not matter. docs/formats/json.md says more.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...dtypes import dtype_named
+from ...errors import DamagedError, FormatError, MultiframeError
+from ...progress import OnProgress, silent
+from ...storage.files import MappedFile, open_regular
+from ...tree import LazyTensor, Tree, partition, tied_groups
+from ...tree.digests import digest_of, digest_of_bytes
+from ...tree.shapes import require_shape
+from ..base import Meter, ReadOptions, Unread, WriteOptions, WritePlan, duplicated_ties
+from ..manifest import check_metadata, rebuild
+from ..tree_json import decode, encode
+from .scan import Scanner, Span
+from .values import least_text, parse_values, value_texts
+
+__all__ = ["JsonFormat"]
+
+FORMAT_VERSION = 2
+_UNSEALED_VERSION = 1  # what a person writes by hand, and this library wrote before there were seals
+_ENTRIES = {"format", "format_version", "metadata", "tree", "layers", "seal"}
+_FORMAT = "multiframe_ckpt"
+_MARK = re.compile(rb'\s*\{.*"format"\s*:\s*"multiframe_ckpt"', re.DOTALL)
+_DIGEST = re.compile(r"xxh3:[0-9a-f]{32}")
+
+
+class JsonFormat:
+    """Text for people and for any JSON reader; exact, and large."""
+
+    name = "json"
+    suffixes = (".json",)
+
+    def sniff(self, path: Path) -> bool:
+        """Says whether ``path`` is a JSON object whose entry ``format`` is this library's."""
+        try:
+            with open_regular(path) as file:
+                start = file.read(4096)
+            return _MARK.match(start) is not None or (start.lstrip()[:1] == b"{" and _has_mark(path))
+        except (MultiframeError, OSError, ValueError):  # ValueError: a path with a NUL in it
+            return False
+
+    def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
+        """Gives the tree; one without ``tree`` is a flat dict of its layers."""
+        scanner = Scanner(MappedFile(path).buffer, str(path))
+        entries = scanner.document({"layers": lambda start: scanner.array(start, scanner.object)})
+        version = _version(scanner, entries)
+        if not isinstance(entries.get("layers"), list):
+            raise DamagedError(f"{path}: found no list of layers, expected one; restore the file from a copy")
+        table: dict[str, LazyTensor] = {}
+        heads = [_add_layer(table, scanner, layer) for layer in entries["layers"]]
+        outline = {"tree": scanner.load(entries["tree"])} if "tree" in entries else {}
+        tree = table
+        if outline:
+            tree = rebuild(decode(outline["tree"], f"{path}: tree"), table, f"{path}: tree")
+        if version != _UNSEALED_VERSION:
+            _check_seal(scanner, entries, _seal(_metadata(scanner, entries), outline, heads))
+        return tree
+
+    def unread(self, path: Path, table: Mapping[str, LazyTensor]) -> Unread:
+        """Gives the entries that this library does not know: they do not matter, and the seal does not cover them."""
+        entries = Scanner(MappedFile(path).buffer, str(path)).document({})
+        return Unread(tuple(key for key in entries if key not in _ENTRIES))
+
+    def plan(self, tree: Tree) -> WritePlan:
+        """Says which tensors lose a shared storage; those that are one and the same stay so."""
+        skeleton, table = partition(tree)
+        encode(skeleton)
+        return WritePlan(lost_ties=duplicated_ties(table).lost_ties)
+
+    def read_metadata(self, path: Path) -> dict[str, str]:
+        """Gives the text entries of ``metadata``."""
+        scanner = Scanner(MappedFile(path).buffer, str(path))
+        return _metadata(scanner, scanner.document({}))
+
+    def write(
+        self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
+    ) -> None:
+        """Writes the tree with an entry ``metadata``."""
+        skeleton, table = partition(tree)
+        head = {"format": _FORMAT, "format_version": FORMAT_VERSION}
+        check_metadata(options.metadata)
+        if options.metadata:
+            head["metadata"] = dict(options.metadata)
+        outline = {"tree": encode(skeleton)}
+        text = _text(head | outline, indent=2)
+        meter = Meter(table, on_progress)
+        heads: list[dict[str, Any]] = []
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text.removesuffix("\n}") + ',\n  "layers": [\n')
+            for piece in _layers(table, meter, options, heads):
+                file.write(piece)
+            file.write(f'\n],\n  "seal": "{_seal(options.metadata, outline, heads)}"\n}}\n')
+
+
+def _text(value: Any, *, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def _layers(
+    table: dict[str, LazyTensor], meter: Meter, options: WriteOptions, heads: list[dict[str, Any]]
+) -> Iterator[str]:
+    """Gives the text of every layer, and adds what each says before its values to ``heads``."""
+    first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
+    comma = ""
+    for key, tensor in table.items():
+        yield comma
+        comma = ",\n"
+        if key in first:
+            heads.append({"name": encode(key), "tied_to": encode(first[key])})
+            yield _text(heads[-1])
+        else:
+            array = tensor.numpy()
+            heads.append(_head(key, tensor, digest_of(array) if options.digest else None))
+            yield _text(heads[-1])[:-1] + ', "values": '
+            yield from value_texts(array, tensor.dtype)
+            yield "}"
+        meter.moved(key, tensor)
+
+
+def _head(key: str, tensor: LazyTensor, digest: str | None) -> dict[str, Any]:
+    head = {"name": encode(key), "dtype": tensor.dtype.name, "shape": list(tensor.shape)}
+    return head if digest is None else head | {"digest": digest}
+
+
+def _seal(metadata: Mapping[str, str], outline: Mapping[str, Any], heads: list[dict[str, Any]]) -> str:
+    """Gives the digest of all that a file says but its tensors' values, however it is laid out.
+
+    ``outline`` is the entry ``tree`` where there is one. Keys are sorted, since other tools may sort those of a file.
+    """
+    content = {"metadata": dict(metadata), "layers": heads, **outline}
+    return digest_of_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii"))
+
+
+def _has_mark(path: Path) -> bool:
+    scanner = Scanner(MappedFile(path).buffer, str(path))
+    return bool(_load(scanner, scanner.document({}), "format") == _FORMAT)
+
+
+def _load(scanner: Scanner, entries: Mapping[str, Any], key: str) -> Any:
+    """Gives the value of an entry, or None where there is none."""
+    span = entries.get(key)
+    return scanner.load(span) if isinstance(span, Span) else None
+
+
+def _metadata(scanner: Scanner, entries: Mapping[str, Any]) -> dict[str, str]:
+    metadata = _load(scanner, entries, "metadata")
+    texts = metadata.items() if isinstance(metadata, dict) else ()
+    return {key: value for key, value in texts if isinstance(value, str)}
+
+
+def _version(scanner: Scanner, entries: Mapping[str, Any]) -> int:
+    form, version = _load(scanner, entries, "format"), _load(scanner, entries, "format_version")
+    if form != _FORMAT or type(version) is not int or version not in (_UNSEALED_VERSION, FORMAT_VERSION):
+        raise FormatError(
+            f"{scanner.where}: found format {form!r}, version {version!r}, expected {_FORMAT!r}, {_UNSEALED_VERSION} or "
+            f"{FORMAT_VERSION}; this is another kind of JSON, or newer than this library: upgrade it"
+        )
+    return version
+
+
+def _check_seal(scanner: Scanner, entries: Mapping[str, Any], expected: str) -> None:
+    """Raises DamagedError unless the seal is that of what was read, or null, by which a person says so."""
+    found = _load(scanner, entries, "seal")
+    if found != expected and not ("seal" in entries and found is None):
+        raise DamagedError(
+            f"{scanner.where}: found the seal {str(found)[:80]!r}, expected {expected!r} for these names, shapes and plain "
+            'values; restore the file from a copy, or if you changed it on purpose, write "seal": null'
+        )
+
+
+def _add_layer(table: dict[str, LazyTensor], scanner: Scanner, layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds a layer to the table, which holds the layers before it; gives what it says before its values."""
+    name = decode(_load(scanner, layer, "name"), f"{scanner.where}: name")
+    where = f"{scanner.where}: layer {name!r}"
+    if not isinstance(name, str) or name in table:
+        raise DamagedError(f"{where}: found no name of its own, expected text; restore the file from a copy")
+    if "tied_to" not in layer:
+        tensor = table[name] = _tensor(scanner, layer, where)
+        return _head(name, tensor, tensor.digest)
+    first = decode(_load(scanner, layer, "tied_to"), where)
+    if not isinstance(first, str) or first not in table:
+        raise DamagedError(f"{where}: found it tied to {first!r}, expected a layer before it; restore it from a copy")
+    if table[first].alias is None:
+        table[first] = replace(table[first], alias=object())
+    table[name] = table[first]
+    return {"name": encode(name), "tied_to": encode(first)}
+
+
+def _tensor(scanner: Scanner, layer: Mapping[str, Any], where: str) -> LazyTensor:
+    name, shape, digest = (_load(scanner, layer, key) for key in ("dtype", "shape", "digest"))
+    dtype, values = dtype_named(name) if isinstance(name, str) else None, layer.get("values")
+    if dtype is None:
+        raise FormatError(f"{where}: found dtype {name!r}, expected one of multiframe_ckpt.dtypes.DTYPES; correct it")
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise DamagedError(f"{where}: found shape {shape!r}, expected a list of sizes; correct it")
+    if not isinstance(values, Span) or not (digest is None or (isinstance(digest, str) and _DIGEST.fullmatch(digest))):
+        raise DamagedError(
+            f"{where}: found no values, or digest {digest!r}, expected both; restore the file from a copy"
+        )
+    sizes = tuple(shape)
+    require_shape(sizes, dtype, where)
+    if values.stop - values.start < least_text(dtype, sizes):
+        raise DamagedError(f"{where}: found fewer values than {dtype.name} {shape} has; restore the file from a copy")
+
+    def source() -> np.ndarray:
+        return parse_values(scanner.text, values.start, values.stop, dtype, sizes, where)
+
+    return LazyTensor(dtype, sizes, source, digest=digest)

@@ -1,0 +1,220 @@
+"""Tensor values as JSON text and back, exactly, piece by piece.
+
+Numbers are the shortest text that reads back exactly through a double, which is how every JSON reader reads. What JSON
+cannot say is a string: ``"Infinity"``, ``"-Infinity"``, ``"NaN"`` (the dtype's usual quiet NaN), and ``"nan:0x7fc00001"``
+for any other NaN, with all bits of the dtype. A complex number is a pair.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import re
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...dtypes import DType, dtype_named
+from ...errors import DamagedError
+
+__all__ = ["least_text", "parse_values", "value_texts"]
+
+_ELEMENTS = 1 << 14  # a piece when writing
+_LINE = 1 << 10  # a row longer than this many elements is broken into lines
+_TEXT = 1 << 17  # a piece when reading
+_PARTS = {"complex64": "float32", "complex128": "float64"}
+_QUIET_NAN = {
+    "float16": 0x7E00,
+    "float32": 0x7FC0_0000,
+    "float64": 0x7FF8_0000_0000_0000,
+    "bfloat16": 0x7FC0,
+    "float8_e4m3fn": 0x7F,
+    "float8_e5m2": 0x7E,
+    "float8_e4m3fnuz": 0x80,
+    "float8_e5m2fnuz": 0x80,
+}
+_BITS: dict[int, np.dtype] = {
+    1: np.dtype(np.uint8),
+    2: np.dtype(np.uint16),
+    4: np.dtype(np.uint32),
+    8: np.dtype(np.uint64),
+}
+_NAN = re.compile(r"nan:0x[0-9a-f]+")
+_BLANK_BRACKETS = bytes.maketrans(b"[]", b"  ")
+
+
+def _parts(dtype: DType, shape: tuple[int, ...]) -> tuple[DType, tuple[int, ...]]:
+    """Gives the real dtype and shape of what is written: a complex number is a row of two."""
+    name = _PARTS.get(dtype.name)
+    part = dtype_named(name) if name else None
+    return (part, (*shape, 2)) if part else (dtype, shape)
+
+
+def _rollovers(shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
+    """Gives, for elements ``start`` to ``stop``, how many brackets open before each; as many close before it."""
+    numbers = np.arange(start, stop)
+    rows = np.zeros(stop - start, np.int64)
+    for axis in range(1, len(shape)):
+        rows += numbers % prod(shape[axis:]) == 0
+    return rows
+
+
+def value_texts(array: np.ndarray, dtype: DType) -> Iterator[str]:
+    """Gives the JSON text of a C-ordered array's values, as nested lists with a row on a line, piece by piece."""
+    if array.size == 0:
+        yield "[]"  # whatever its shape: 2**40 empty rows say no more
+        return
+    part, shape = _parts(dtype, array.shape)
+    flat = array.reshape(-1).view(part.numpy)
+    if not shape:
+        yield _texts(flat, part)[0]
+        return
+    depth = len(shape)
+    breaks = [", ", *("]" * rows + ",\n" + "[" * rows for rows in range(1, depth))]
+    yield "[\n" + "[" * (depth - 1)
+    for start in range(0, flat.size, _ELEMENTS):
+        texts = _texts(flat[start : start + _ELEMENTS], part)
+        rows = _rollovers(shape, start, start + len(texts)).tolist()
+        before = [",\n" if not row and at % _LINE == 0 else breaks[row] for at, row in enumerate(rows, start)]
+        if start == 0:
+            before[0] = ""
+        yield "".join(text for pair in zip(before, texts, strict=True) for text in pair)
+    yield "]" * (depth - 1) + "\n]"
+
+
+def _texts(flat: np.ndarray, dtype: DType) -> list[str]:
+    if dtype.kind == "bool":
+        return ["true" if value else "false" for value in flat.tolist()]
+    if dtype.kind == "int":
+        return list(map(str, flat.tolist()))
+    with np.errstate(invalid="ignore"):  # a signalling NaN: its bits are read below
+        wide = flat.astype(np.float64)
+    odd = np.flatnonzero(~np.isfinite(wide))
+    wide[odd] = 0
+    texts = (
+        _float32_texts(np.where(np.isfinite(flat), flat, 0))
+        if dtype.name == "float32"
+        else list(map(repr, wide.tolist()))
+    )
+    for position in odd.tolist():
+        texts[position] = f'"{_odd_text(flat[position : position + 1], dtype)}"'
+    return texts
+
+
+def _float32_texts(flat: np.ndarray) -> list[str]:
+    """Gives the shortest text of each float32, or its double's where rounding twice would miss it."""
+    short = flat.astype("S")
+    texts = [text.decode("ascii") for text in short.tolist()]
+    missed = np.flatnonzero(short.astype(np.float64).astype(np.float32).view(np.uint32) != flat.view(np.uint32))
+    for position in missed.tolist():
+        texts[position] = repr(float(flat[position]))
+    return texts
+
+
+def _odd_text(one: np.ndarray, dtype: DType) -> str:
+    value = float(one[0])
+    if value == value:
+        return "Infinity" if value > 0 else "-Infinity"
+    bits = int(one.view(_BITS[dtype.itemsize])[0])
+    return "NaN" if bits == _QUIET_NAN[dtype.name] else f"nan:0x{bits:0{2 * dtype.itemsize}x}"
+
+
+def least_text(dtype: DType, shape: tuple[int, ...]) -> int:
+    """Gives the fewest bytes of text that can hold the values: a digit and a comma for each."""
+    return 2 * prod(_parts(dtype, shape)[1]) - 1
+
+
+def parse_values(
+    text: mmap.mmap | bytes, start: int, stop: int, dtype: DType, shape: tuple[int, ...], where: str
+) -> np.ndarray:
+    """Reads the values between ``start`` and ``stop``; DamagedError where they are not of that dtype and shape.
+
+    The text is parsed piece by piece, so that little more memory is used than the tensor itself takes.
+    """
+    part, nested = _parts(dtype, shape)
+    found = np.empty(prod(nested), part.numpy)
+    try:
+        if found.size == 0:
+            _require(not text[start:stop].translate(None, b"[], \t\r\n"), "values")
+        elif not nested:
+            found[0] = _numbers([json.loads(text[start:stop])], part)[0]
+        else:
+            _require(text[start : start + 1] == b"[", "no list")
+            _parse_pieces(text, start + 1, stop - 1, part, nested, found)
+    except (ValueError, OverflowError, TypeError, RecursionError) as problem:
+        raise DamagedError(
+            f"{where}: found values that are not {dtype.name} {shape} ({problem}), expected nested lists of that shape; "
+            "the file was damaged or changed by hand: restore it from a copy"
+        ) from None
+    return found.view(dtype.numpy).reshape(shape)
+
+
+def _require(holds: bool, found: str) -> None:
+    if not holds:
+        raise ValueError(f"found {found}")
+
+
+def _parse_pieces(
+    text: mmap.mmap | bytes, start: int, stop: int, dtype: DType, shape: tuple[int, ...], found: np.ndarray
+) -> None:
+    done = 0
+    while start <= stop:
+        piece = text[start : min(start + _TEXT, stop)]
+        if start + _TEXT < stop:
+            cut = piece.rfind(b",")
+            _require(cut >= 0, "a number that does not end")
+            piece = piece[:cut]
+        values = json.loads(b"[" + piece.translate(_BLANK_BRACKETS) + b"]")
+        _require(0 < len(values) <= found.size - done, "another number of values")
+        _require_rows(piece, shape, done, len(values))
+        found[done : done + len(values)] = _numbers(values, dtype)
+        done += len(values)
+        start += len(piece) + 1
+    _require(done == found.size, f"{done} values")
+
+
+def _require_rows(piece: bytes, shape: tuple[int, ...], done: int, count: int) -> None:
+    """Raises ValueError unless brackets open and close around each value of the piece where the shape has them."""
+    raw = np.frombuffer(piece, np.uint8)
+    starts = np.concatenate([[0], np.flatnonzero(raw == ord(",")) + 1])
+    _require(len(starts) == count, "commas elsewhere than between values")
+    rows = _rollovers(shape, done, done + count + 1)
+    for bracket, expected in ((b"[", rows[:-1]), (b"]", rows[1:])):
+        brackets = np.add.reduceat(raw == bracket[0], starts, dtype=np.int64)
+        _require(np.array_equal(brackets, expected), "rows of other lengths")
+
+
+def _numbers(values: list[Any], dtype: DType) -> np.ndarray:
+    """Gives parsed JSON values as an array; ValueError or OverflowError for one that the dtype cannot hold."""
+    kinds = set(map(type, values))
+    if dtype.kind == "bool":
+        _require(kinds == {bool}, "values that are not true or false")
+        return np.array(values, np.bool_)
+    if dtype.kind == "int":
+        _require(kinds == {int}, "values that are not whole numbers")
+        limits = np.iinfo(dtype.numpy)
+        _require(limits.min <= min(values) and max(values) <= limits.max, "numbers out of range")
+        return np.array(values, dtype.numpy)
+    _require(kinds <= {int, float, str}, "values that are not numbers")
+    odd = [(position, value) for position, value in enumerate(values) if type(value) is str] if str in kinds else []
+    for position, _ in odd:
+        values[position] = 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = np.array(values, np.float64).astype(dtype.numpy)
+    _require(bool(np.isfinite(numbers.astype(np.float64)).all()), "numbers out of range")
+    for position, text in odd:
+        numbers[position : position + 1] = _odd_value(text, dtype)
+    return numbers
+
+
+def _odd_value(text: str, dtype: DType) -> np.ndarray:
+    if text in ("Infinity", "-Infinity"):
+        value = np.array([float(text)]).astype(dtype.numpy)
+    else:
+        _require(text == "NaN" or _NAN.fullmatch(text) is not None, repr(text[:40]))
+        bits = _QUIET_NAN[dtype.name] if text == "NaN" else int(text.removeprefix("nan:"), 16)
+        value = np.array([bits], _BITS[dtype.itemsize]).view(dtype.numpy)
+    _require(_odd_text(value, dtype) == text, repr(text[:40]))
+    return value

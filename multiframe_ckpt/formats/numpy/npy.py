@@ -1,0 +1,90 @@
+"""The header of ``.npy`` data: a magic, a version, and a Python literal of dtype, order and shape.
+
+Source: NumPy 2.4 ``numpy/lib/_format_impl.py``. The literal is parsed, never evaluated; object arrays are refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import struct
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...errors import DamagedError, FormatError, UnsafeError
+
+__all__ = ["HEADER_CAP", "ArrayHeader", "header_bytes", "read_header"]
+
+#: NumPy's own bound (``_MAX_HEADER_SIZE``) on the literal of a file that is not trusted.
+HEADER_CAP = 10_000
+_MAGIC = b"\x93NUMPY"
+_LENGTH = {1: "<H", 2: "<I", 3: "<I"}
+_ALIGNMENT = 64
+_DESCR = re.compile(r"[<>|][biufcmMSUVO]\d*(\[.*\])?")
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayHeader:
+    """What a header says: dtype, shape, order of the axes, and how many bytes the header itself takes."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    fortran: bool
+    size: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements that follow the header."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+def header_bytes(descr: str, shape: tuple[int, ...]) -> bytes:
+    """Gives a version 1.0 header, padded with spaces to a multiple of 64 bytes as NumPy does."""
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode("ascii")
+    text += b" " * (-(len(_MAGIC) + 4 + len(text) + 1) % _ALIGNMENT) + b"\n"
+    return _MAGIC + b"\x01\x00" + struct.pack("<H", len(text)) + text
+
+
+def read_header(start: bytes, where: str) -> ArrayHeader:
+    """Reads a header from the first bytes of the data, of which HEADER_CAP + 12 are enough."""
+    length_code = _LENGTH.get(start[6]) if len(start) > 12 and start[:6] == _MAGIC and start[7] == 0 else None
+    if length_code is None:
+        raise DamagedError(f"{where}: found no .npy header, expected one of version 1 to 3; fetch the file again")
+    begin = 8 + struct.calcsize(length_code)
+    length = struct.unpack_from(length_code, start, 8)[0]
+    if length > HEADER_CAP or begin + length > len(start):
+        raise DamagedError(f"{where}: found a header of {length} bytes, expected at most {HEADER_CAP}; fetch it again")
+    header = _literal(start[begin : begin + length].decode("latin-1"), where)
+    return ArrayHeader(_dtype(header["descr"], where), header["shape"], header["fortran_order"], begin + length)
+
+
+def _literal(text: str, where: str) -> dict[str, Any]:
+    try:
+        header = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        header = None
+    if (
+        not isinstance(header, dict)
+        or header.keys() != {"descr", "fortran_order", "shape"}
+        or type(header["fortran_order"]) is not bool
+        or type(header["shape"]) is not tuple
+        or not all(type(size) is int and size >= 0 for size in header["shape"])
+    ):
+        raise DamagedError(f"{where}: found header {text[:80]!r}, expected descr, fortran_order, shape; fetch it again")
+    return header
+
+
+def _dtype(descr: object, where: str) -> np.dtype:
+    if isinstance(descr, str) and descr[1:2] == "O":
+        raise UnsafeError(
+            f"{where}: found an object array, which is a pickle, expected numbers; save its parts as arrays"
+        )
+    if not isinstance(descr, str) or not _DESCR.fullmatch(descr):
+        raise FormatError(f"{where}: found dtype {str(descr)[:80]!r}, expected numbers, booleans or text")
+    try:
+        return np.dtype(descr)
+    except (TypeError, ValueError):
+        raise DamagedError(f"{where}: found dtype {descr[:80]!r}, which does not exist; fetch the file again") from None

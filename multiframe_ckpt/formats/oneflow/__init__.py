@@ -1,0 +1,1 @@
+"""OneFlow's folders and files."""

@@ -1,0 +1,255 @@
+"""The ``meta`` file of a OneFlow variable: protobuf text of ``VariableMetaInfo``, read strictly and written exactly.
+
+    message VariableMetaInfo { required ShapeProto shape = 2; required DataType data_type = 3; }
+    message ShapeProto       { repeated int64 dim = 1; }
+
+OneFlow writes it one way and reads all that protobuf's text format allows: any order and spacing, ``<…>`` for ``{…}``,
+``dim: [2, 3]``, hexadecimal and octal numbers, enum numbers, ``,`` and ``;`` after a field, ``#`` comments. A missing
+shape is a 0-d tensor. Unknown or repeated fields are errors. docs/formats/oneflow.md has the bytes.
+
+What the layout cannot say stands in one comment line of ours, ``# multiframe_ckpt {json}``, which protobuf ignores.
+Source: OneFlow 0.9 ``variable_meta_info.proto``, ``data_type.proto``; protobuf 3.20 ``text_format.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ...dtypes import DTYPES, DType, dtype_named
+from ...errors import DamagedError
+from ...tree.digests import digest_of_bytes, is_digest
+
+__all__ = ["META_LIMIT", "Note", "VariableMeta", "as_written", "parse_meta", "render_meta"]
+
+#: A meta file is under a few hundred bytes, with the longest path in our comment 25 kB; one above this is no meta file.
+META_LIMIT = 1 << 16
+
+_TOKEN = re.compile(
+    r"(?:\s|#[^\n]*(?:\n|\Z))*(?:([A-Za-z_]\w*)|(-?(?:0[xX][0-9a-fA-F]+|\d+)\b)|([{}<>\[\]:,;])|$)", re.ASCII
+)
+_COMMENT = re.compile(r"^# multiframe_ckpt (\{.*\})\r?$", re.MULTILINE)
+#: What OneFlow and this library write of most tensors: to recognise it takes a tenth of the time of the parsers. The few
+#: dimensions bound what is kept of them.
+_AS_WRITTEN = re.compile(
+    r"shape \{\n((?:  dim: (?:0|[1-9][0-9]{0,17})\n){0,8})\}\ndata_type: (k[A-Za-z0-9]+)\n"
+    r'(?:# multiframe_ckpt \{"index": (0|[1-9][0-9]{0,17}), "count": (0|[1-9][0-9]{0,17})'
+    r'(?:, "digest": "(xxh3:[0-9a-f]{32})")?(?:, "dtype": "([a-z0-9_]+)")?(?:, "tied": "([ !#-\[\]-~]*)")?'
+    r'(?:, "pickle": "(xxh3:[0-9a-f]{32})")?, "seal": "(xxh3:[0-9a-f]{32})"\}\n)?'
+)
+_OCTAL = re.compile(r"-?0\d+")
+#: Stands before the digest of all that the file holds before it.
+_SEAL = ', "seal": "'
+_INT64 = range(-(2**63), 2**63)
+_BY_NAME = {row.oneflow: row for row in DTYPES if row.oneflow}
+_BY_NUMBER = {row.oneflow_number: row for row in DTYPES if row.oneflow_number is not None}
+_INT8 = next(row for row in DTYPES if row.name == "int8")
+_ALSO = {"kChar": _INT8, 1: _INT8}  # an older name of int8, OneFlow 0.5 to 0.7
+
+
+@dataclass(slots=True)
+class Note:
+    """Our comment line: what the layout has no place for. ``index`` and ``count`` are of the snapshot's variables."""
+
+    index: int
+    count: int
+    digest: str | None = None
+    dtype: str | None = None  # the tensor's own, where a wider one is stored
+    tied: str | None = None  # equal for variables that are one tensor
+    pickle: str | None = None  # the digest of the pickled_data that points here
+
+    def parts(self) -> dict[str, Any]:
+        """Gives what the line says: all that is not None."""
+        return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
+
+
+@dataclass(slots=True)
+class VariableMeta:
+    """What a ``meta`` file says: the shape, the dtype of the stored values, and our note if there is one."""
+
+    shape: tuple[int, ...]
+    dtype: DType
+    note: Note | None = None
+
+
+def render_meta(meta: VariableMeta) -> bytes:
+    """Gives the bytes that OneFlow writes, and our comment line behind them."""
+    dims = "".join(f"  dim: {dim}\n" for dim in meta.shape)
+    text = f"shape {{\n{dims}}}\ndata_type: {meta.dtype.oneflow}\n"
+    if meta.note is not None:
+        text += f"# multiframe_ckpt {json.dumps(meta.note.parts())[:-1]}"
+        text += f'{_SEAL}{digest_of_bytes(text.encode("ascii"))}"}}\n'
+    return text.encode("ascii")
+
+
+def parse_meta(raw: bytes, where: str) -> VariableMeta:
+    """Reads the ``meta`` file ``where``; DamagedError says what OneFlow would not read either."""
+    return as_written(raw) or _parsed(raw, where)
+
+
+def as_written(raw: bytes) -> VariableMeta | None:
+    """Reads what a writer writes and nothing contradicts; None for all else, which the parsers read or refuse."""
+    match = _AS_WRITTEN.fullmatch(raw.decode("latin-1"))  # takes all bytes; what is no ASCII does not match
+    if match is None:
+        return None
+    dims, stored, index, count, digest, dtype, tied, pickle, seal = match.groups()
+    row = _BY_NAME.get(stored)
+    if row is None or (dtype is not None and dtype_named(dtype) is None):
+        return None
+    if index is None:
+        return VariableMeta(_sizes(dims), row)
+    if seal != digest_of_bytes(raw[: match.start(9) - len(_SEAL)]):
+        return None
+    return VariableMeta(_sizes(dims), row, Note(int(index), int(count), digest, dtype, tied, pickle))
+
+
+@lru_cache(1024)  # a model has many tensors of few shapes
+def _sizes(dims: str) -> tuple[int, ...]:
+    return tuple(map(int, dims.replace("dim:", "").split()))
+
+
+def _parsed(raw: bytes, where: str) -> VariableMeta:
+    def damaged(found: str) -> DamagedError:
+        return DamagedError(
+            f"{where}: found {found}, expected protobuf text such as 'shape {{ dim: 2 }} data_type: kFloat'; "
+            "the variable is damaged: restore it from a copy"
+        )
+
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise damaged("bytes that are no UTF-8 text") from None
+    fields = _Parser(text, damaged).message({"shape": _Parser.shape, "data_type": _Parser.data_type})
+    if "data_type" not in fields:
+        raise damaged("no data_type")
+    shape, dtype = fields.get("shape", ()), fields["data_type"]
+    assert isinstance(shape, tuple) and isinstance(dtype, DType)
+    return VariableMeta(shape, dtype, _note(text, damaged))
+
+
+def _note(text: str, damaged: Callable[[str], DamagedError]) -> Note | None:
+    comment = _COMMENT.search(text)
+    if comment is None:
+        if _has_remains(text):
+            raise damaged("what is left of a comment line of ours")
+        return None
+    try:
+        parts = json.loads(comment[1])
+        seal = parts.pop("seal", None)  # absent in files from before there were seals
+        note = Note(**parts)
+    except (ValueError, TypeError, RecursionError):
+        raise damaged(f"a comment line {comment[0][:80]!r} that is not ours") from None
+    counts, texts = (note.index, note.count), (note.digest, note.dtype, note.tied, note.pickle)
+    if any(type(value) is not int for value in counts) or any(type(value) not in (str, type(None)) for value in texts):
+        raise damaged(f"a comment line {comment[0][:80]!r} with values of wrong types")
+    if note.dtype is not None and dtype_named(note.dtype) is None:
+        raise damaged(f"the dtype {note.dtype!r} in our comment line")
+    digests = (note.digest, note.pickle)
+    if not all(digest is None or is_digest(digest) for digest in digests):
+        raise damaged(f"a comment line {comment[0][:80]!r} with a digest of another kind")
+    if seal is not None and seal != digest_of_bytes(text.rpartition(_SEAL)[0].encode("utf-8")):
+        raise damaged(f"a comment line {comment[0][:80]!r} whose seal is of other contents")
+    return note
+
+
+def _has_remains(text: str) -> bool:
+    """Says whether a comment was our line: one flipped bit breaks one of two words; one cut short lacks its line's end."""
+    comments = (line.partition("#")[2] for line in text.split("\n"))
+    cut = text.rpartition("\n")[2].startswith("#")
+    return cut or any("multiframe_ckpt" in comment or '"index"' in comment for comment in comments)
+
+
+class _Parser:
+    """A recursive descent over the tokens; ``damaged`` makes the error."""
+
+    def __init__(self, text: str, damaged: Callable[[str], DamagedError]) -> None:
+        self._damaged = damaged
+        self._tokens = self._scan(text)
+        self._next = next(self._tokens)
+
+    def _scan(self, text: str) -> Iterator[str]:
+        at = 0
+        while at < len(text):
+            match = _TOKEN.match(text, at)
+            if match is None:
+                raise self._damaged(f"{text[at : at + 20]!r} at character {at}")
+            at = match.end()
+            token = next((group for group in match.groups() if group is not None), "")
+            if token:
+                yield token
+        while True:
+            yield ""
+
+    def _take(self, *expected: str) -> bool:
+        if self._next not in expected:
+            return False
+        self._next = next(self._tokens)
+        return True
+
+    def _token(self) -> str:
+        token = self._next
+        self._next = next(self._tokens)
+        return token
+
+    def message(self, readers: dict[str, Callable[[_Parser], object]], close: str = "") -> dict[str, object]:
+        """Reads fields until ``close``; each may stand once."""
+        fields: dict[str, object] = {}
+        while self._next != close:
+            name = self._token()
+            if name not in readers or name in fields:
+                raise self._damaged(f"the field {name!r}{' a second time' if name in fields else ''}")
+            fields[name] = readers[name](self)
+            self._take(",", ";")
+        self._token()
+        return fields
+
+    def shape(self) -> tuple[int, ...]:
+        """Reads ``{ dim: … }``."""
+        self._take(":")
+        close = {"{": "}", "<": ">"}.get(self._token())
+        if close is None:
+            raise self._damaged("a shape without its brackets")
+        dims: list[int] = []
+        while not self._take(close):
+            if self._token() != "dim" or not self._take(":"):
+                raise self._damaged("a field other than 'dim:' in the shape")
+            dims += self._numbers()
+            self._take(",", ";")
+        return tuple(dims)
+
+    def _numbers(self) -> list[int]:
+        if not self._take("["):
+            return [self._number(self._token())]
+        numbers = [] if self._next == "]" else [self._number(self._token())]
+        while self._take(","):
+            numbers.append(self._number(self._token()))
+        if not self._take("]"):
+            raise self._damaged("a list without its ]")
+        return numbers
+
+    def _number(self, token: str) -> int:
+        try:
+            number = int(token, 8 if _OCTAL.fullmatch(token) else 0)
+        except ValueError:
+            raise self._damaged(f"{token!r} where a number stands") from None
+        if number not in _INT64:
+            raise self._damaged(f"the number {token[:30]}, which is no int64")
+        return number
+
+    def data_type(self) -> DType:
+        """Reads ``: kFloat`` or ``: 2``."""
+        if not self._take(":"):
+            raise self._damaged("data_type without ':'")
+        token = self._token()
+        row = _BY_NAME.get(token) or _ALSO.get(token)
+        # protobuf's readers differ over octal numbers here.
+        if row is None and token[:1] in "-0123456789" and token and not _OCTAL.fullmatch(token):
+            number = self._number(token)
+            row = _BY_NUMBER.get(number) or _ALSO.get(number)
+        if row is None:
+            raise self._damaged(f"the data_type {token!r}")
+        return row

@@ -1,0 +1,200 @@
+"""What OneFlow's pickles name: tensors by the folder that holds them, sizes and dtypes.
+
+Source: OneFlow 0.9 ``check_point_v2.py`` (``tensor_getstate``, ``tensor_setstate``), and 1.0; measured on 0.8 and 0.9.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...dtypes import DTYPES, dtype_named, narrow
+from ...errors import DamagedError, FormatError, UnsafeError
+from ...pickle.known import PLAIN, ArrayPart
+from ...pickle.machine import PickleMachine
+from ...pickle.raw import Builders, Pending
+from ...pickle.resolve import Resolver, module_state_dict
+from ...pickle.writer import PickleWriter, name_opcodes, str_opcodes
+from ...storage.files import MappedFile
+from ...storage.folders import Folder
+from ...tree import LazyTensor, Tree
+from ...tree import Path as TreePath
+from ...tree.digests import digest_of_bytes
+from .meta import Note
+from .variable import read_variable
+
+__all__ = ["OneFlowPickle", "read_folder_pickle", "read_single_file"]
+
+_PICKLE_LIMIT = 1 << 30  # its tensors lie elsewhere: this is far more than the plain values of a run
+
+_BFLOAT16 = dtype_named("bfloat16")
+_TENSORS = (
+    ("oneflow", "Tensor"),
+    ("oneflow.nn", "Parameter"),
+    ("oneflow._oneflow_internal", "Tensor"),  # 0.6 and 0.7
+    ("oneflow._oneflow_internal.nn", "Parameter"),
+)
+
+
+class _Dtype(Pending):
+    """An ``oneflow.dtype`` in the making: its state is its number in ``data_type.proto``."""
+
+    def __init__(self, *_: Any) -> None:
+        self.number: Any = None
+
+    def set_state(self, state: Any) -> None:
+        self.number = state
+
+    def row(self) -> Any:
+        return next((row for row in DTYPES if row.oneflow_number == self.number), None)
+
+    def resolve(self) -> str:
+        row = self.row()
+        if row is None and type(self.number) is not int:
+            raise TypeError("a dtype without its number")
+        return f"oneflow.{row.name}" if row else f"oneflow.dtype({self.number})"
+
+
+class _Tensor(Pending):
+    """A tensor in the making: its state is ``{"path": folder}``, or in 1.0 files ``{"data": array, "dtype": …}``."""
+
+    def __init__(self, load: Callable[[Any], LazyTensor]) -> None:
+        self._load = load
+        self._state: dict[str, Any] = {}
+        self._tensor: LazyTensor | None = None
+
+    def set_state(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise TypeError(f"a tensor whose state is a {type(state).__name__}")
+        self._state = state
+
+    def resolve(self) -> LazyTensor:
+        if self._tensor is None:
+            array = self._state.get("data")
+            if isinstance(array, ArrayPart):
+                self._tensor = _inline(array, self._state.get("dtype"))
+            else:
+                self._tensor = self._load(self._state.get("path"))
+        return self._tensor
+
+
+def _inline(part: ArrayPart, dtype: Any) -> LazyTensor:
+    array = part.array()
+    if isinstance(dtype, _Dtype) and dtype.row() is _BFLOAT16 and _BFLOAT16 is not None:
+        array = narrow(array.astype("float32"), _BFLOAT16)  # 1.0 keeps bfloat16 as float32
+    return LazyTensor.of_array(array, alias=object())
+
+
+def _builders(load: Callable[[Any], LazyTensor]) -> Builders:
+    return {
+        **PLAIN,
+        **{name: lambda *_: _Tensor(load) for name in _TENSORS},
+        ("oneflow", "Size"): lambda shape=(): tuple(shape),
+        ("oneflow._oneflow_internal", "dtype"): _Dtype,
+    }
+
+
+def read_folder_pickle(folder: Folder, name: str, *, allow_inert: bool) -> Tree:
+    """Gives the object of a folder's ``pickled_data``, whose tensors lie in the same folder."""
+    raw = folder.read(name, _PICKLE_LIMIT)
+    variables = _Variables(folder, f"{folder.where}/{name}", digest_of_bytes(raw))
+    return _object(raw, variables.pickle, variables.load, allow_inert=allow_inert)
+
+
+def read_single_file(path: Path, *, allow_inert: bool) -> Tree:
+    """Gives the object of a file of OneFlow 1.0, which holds its tensors."""
+
+    def load(_: Any) -> LazyTensor:
+        raise DamagedError(f"{path}: found a tensor without its values, expected them in this file; fetch it again")
+
+    return _object(MappedFile(path).buffer, str(path), load, allow_inert=allow_inert)
+
+
+def _object(pickled: Any, path: str, load: Callable[[Any], LazyTensor], *, allow_inert: bool) -> Tree:
+    machine = PickleMachine(pickled, where=path, builders=_builders(load))
+    raw = machine.run()
+    version = raw.get("protocol_version") if isinstance(raw, dict) else None
+    if type(version) is not int or version != 1 or "data" not in raw:
+        named = f"protocol_version {version}" if type(version) is int and abs(version) < 1 << 32 else "another header"
+        raise FormatError(
+            f"{path}: found a pickle with {named}, expected OneFlow's protocol_version 1 with its data; "
+            "if another program wrote it, name its format"
+        )
+    # A pickled module needs its classes to be of use in OneFlow; its weights are read only when asked to look inside.
+    collapse = module_state_dict if allow_inert else lambda made: made
+    return Resolver(path, machine.end, allow_inert=allow_inert, collapse=collapse).tree(raw["data"])
+
+
+class _Variables:
+    """The variables of a folder that its ``pickle``, a path of this digest, points to."""
+
+    def __init__(self, root: Folder, pickle: str, digest: str) -> None:
+        self.pickle = pickle
+        self._root, self._digest = root, digest
+        self._snapshot = "", root  # the last one's folder: those of one snapshot follow each other
+
+    def load(self, named: Any) -> LazyTensor:
+        """Gives the tensor that the pickle names by its folder."""
+        if not isinstance(named, str) or not named:
+            raise DamagedError(
+                f"{self.pickle}: found a tensor that points to no folder, expected one beside the pickle"
+            )
+        place = os.path.normpath(named)
+        if os.path.isabs(place) or place.split(os.sep)[0] == "..":
+            raise UnsafeError(
+                f"{self.pickle}: found a tensor that points to {named!r}, out of the checkpoint, expected a folder inside "
+                "it; this file is forged: do not load it with OneFlow"
+            )
+        variable = self._variable(place)
+        if variable is None:
+            raise DamagedError(
+                f"{self._root.where}/{place}: found no file 'out', expected one: {os.path.basename(self.pickle)} points "
+                "there; restore it"
+            )
+        tensor, note = variable
+        if note is not None and note.pickle not in (None, self._digest):
+            raise DamagedError(
+                f"{self.pickle}: found a pickle with digest {self._digest}, expected {note.pickle} as {place}/meta says; "
+                "its plain values cannot be trusted: restore it from a copy"
+            )
+        return tensor
+
+    def _variable(self, place: str) -> tuple[LazyTensor, Note | None] | None:
+        snapshot, _, name = place.rpartition("/")
+        try:
+            if snapshot != self._snapshot[0]:
+                self._snapshot = snapshot, self._root.inside(snapshot) if snapshot else self._root
+            return read_variable(self._snapshot[1].inside(name))
+        except (OSError, ValueError):  # ValueError: damage, or a name that no disk can hold
+            if self._root.has(f"{place}/out"):
+                raise
+            return None
+
+
+class OneFlowPickle(PickleWriter):
+    """Writes ``{"protocol_version": 1, "data": tree}`` with tensors as references to folders.
+
+    ``folder_of`` gives each tensor's folder. One tensor under several keys is one object of the pickle: memoized.
+    """
+
+    def __init__(self, folder_of: Callable[[TreePath, LazyTensor], str]) -> None:
+        super().__init__()
+        self._folder_of = folder_of
+        self._memo: dict[Any, int] = {}
+
+    def dump(self, tree: Tree) -> bytes:
+        """Gives the bytes of ``pickled_data``."""
+        return super().dump({"protocol_version": 1, "data": tree})
+
+    def tensor(self, tensor: LazyTensor, path: TreePath) -> None:
+        """Writes the reference: the opcodes that OneFlow's own pickler gives."""
+        folder = self._folder_of(path[1:], tensor)
+        owner = object() if tensor.identity is None else tensor.identity
+        if owner in self._memo:
+            self.emit(b"j", self._memo[owner].to_bytes(4, "little"))
+            return
+        self.emit(name_opcodes("oneflow", "Tensor"), b")\x81}", str_opcodes("path"), str_opcodes(folder), b"sb")
+        self._memo[owner] = len(self._memo)  # of every tensor: whether it is tied must not show in other bytes
+        self.emit(b"r", self._memo[owner].to_bytes(4, "little"))

@@ -1,0 +1,291 @@
+"""How torch pickles tensors: storages by reference, and views of them by offset, size and stride.
+
+Source: torch 2.13 ``torch/_utils.py`` (``_rebuild_*``), ``torch/_tensor.py`` (``__reduce_ex__``), ``torch/storage.py``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...dtypes import DTYPES, DType, dtype_named
+from ...errors import DamagedError, UnsafeError
+from ...pickle.known import PLAIN
+from ...pickle.raw import Builders, Global, Made, Pending
+from ...tree import LazyTensor, OpenedFile, View
+from ...tree.shapes import is_usual, require_shape
+
+__all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "UINT8", "TorchStorage", "dense_stride"]
+
+UINT8 = next(row for row in DTYPES if row.name == "uint8")
+_BY_STORAGE = {row.torch_storage: row for row in DTYPES if row.torch_storage}
+_BY_TORCH = {row.torch: row for row in DTYPES if row.torch}
+
+#: An expanded tensor (stride 0) may be this many times larger than its storage, or a GiB, before it counts as a trap.
+_EXPANSION = 64
+_MAX_DIMENSIONS = 64  # torch's own limit
+
+
+@lru_cache(maxsize=4096)
+def dense_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Gives the strides in elements of a C-ordered tensor."""
+    stride, step = [], 1
+    for dim in reversed(shape):
+        stride.append(step)
+        step *= max(dim, 1)
+    return tuple(reversed(stride))
+
+
+class TorchStorage(Pending):
+    """A storage the pickle refers to; its bytes are bound when the reader knows where they lie."""
+
+    __slots__ = ("_checked", "_tensor", "alias", "dtype", "key", "nbytes", "raw", "swapped", "untyped")
+
+    def __init__(self, kind: Any, key: Any, count: Any) -> None:
+        if not (isinstance(kind, Global) and isinstance(key, str) and type(count) is int and count >= 0):
+            raise TypeError("a storage without a type, a key and a count")
+        self.untyped = kind.name == "UntypedStorage"
+        row = UINT8 if self.untyped else _BY_STORAGE.get(kind.name)
+        if row is None:
+            raise UnsafeError(f"found storage type {kind}, expected one of {', '.join(filter(None, _BY_STORAGE))}")
+        self.dtype: DType = row
+        self.key: str = key
+        self.nbytes: int = count * row.itemsize
+        self.raw: LazyTensor | None = None
+        self.swapped = False  # the file is big-endian
+        self.alias = object()
+        self._checked = False
+        self._tensor: LazyTensor | None = None
+
+    def set_state(self, state: Any) -> None:
+        """Takes what BUILD gives it: nothing torch writes."""
+
+    def resolve(self) -> LazyTensor:
+        """Gives a storage that stands in the tree by itself as a 1-D tensor."""
+        if self._tensor is None:
+            count = self.nbytes // self.dtype.itemsize
+            self._tensor = TorchTensor(self, 0, (count,), (1,), self.dtype).resolve()
+        return self._tensor
+
+    def bound(self) -> LazyTensor:
+        """Gives the storage's bytes; DamagedError where the file does not hold it."""
+        if self.raw is None:
+            raise DamagedError(
+                f"found no data for storage {self.key!r}, expected it in the file; the file is cut short"
+            )
+        return self.raw
+
+    def array(self, *, whole: bool) -> np.ndarray:
+        """Gives the storage's bytes; who wants but a part cannot check them, so they are checked here, once."""
+        raw = self.bound()
+        if whole or self._checked:
+            return raw.read()
+        found, self._checked = raw.numpy(), True
+        return found
+
+
+class TorchTensor(Pending):
+    """A tensor of the pickle: a view into a storage."""
+
+    __slots__ = ("_dtype", "_flags", "_offset", "_shape", "_storage", "_stride", "_tensor")
+    footprint = 300
+
+    def __init__(
+        self,
+        storage: Any,
+        offset: int,
+        shape: tuple[int, ...],
+        stride: tuple[int, ...],
+        dtype: DType,
+        flags: dict[str, bool] | None = None,
+    ) -> None:
+        if not isinstance(storage, TorchStorage):
+            raise TypeError(f"a tensor over a {type(storage).__name__}")
+        self._storage, self._offset = storage, offset
+        self._shape, self._stride = tuple(shape), tuple(stride)
+        for number in (offset, *self._shape, *self._stride):
+            if type(number) is not int:
+                raise TypeError("a tensor whose offset, shape or stride is not of ints")
+        self._dtype, self._flags = dtype, flags
+        self._tensor: LazyTensor | None = None
+
+    def set_state(self, state: Any) -> None:
+        """Takes attributes set on the tensor: not carried."""
+
+    def resolve(self) -> LazyTensor:
+        """Gives the tensor; DamagedError where it reaches out of its storage."""
+        if self._tensor is None:
+            usual = is_usual(self._shape)
+            if not usual:
+                self._check_numbers()
+            size = prod(self._shape)
+            dense = self._stride == dense_stride(self._shape) or size <= 1
+            if not (dense and usual and self._lies_inside(size)):
+                self._check(size)
+            plain = dense and not self._storage.swapped and not self._flags
+            self._tensor = self._dense(size) if plain else self._strided()
+        return self._tensor
+
+    def _lies_inside(self, size: int) -> bool:
+        """Says whether a dense tensor of usual shape is one of those that need no closer look, as nearly all are."""
+        room = self._storage.nbytes // self._dtype.itemsize
+        plain = len(self._shape) == len(self._stride) and not self._flags
+        return plain and 0 <= self._offset < self._offset + size <= room
+
+    def _check_numbers(self) -> None:
+        shape, stride = self._shape, self._stride
+        numbers = (*shape, *stride, self._offset)
+        if len(shape) != len(stride) or len(shape) > _MAX_DIMENSIONS or not all(0 <= n < 1 << 63 for n in numbers):
+            raise DamagedError(
+                f"found a tensor of {len(shape)} dimensions and {len(stride)} strides, expected as many of each, "
+                f"none < 0, at most {_MAX_DIMENSIONS}"
+            )
+
+    def _check(self, size: int) -> None:
+        self._check_numbers()
+        shape, stride = self._shape, self._stride
+        refused = [flag for flag in self._flags or () if self._dtype.kind not in _FLAGGED[flag]]
+        if refused:
+            raise DamagedError(f"found a {refused[0]} view of {self._dtype.name}, expected none of this dtype")
+        reach = self._offset + sum((dim - 1) * step for dim, step in zip(shape, stride, strict=True)) + 1
+        room = self._storage.nbytes // self._dtype.itemsize
+        if size and reach > room:
+            raise DamagedError(
+                f"found a tensor that reaches element {reach} of storage {self._storage.key!r}, expected at most {room}"
+            )
+        if size * self._dtype.itemsize > max(_EXPANSION * self._storage.nbytes, 1 << 30):
+            raise UnsafeError(
+                f"found a tensor of shape {shape} expanded from {self._storage.nbytes} bytes, expected at most "
+                f"{_EXPANSION} times its storage; reading it would fill the memory"
+            )
+        require_shape(shape, self._dtype, "a tensor of the pickle")
+
+    def _dense(self, size: int) -> LazyTensor:
+        """Gives the tensor where it lies in the file; a part of a storage with a digest is read by way of the storage."""
+        raw = self._storage.bound()
+        digest = raw.digest if size * self._dtype.itemsize == self._storage.nbytes else None
+        if isinstance(raw.source, OpenedFile) and digest == raw.digest:
+            return self._lazy(raw.source, raw.at + self._start(), digest)
+        return self._lazy(self._read_dense, 0, digest)
+
+    def _start(self) -> int:
+        return self._offset * self._dtype.itemsize if prod(self._shape) else 0
+
+    def _read_dense(self) -> np.ndarray:
+        start, nbytes = self._start(), prod(self._shape) * self._dtype.itemsize
+        array = self._storage.array(whole=nbytes == self._storage.nbytes)[start : start + nbytes]
+        array = array.view(self._dtype.numpy).reshape(self._shape)
+        return array if array.flags.aligned else array.copy()
+
+    def _strided(self) -> LazyTensor:
+        self._storage.bound()
+        return self._lazy(self._read_strided, 0, None)
+
+    def _read_strided(self) -> np.ndarray:
+        strides = [step * self._dtype.itemsize for step in self._stride]
+        raw = self._storage.array(whole=False)
+        array = np.ndarray(self._shape, self._dtype.numpy, raw, self._start(), strides)
+        array = np.ascontiguousarray(array).reshape(self._shape)  # of one dimension where array has none
+        flags = self._flags or {}
+        array = array.byteswap() if self._storage.swapped else array
+        array = np.conjugate(array) if flags.get("conj") else array
+        return np.negative(array) if flags.get("neg") else array
+
+    def _lazy(self, source: Any, at: int, digest: str | None) -> LazyTensor:
+        storage = self._storage
+        if storage.swapped or self._flags:  # its storage cannot be written as it is: tied only to its equals
+            flags = tuple(sorted(self._flags or ()))
+            alias = (storage.alias, self._offset, self._stride, flags)
+            return LazyTensor(self._dtype, self._shape, source, at, alias)
+        view = View(storage.bound(), self._offset, self._stride)
+        return LazyTensor(self._dtype, self._shape, source, at, storage.alias, view, digest)
+
+
+#: The kinds of dtype whose tensors torch views as conjugated, or negated.
+_FLAGGED = {"conj": ("complex",), "neg": ("complex", "float", "int")}
+
+
+def _flags(metadata: Any) -> dict[str, bool]:
+    if not isinstance(metadata, dict):
+        return {}
+    return {name: True for name in ("conj", "neg") if metadata.get(name)}
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
+    """Answers ``_rebuild_tensor`` and ``_rebuild_tensor_v2`` (…, requires_grad, backward_hooks, metadata)."""
+    return TorchTensor(storage, offset, shape, stride, storage.dtype, _flags(rest[2]) if len(rest) > 2 else None)
+
+
+def _tensor_v3(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
+    """Answers ``_rebuild_tensor_v3`` (…, requires_grad, backward_hooks, dtype, metadata)."""
+    kind = rest[2]
+    if not isinstance(kind, Global):
+        raise TypeError(f"a tensor whose dtype is a {type(kind).__name__}")
+    dtype = _BY_TORCH.get(kind.name)
+    if dtype is None:
+        raise UnsafeError(f"found a tensor of dtype {kind}, expected one of {', '.join(filter(None, _BY_TORCH))}")
+    return TorchTensor(storage, offset, shape, stride, dtype, _flags(rest[3]) if len(rest) > 3 else None)
+
+
+def _parameter(data: Any, *_: Any) -> Any:
+    """Answers ``Parameter`` and ``_rebuild_parameter``: whether it requires a gradient is not carried."""
+    return data
+
+
+_PLAIN_TYPES = {("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch.nn.parameter", "Buffer")}
+
+
+def _from_type(function: Any, kind: Any, args: Any, state: Any) -> Any:
+    """Answers ``torch._tensor._rebuild_from_type_v2``: a tensor with a Python type and attributes of its own."""
+    build = TORCH_BUILDERS.get((function.module, function.name))
+    if build is None or (kind.module, kind.name) not in _PLAIN_TYPES:
+        return Made(kind, (Made(function, args), state))
+    return build(*args)
+
+
+def _device(kind: Any, index: Any = None) -> str:
+    if not isinstance(kind, str) or not isinstance(index, int | None):
+        raise TypeError("a device that is no text and number")
+    return kind if index is None else f"{kind}:{index}"
+
+
+def _layout(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError("a layout that is no text")
+    return name
+
+
+def _size(shape: Any = ()) -> tuple[Any, ...]:
+    return tuple(shape)
+
+
+TORCH_BUILDERS: Builders = {
+    **PLAIN,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
+    ("torch.nn.parameter", "Parameter"): _parameter,
+    ("torch", "Size"): _size,
+    ("torch", "device"): _device,
+    ("torch.serialization", "_get_layout"): _layout,
+}
+
+#: Names that stand for a plain value wherever they occur.
+TORCH_NAMES: dict[tuple[str, str], str] = {
+    ("torch", name): f"torch.{name}"
+    for name in (
+        *(row.torch for row in DTYPES if row.torch and dtype_named(row.name)),
+        "complex32",
+        "strided",
+        "sparse_coo",
+    )
+} | {
+    ("torch", name): f"torch.{name}"
+    for name in ("contiguous_format", "channels_last", "channels_last_3d", "preserve_format", "per_tensor_affine")
+}

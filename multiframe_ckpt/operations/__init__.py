@@ -1,0 +1,1 @@
+"""Verbs over checkpoints, a file each."""

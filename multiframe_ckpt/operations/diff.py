@@ -1,0 +1,120 @@
+"""diff: where two checkpoints differ, key by key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint import Checkpoint
+from ..tree import LazyTensor, join_key, leaves
+from ..tree.digests import chunks_of
+from .inspect import _opened
+
+__all__ = ["Change", "DiffReport", "diff"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One key that differs: ``found`` in A against ``expected`` in B; ``largest`` is the largest absolute difference."""
+
+    key: str
+    found: str
+    expected: str
+    largest: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiffReport:
+    """Where two checkpoints differ: keys only in B (added), only in A (removed), and in both but unlike (changed)."""
+
+    a: str
+    b: str
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[Change, ...]
+    same: int
+    largest: float  # over every tensor compared, equal within the tolerances or not
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.added or self.removed or self.changed)
+
+
+def diff(
+    a: Checkpoint | str | os.PathLike[str],
+    b: Checkpoint | str | os.PathLike[str],
+    *,
+    rtol: float = 0.0,
+    atol: float = 0.0,
+) -> DiffReport:
+    """Compares two checkpoints, or those at two paths, of any formats and frameworks, key by key.
+
+    With both tolerances 0 tensors are compared bit for bit, NaN payloads and signs of zero included; otherwise values
+    differ where ``|a - b| > atol + rtol * |b|``, and NaN equals NaN. A dtype or shape that differs is a change.
+    """
+    a, b = _opened(a), _opened(b)
+    left, right = _entries(a), _entries(b)
+    changed: list[Change] = []
+    largest = 0.0
+    for key in left:
+        if key in right:
+            change, distance = _compare(key, left[key], right[key], rtol, atol)
+            largest = max(largest, distance)
+            changed += [change] if change else []
+    both = sum(key in right for key in left)
+    return DiffReport(
+        a=str(a.meta.get("path", "a")),
+        b=str(b.meta.get("path", "b")),
+        added=tuple(key for key in right if key not in left),
+        removed=tuple(key for key in left if key not in right),
+        changed=tuple(changed),
+        same=both - len(changed),
+        largest=largest,
+    )
+
+
+def _entries(checkpoint: Checkpoint) -> dict[str, Any]:
+    values = {join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)}
+    return {**checkpoint.tensors(), **values}
+
+
+def _compare(key: str, a: Any, b: Any, rtol: float, atol: float) -> tuple[Change | None, float]:
+    if not (isinstance(a, LazyTensor) and isinstance(b, LazyTensor)):
+        same = type(a) is type(b) and (a == b or (a != a and b != b))
+        return (None if same else Change(key, _say(a), _say(b))), 0.0
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return Change(key, _say(a), _say(b)), 0.0
+    x, y = a.numpy(), b.numpy()
+    if all(map(np.array_equal, _chunks(x), _chunks(y))):
+        return None, 0.0
+    wide = np.complex128 if a.dtype.kind == "complex" else np.float64
+    with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN is invalid in every cast
+        p, q = x.astype(wide), y.astype(wide)
+        gap = np.where((p == q) | (np.isnan(p) & np.isnan(q)), 0.0, np.abs(p - q))
+        near = np.isfinite(gap) & (gap <= atol + rtol * np.abs(q))  # nothing finite is near infinity
+        within = (rtol or atol) and bool(np.all((gap == 0) | near))
+    largest = float("inf") if np.isnan(gap).any() else float(gap.max())
+    count = int(np.count_nonzero(gap)) or int(np.count_nonzero(_bits(x) != _bits(y)))
+    change = Change(key, _say(a), f"{count} of {a.size} values differ", largest)
+    return (None if within else change), largest
+
+
+def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
+    return (np.frombuffer(chunk, np.uint8) for chunk in chunks_of(array))
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1).view(f"V{array.dtype.itemsize}")
+
+
+def _say(value: Any) -> str:
+    if isinstance(value, LazyTensor):
+        return f"{value.dtype.name} {value.shape}"
+    # Python may refuse to spell integers of more than 640 digits (sys.int_info), but never in base 16.
+    huge = isinstance(value, int) and value.bit_length() > 2_000
+    return (hex(value) if huge else repr(value))[:80]

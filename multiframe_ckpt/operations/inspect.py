@@ -1,0 +1,68 @@
+"""Looking at checkpoints: what one holds, and where two differ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..checkpoint import Checkpoint
+from ..checkpoint.restore import resume_parts
+from ..tree import LazyTensor, join_key, leaves, tied_groups
+
+__all__ = ["Summary", "TensorRow", "summarize"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRow:
+    """One tensor of a summary; ``tied_to`` is the first key of the same tensor."""
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    tied_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a checkpoint holds. ``parameters`` and ``nbytes`` count tied tensors once."""
+
+    path: str
+    format: str
+    framework: str | None
+    tensors: tuple[TensorRow, ...]
+    parameters: int
+    nbytes: int
+    dtypes: Mapping[str, int]  # name → number of tensors
+    values: Mapping[str, Any]  # plain values by key
+    meta: Mapping[str, Any]
+    resume: Mapping[str, bool]  # which of weights, optimizer, scheduler, rng, progress a resume from it would get
+
+
+def summarize(checkpoint: Checkpoint | str | os.PathLike[str]) -> Summary:
+    """Gives what a checkpoint, or the one at a path, holds: from its headers."""
+    checkpoint = _opened(checkpoint)
+    table = checkpoint.tensors()
+    first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
+    rows = tuple(TensorRow(key, t.dtype.name, t.shape, t.nbytes, first.get(key)) for key, t in table.items())
+    distinct = [table[row.key] for row in rows if row.tied_to is None]
+    names = [row.dtype for row in rows]
+    meta = dict(checkpoint.meta)
+    return Summary(
+        path=str(meta.pop("path", "")),
+        format=str(meta.pop("format", "")),
+        framework=meta.pop("framework", None),
+        tensors=rows,
+        parameters=sum(tensor.size for tensor in distinct),
+        nbytes=sum(tensor.nbytes for tensor in distinct),
+        dtypes={name: names.count(name) for name in dict.fromkeys(names)},
+        values={join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)},
+        meta=meta,
+        resume=resume_parts(checkpoint.tree),
+    )
+
+
+def _opened(checkpoint: Checkpoint | str | os.PathLike[str]) -> Checkpoint:
+    return checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)

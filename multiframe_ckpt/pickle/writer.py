@@ -1,0 +1,148 @@
+"""PickleWriter: plain values as protocol 2 opcodes, the subset that ``torch.load(weights_only=True)`` takes.
+
+Layouts subclass it and say how a tensor is written. Plain values are not memoized. An int of more than 255 bytes needs
+LONG4, which only the standard unpickler reads.
+"""
+
+from __future__ import annotations
+
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ..errors import ValueRefusedError
+from ..tree import LazyTensor, Tree, join_key
+from .raw import MAX_INT_NBYTES
+
+__all__ = ["PickleWriter", "int_opcodes", "name_opcodes", "require_plain", "str_opcodes", "tuple_opcodes"]
+
+_TEXT = struct.Struct("<cI")
+_TUPLES = {0: b")", 1: b"\x85", 2: b"\x86", 3: b"\x87"}
+
+
+class PickleWriter(ABC):
+    """Collects opcodes; :meth:`dump` gives them for a tree."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def dump(self, tree: Tree) -> bytes:
+        """Gives the pickle of ``tree``."""
+        self._parts = [b"\x80\x02"]
+        self.value(tree, ())
+        self._parts.append(b".")
+        return b"".join(self._parts)
+
+    @abstractmethod
+    def tensor(self, tensor: LazyTensor, path: tuple[Any, ...]) -> None:
+        """Writes what stands for a tensor: each layout says what."""
+
+    def emit(self, *opcodes: bytes) -> None:
+        """Adds opcodes as they are."""
+        self._parts.extend(opcodes)
+
+    def value(self, node: Tree, path: tuple[Any, ...]) -> None:
+        """Writes one node; ValueRefusedError names the key of one that a tree cannot hold."""
+        if type(node) is LazyTensor:
+            self.tensor(node, path)
+        elif isinstance(node, dict):
+            self.emit(b"}(")
+            for key, child in node.items():
+                if type(key) is str:
+                    self._parts.append(str_opcodes(key))
+                else:
+                    self.value(key, path)
+                self.value(child, (*path, key))
+            self.emit(b"u")
+        elif isinstance(node, list):
+            self.emit(b"](")
+            self._children(node, path)
+            self.emit(b"e")
+        elif isinstance(node, tuple):
+            self.emit(b"(")
+            self._children(node, path)
+            self.emit(b"t")
+        else:
+            self.emit(_plain(node, path))
+
+    def _children(self, nodes: Iterable[Tree], path: tuple[Any, ...]) -> None:
+        for index, child in enumerate(nodes):
+            self.value(child, (*path, index))
+
+
+class _Values(PickleWriter):
+    def tensor(self, tensor: LazyTensor, path: tuple[Any, ...]) -> None:
+        pass
+
+
+def require_plain(tree: Tree) -> None:
+    """Raises ValueRefusedError where the tree holds, beside tensors, what no pickle of ours does."""
+    _Values().dump(tree)
+
+
+def _plain(value: Any, path: tuple[Any, ...]) -> bytes:
+    opcodes = _PLAIN.get(type(value))
+    if opcodes is None:
+        raise ValueRefusedError(
+            f"{join_key(path)}: found a {type(value).__name__}, expected a tensor, a plain value, a dict, a list or a "
+            "tuple; store it as one of these"
+        )
+    if type(value) is int and value.bit_length() >= 8 * MAX_INT_NBYTES:
+        raise ValueRefusedError(
+            f"{join_key(path)}: found an int of {value.bit_length()} bits, expected at most {MAX_INT_NBYTES} bytes; "
+            "store it as bytes"
+        )
+    return opcodes(value)
+
+
+def name_opcodes(module: str, name: str) -> bytes:
+    """Gives what pushes a global name."""
+    return f"c{module}\n{name}\n".encode()
+
+
+def tuple_opcodes(items: Sequence[bytes]) -> bytes:
+    """Gives what pushes a tuple of what the items push."""
+    short = _TUPLES.get(len(items))
+    return b"(%bt" % b"".join(items) if short is None else b"".join(items) + short
+
+
+def int_opcodes(value: int) -> bytes:
+    """Gives what pushes an int."""
+    if 0 <= value < 1 << 8:
+        return b"K%c" % value
+    if 0 <= value < 1 << 16:
+        return b"M" + value.to_bytes(2, "little")
+    if -(2**31) <= value < 2**31:
+        return b"J" + value.to_bytes(4, "little", signed=True)
+    raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return (b"\x8a" + bytes([len(raw)]) if len(raw) < 256 else b"\x8b" + struct.pack("<i", len(raw))) + raw
+
+
+def str_opcodes(value: str) -> bytes:
+    """Gives what pushes text."""
+    raw = value.encode("utf-8", "surrogatepass")
+    return _TEXT.pack(b"X", len(raw)) + raw
+
+
+def _float_opcodes(value: float) -> bytes:
+    return b"G" + struct.pack(">d", value)
+
+
+def _complex_opcodes(value: complex) -> bytes:
+    return name_opcodes("__builtin__", "complex") + _float_opcodes(value.real) + _float_opcodes(value.imag) + b"\x86R"
+
+
+def _bytes_opcodes(value: bytes) -> bytes:
+    return name_opcodes("_codecs", "encode") + str_opcodes(value.decode("latin1")) + str_opcodes("latin1") + b"\x86R"
+
+
+_PLAIN: Mapping[type, Callable[[Any], bytes]] = {
+    type(None): lambda _: b"N",
+    bool: lambda value: b"\x88" if value else b"\x89",
+    int: int_opcodes,
+    float: _float_opcodes,
+    complex: _complex_opcodes,
+    str: str_opcodes,
+    bytes: _bytes_opcodes,
+}

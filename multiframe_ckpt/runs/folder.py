@@ -1,0 +1,180 @@
+"""CheckpointFolder: the folder of a run's checkpoints, by the names that a manager gives them.
+
+    checkpoint_epoch_0050.pth     a checkpoint; in a format of folders, a folder checkpoint_epoch_0050
+    latest_checkpoint.pth         points to the one that was written last
+    best_model.pth                points to the best
+
+There is no index that could go stale: what a checkpoint is, its own header says. Headers are read once and again only
+where name, inode, size or time have changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from ..errors import FormatError, ReplacedError, TargetExistsError
+from ..formats import FORMATS, format_named, refuse_foreign
+from ..storage.atomic import discard, sweep
+from ..storage.consistency import retried
+from ..storage.links import point, pointed
+from .records import CheckpointRecord, Signature, read_record, signature_of
+
+__all__ = ["BEST", "LATEST", "CheckpointFolder", "epoch_of"]
+
+LATEST, BEST = "latest_checkpoint", "best_model"
+_NAME = re.compile(r"checkpoint_epoch_([0-9]{4,})(\.[a-z0-9_]+)?")
+_USUAL_SUFFIX = ".pth"
+_NAMELESS = re.compile(r"tensor_[0-9]+")
+
+
+@cache
+def _suffixes() -> frozenset[str]:
+    """Gives every suffix that a checkpoint of ours can have, in whichever format it was written."""
+    return frozenset({"", *(suffix for kind in FORMATS.available() for suffix in kind().suffixes)})
+
+
+def epoch_of(name: str) -> int | None:
+    """Gives the epoch in a checkpoint's name, or None for a name that a manager does not give."""
+    match = _NAME.fullmatch(name)
+    if match is None or (match[2] or "") not in _suffixes():
+        return None
+    epoch = int(match[1])
+    return epoch if match[1] == f"{epoch:04d}" else None
+
+
+class CheckpointFolder:
+    """The checkpoints in ``path``, which may not exist yet. Nothing is held but what headers said."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[str, tuple[Signature, CheckpointRecord]] = {}
+
+    def records(self) -> list[CheckpointRecord]:
+        """Gives every checkpoint in the order in which they were written; unusable ones stand by their epoch."""
+        return _in_order(retried(self.path, self._looked_at_all))
+
+    def _looked_at_all(self) -> list[CheckpointRecord]:
+        names = self._names()
+        self._known = {name: known for name, known in self._known.items() if name in names}
+        return [record for name in names if (record := self._looked_at(name)) is not None]
+
+    def _looked_at(self, name: str) -> CheckpointRecord | None:
+        """Gives what is there, None for a link to nothing; ReplacedError where it was deleted or replaced just now."""
+        path, epoch = self.path / name, epoch_of(name)
+        try:
+            seen = signature_of(path)
+            if name not in self._known or self._known[name][0] != seen:
+                record = read_record(path, seen, epoch=epoch)
+                if not record.complete:  # not remembered: the disk may have failed, and not the checkpoint
+                    if signature_of(path) != seen:
+                        raise ReplacedError(str(record.problem))
+                    return record
+                self._known[name] = seen, record
+            return self._known[name][1]
+        except FileNotFoundError as problem:
+            if path.is_symlink() and not path.exists():
+                return None
+            # It made room for a newer one, which may have come after the names were listed.
+            raise ReplacedError(f"{path}: found it replaced or deleted while it was read") from problem
+
+    def file(self, stem: str, format: str) -> Path:
+        """Gives the path that a stem has in a format: with ``.pth`` for torch, without a suffix for folders."""
+        suffixes = format_named(format).suffixes
+        suffix = _USUAL_SUFFIX if _USUAL_SUFFIX in suffixes else next(iter(suffixes), "")
+        return self.path / f"{stem}{suffix}"
+
+    def checkpoint(self, epoch: int, format: str) -> Path:
+        """Gives the path of an epoch's checkpoint."""
+        return self.file(f"checkpoint_epoch_{epoch:04d}", format)
+
+    def _names(self) -> list[str]:
+        return [name for name in os.listdir(self.path) if epoch_of(name) is not None] if self.path.is_dir() else []
+
+    def _pointers(self, *stems: str) -> Iterator[Path]:
+        for stem in stems:
+            for suffix in sorted(_suffixes()):
+                if os.path.lexists(self.path / f"{stem}{suffix}"):
+                    yield self.path / f"{stem}{suffix}"
+
+    def pointed(self) -> dict[str, str]:
+        """Gives pointer → checkpoint, by their names, for every pointer there."""
+        names = self._names()
+        pairs = ((pointer.name, pointed(pointer, names)) for pointer in self._pointers(LATEST, BEST))
+        return {pointer: name for pointer, name in pairs if name is not None}
+
+    def point(self, stem: str, name: str) -> None:
+        """Makes the pointer stand for a checkpoint, and takes away one that it had in another format."""
+        pointer = self.path / f"{stem}{Path(name).suffix}"
+        if pointed(pointer, [name]) is None:
+            self._require_pointer(pointer)
+            if pointer.is_dir() and not pointer.is_symlink():  # no link can be renamed onto a folder
+                discard(pointer)
+            point(pointer, name)
+        for other in self._pointers(stem):
+            if other != pointer and pointed(other, self._names()) is not None:
+                other.unlink(missing_ok=True)
+
+    def require_pointers(self, format: str) -> None:
+        """Raises TargetExistsError where something of another's stands in the place of a pointer."""
+        for stem in (LATEST, BEST):
+            self._require_pointer(self.file(stem, format))
+
+    def _require_pointer(self, pointer: Path) -> None:
+        if not os.path.lexists(pointer) or pointed(pointer, self._names()) is not None:
+            return
+        if pointer.is_symlink() and epoch_of(os.readlink(pointer)) is not None:
+            return
+        if not pointer.is_symlink() and self._is_copy(pointer):
+            return
+        raise TargetExistsError(
+            f"{pointer}: found something that is no pointer to a checkpoint of this folder, expected one or a free name; "
+            "move it away, or choose another output_dir"
+        )
+
+    def _is_copy(self, pointer: Path) -> bool:
+        """Says whether this is a checkpoint of the folder once more, as copying without links leaves it."""
+        seen = read_record(pointer, signature_of(pointer))
+        return seen.save_count > 0 and any(
+            (record.save_count, record.epoch, record.nbytes) == (seen.save_count, seen.epoch, seen.nbytes)
+            for record in self.records()
+        )
+
+    def discard(self, record: CheckpointRecord) -> None:
+        """Deletes a checkpoint that a manager wrote and no pointer names; leaves any other alone."""
+        if record.save_count == 0 or record.path.is_symlink() or record.path.name in self.pointed().values():
+            return
+        if _lost_its_markers(record):
+            return
+        try:
+            if record.path.is_dir():
+                refuse_foreign(record.path)
+            discard(record.path)
+        except (FormatError, FileNotFoundError):  # it holds files of the user's own, or another process was faster
+            return
+
+    def sweep(self) -> None:
+        """Removes the temporaries that killed saves left here."""
+        if self.path.is_dir():
+            sweep(self.path)
+
+
+def _lost_its_markers(record: CheckpointRecord) -> bool:
+    """Says whether this is a folder of variables that was copied without its empty files: perhaps not with all others.
+
+    Nobody can tell, and what is left looks like ``oneflow-pickle``, whose variables have no names.
+    """
+    if record.format != "oneflow-pickle":
+        return False
+    return any(path.is_dir() and not _NAMELESS.fullmatch(path.name) for path in record.path.iterdir())
+
+
+def _in_order(found: list[CheckpointRecord]) -> list[CheckpointRecord]:
+    ordered = sorted((record for record in found if record.complete), key=lambda record: record.order)
+    for record in sorted((record for record in found if not record.complete), key=lambda record: record.order):
+        before = [at for at, other in enumerate(ordered, 1) if (other.epoch or 0) <= (record.epoch or 0)]
+        ordered.insert(max(before, default=0), record)
+    return ordered

@@ -1,0 +1,179 @@
+"""Zip archives written by position: members stored, aligned and without a time, large ones several at a time.
+
+Where everything lies is known from the sizes alone, so members need not wait for each other; headers and directory, which
+hold the members' CRCs, follow. The same members always give the same bytes. Source: PKWARE APPNOTE 6.3.10, sections 4.3
+to 4.5.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from ..tree import LazyTensor
+from ..tree.digests import crc32, digest_of_bytes
+from .parallel import SMALL, in_parallel, runs_of
+from .transfer import Move, move, put, put_all, whole
+
+__all__ = ["ALIGNMENT", "ArchiveWriter", "NewMember"]
+
+#: Where the bytes of a member begin: at a multiple of this, so that they can be mapped and used in place.
+ALIGNMENT = 64
+_PADDING_ID = 0xD935  # the extra field that Android's zipalign pads with; readers skip it
+_LOCAL = struct.Struct("<4s5H3I2H")
+_EXTRA = struct.Struct("<HH")
+_ENTRY = struct.Struct("<4s6H3I5H2I")
+_END = struct.Struct("<4s4H2IH")
+_END64 = struct.Struct("<4sQ2H2I4Q4sIQI")  # with the locator behind it
+_VERSION, _VERSION64 = 20, 45
+_FIRST_DAY = 1 << 5 | 1  # 1980-01-01, the earliest date a zip file knows
+_UTF8 = 0x800
+_MOST, _MOST_MEMBERS = 0xFFFFFFFF, 0xFFFF
+_PERMISSIONS = 0o600 << 16
+_MADE_BY_UNIX = 3 << 8
+
+
+class NewMember(NamedTuple):
+    """A member to be written: ``head``, and behind it the bytes of ``tensor``, which ``key`` names in reports."""
+
+    name: str
+    head: bytes = b""
+    tensor: LazyTensor | None = None
+    key: str = ""
+
+
+class _Place(NamedTuple):
+    """Where a member lies: its header, and its bytes behind it."""
+
+    member: NewMember
+    raw_name: bytes
+    header: int
+    extra: bytes
+    offset: int
+    size: int
+
+
+class _Written(NamedTuple):
+    """What is known of a member when it has been written; no ``digest`` where none was asked for."""
+
+    crc: int
+    digest: str
+
+
+class ArchiveWriter:
+    """An archive under way in an open file; it is one when :meth:`finish` has been called."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._end = 0
+        self._places: list[_Place] = []
+        self._crcs: list[int] = []
+
+    def add(
+        self,
+        members: Sequence[NewMember],
+        *,
+        digest: bool = False,
+        moved: Callable[[str, LazyTensor], object] = lambda key, tensor: None,
+    ) -> dict[str, str]:
+        """Writes members; gives with ``digest`` name → digest of each one's tensor, or of its head where it has none.
+
+        ``moved`` is told the key of each tensor as it has been written.
+        """
+        places = list(self._laid_out(members))
+        runs = runs_of(places, lambda place: place.size)
+        written: dict[int, list[_Written]] = {}
+        for at, found in in_parallel(lambda run: self._write(run, digest), runs, lambda run: sum(p.size for p in run)):
+            written[at] = found
+            for place in runs[at]:
+                if place.member.tensor is not None:
+                    moved(place.member.key, place.member.tensor)
+        found = [one for at in range(len(runs)) for one in written[at]]
+        self._places += places
+        self._crcs += [one.crc for one in found]
+        return {place.member.name: one.digest for place, one in zip(places, found, strict=True)} if digest else {}
+
+    def add_raw(self, raw: bytes) -> None:
+        """Writes bytes that are no member, where the next one would begin."""
+        self._end = put(self._descriptor, raw, self._end)
+
+    def finish(self, comment: bytes = b"") -> None:
+        """Writes the headers and the directory."""
+        entries = []
+        for place, crc in zip(self._places, self._crcs, strict=True):
+            if place.size > SMALL:
+                put(self._descriptor, _header(place, crc), place.header)
+            entries.append(_entry(place, crc))
+        directory = b"".join(entries)
+        end = _end(len(entries), len(directory), self._end, comment)
+        put(self._descriptor, directory + end, self._end)
+
+    def _laid_out(self, members: Sequence[NewMember]) -> Iterator[_Place]:
+        for member in members:
+            raw_name = member.name.encode("utf-8")
+            size = len(member.head) + (member.tensor.nbytes if member.tensor else 0)
+            wide = struct.pack("<HHQQ", 1, 16, size, size) if size >= _MOST else b""
+            bare = self._end + _LOCAL.size + len(raw_name) + len(wide) + _EXTRA.size
+            offset = bare + -bare % ALIGNMENT
+            extra = wide + _EXTRA.pack(_PADDING_ID, offset - bare) + bytes(offset - bare)
+            yield _Place(member, raw_name, self._end, extra, offset, size)
+            self._end = offset + size
+
+    def _write(self, run: list[_Place], digest: bool) -> list[_Written]:
+        """Writes small members together, with their headers; a large one without, which :meth:`finish` then adds."""
+        if run[0].size > SMALL:
+            return [self._write_large(run[0], digest)]
+        written: list[_Written] = []
+        parts: list[bytes | memoryview] = []
+        for place in run:
+            _, head, tensor, key = place.member
+            raw = whole(key, tensor) if tensor is not None else b""
+            crc = crc32(raw, crc32(head))
+            written.append(_Written(crc, digest_of_bytes(raw if tensor is not None else head) if digest else ""))
+            parts += (_header(place, crc) + head, raw)
+        put_all(self._descriptor, parts, run[0].header)
+        return written
+
+    def _write_large(self, place: _Place, digest: bool) -> _Written:
+        member = place.member
+        if member.tensor is None:
+            put(self._descriptor, member.head, place.offset)
+            return _Written(crc32(member.head), digest_of_bytes(member.head) if digest else "")
+        schemes = ("crc32", "xxh3") if digest else ("crc32",)
+        found = move(Move(member.key, member.tensor, self._descriptor, place.offset, schemes, member.head))
+        return _Written(int(found["crc32"].removeprefix("crc32:"), 16), found.get("xxh3", ""))
+
+
+def _header(place: _Place, crc: int) -> bytes:
+    large = place.size >= _MOST
+    size = _MOST if large else place.size
+    version, flags = _VERSION64 if large else _VERSION, _flags(place.raw_name)
+    fixed = (b"PK\x03\x04", version, flags, 0, 0, _FIRST_DAY, crc, size, size, len(place.raw_name), len(place.extra))
+    return _LOCAL.pack(*fixed) + place.raw_name + place.extra
+
+
+def _entry(place: _Place, crc: int) -> bytes:
+    size, packed, header, extra = place.size, place.size, place.header, b""
+    if size >= _MOST or header >= _MOST:
+        real = (size, packed, header)
+        wide = [value for value in real if value >= _MOST]
+        size, packed, header = (min(value, _MOST) for value in real)
+        extra = struct.pack(f"<HH{len(wide)}Q", 1, 8 * len(wide), *wide)
+    version, flags = _VERSION64 if extra else _VERSION, _flags(place.raw_name)
+    fixed = (b"PK\x01\x02", _MADE_BY_UNIX | version, version, flags, 0, 0, _FIRST_DAY, crc, packed, size)
+    return _ENTRY.pack(*fixed, len(place.raw_name), len(extra), 0, 0, 0, _PERMISSIONS, header) + place.raw_name + extra
+
+
+def _flags(raw_name: bytes) -> int:
+    return 0 if raw_name.isascii() else _UTF8
+
+
+def _end(count: int, size: int, offset: int, comment: bytes) -> bytes:
+    wide = b""
+    if count >= _MOST_MEMBERS or size >= _MOST or offset >= _MOST:
+        numbers = (count, count, size, offset)
+        record = (b"PK\x06\x06", 44, _MADE_BY_UNIX | _VERSION64, _VERSION64, 0, 0, *numbers)
+        wide = _END64.pack(*record, b"PK\x06\x07", 0, offset + size, 1)
+    few = min(count, _MOST_MEMBERS)
+    return wide + _END.pack(b"PK\x05\x06", 0, 0, few, few, min(size, _MOST), min(offset, _MOST), len(comment)) + comment

@@ -1,0 +1,114 @@
+"""Digests of tensor bytes, written ``scheme:hex``.
+
+This library writes ``xxh3`` (XXH3, 128 bits) and also checks ``crc32`` (IEEE 802.3), which zip files carry; ``crc32-<hex>``
+is one that goes on from that of bytes before, such as a header in the same member. A digest tells damage, not malice:
+whoever can change the bytes can change the digest beside them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+import numpy as np
+import xxhash
+
+from ..errors import DamagedError
+
+try:
+    from isal.isal_zlib import crc32  # ten times as fast
+except ImportError:  # no wheel for this machine
+    from zlib import crc32
+
+__all__ = [
+    "PIECE",
+    "Hashing",
+    "bytes_of",
+    "chunks_of",
+    "crc32",
+    "digest_of",
+    "digest_of_bytes",
+    "is_digest",
+    "require_digest",
+    "scheme_of",
+]
+
+#: Bytes move and are hashed so many at a time: few enough to stay in cache in between, enough to keep calls rare.
+PIECE = 1 << 20
+
+Bytes: TypeAlias = bytes | bytearray | memoryview
+
+_DIGEST = re.compile(r"xxh3:[0-9a-f]{32}|crc32(?:-[0-9a-f]{8})?:[0-9a-f]{8}")
+
+
+class Hashing:
+    """Digests of one run of bytes, in several schemes, as its pieces pass."""
+
+    def __init__(self, schemes: Iterable[str]) -> None:
+        self._crcs: dict[str, int] = {}
+        self._xxh3 = None
+        for scheme in schemes:
+            if scheme.startswith("crc32"):
+                self._crcs[scheme] = int(scheme.partition("-")[2] or "0", 16)
+            else:
+                self._xxh3 = xxhash.xxh3_128()
+
+    def update(self, piece: Bytes) -> None:
+        """Takes the next piece."""
+        if self._xxh3 is not None:
+            self._xxh3.update(piece)
+        for scheme, crc in self._crcs.items():
+            self._crcs[scheme] = crc32(piece, crc)
+
+    def digests(self) -> dict[str, str]:
+        """Gives scheme → digest of what has passed."""
+        found = {scheme: f"{scheme}:{crc:08x}" for scheme, crc in self._crcs.items()}
+        return found if self._xxh3 is None else found | {"xxh3": f"xxh3:{self._xxh3.hexdigest()}"}
+
+
+def bytes_of(array: np.ndarray) -> memoryview:
+    """Gives a C-ordered array's bytes, without copying them."""
+    return memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+
+
+def chunks_of(array: np.ndarray) -> Iterator[memoryview]:
+    """Gives the bytes of a C-ordered array piece by piece, without copying them."""
+    flat = bytes_of(array)
+    for start in range(0, len(flat), PIECE):
+        yield flat[start : start + PIECE]
+
+
+def scheme_of(digest: str) -> str:
+    """Gives the scheme of a digest."""
+    return digest.partition(":")[0]
+
+
+def digest_of(array: np.ndarray, scheme: str = "xxh3") -> str:
+    """Gives the digest of a C-ordered array's bytes."""
+    hashing = Hashing([scheme])
+    for chunk in chunks_of(array):
+        hashing.update(chunk)
+    return hashing.digests()[scheme]
+
+
+def digest_of_bytes(raw: Bytes, scheme: str = "xxh3", head: bytes = b"") -> str:
+    """Gives the digest of bytes at once: of a header, or of a small tensor; a CRC also of a head before them."""
+    if scheme == "xxh3":
+        return f"xxh3:{xxhash.xxh3_128_hexdigest(raw)}"
+    start = int(scheme.partition("-")[2] or "0", 16)
+    return f"{scheme}:{crc32(raw, crc32(head, start)):08x}"
+
+
+def is_digest(text: str) -> bool:
+    """Says whether a file's text is a digest of a scheme that is checked here."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def require_digest(where: str, found: str, promised: str) -> None:
+    """Raises DamagedError unless the two are one."""
+    if found != promised:
+        raise DamagedError(
+            f"{where}: found bytes with digest {found}, expected {promised}; "
+            "the file was damaged after it was written: restore it from a copy"
+        )

@@ -1,0 +1,36 @@
+"""Keys: how a path in a tree reads as text.
+
+A tensor's key is its path: components joined by ``/``, each escaped as JSON Pointer (RFC 6901) does, ``~0`` for ``~`` and
+``~1`` for ``/``. A flat state dict's keys are therefore its own (``l1.weight``).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+__all__ = ["Path", "join_key", "split_key"]
+
+
+Path: TypeAlias = tuple[Any, ...]
+
+
+def join_key(path: Path) -> str:
+    """Gives the key of a path: its components escaped and joined by ``/``."""
+    return _escaped(path[0]) if len(path) == 1 else "/".join(map(_escaped, path))
+
+
+def _escaped(part: Any) -> str:
+    text = part if type(part) is str else _spelled(part)
+    return text.replace("~", "~0").replace("/", "~1") if "~" in text or "/" in text else text
+
+
+def _spelled(part: Any) -> str:
+    try:
+        return str(part)
+    except ValueError:  # an int of more decimal digits than Python spells, or a tuple that holds one
+        return hex(part) if isinstance(part, int) else f"({', '.join(map(_spelled, part))})"
+
+
+def split_key(key: str) -> tuple[str, ...]:
+    """Gives the components of a key, unescaped, all of them str."""
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in key.split("/"))

@@ -1,0 +1,33 @@
+"""Which shapes a tensor may have."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from ..dtypes import DType
+from ..errors import DamagedError
+
+__all__ = ["is_usual", "require_shape"]
+
+
+_FEW_DIMENSIONS = 8
+
+
+_MAX_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # NumPy's own limits
+
+
+def is_usual(shape: tuple[int, ...]) -> bool:
+    """Says whether a shape needs no closer look where a tensor of it has bytes, and they lie in a file."""
+    return len(shape) <= _FEW_DIMENSIONS and min(shape, default=0) >= 0
+
+
+def require_shape(shape: tuple[int, ...], dtype: DType, where: str) -> None:
+    """Raises DamagedError for a shape that no array has; NumPy counts an empty array's other dimensions too."""
+    if min(shape, default=0) < 0:
+        raise DamagedError(f"{where}: found shape {shape}, expected no negative dimension")
+    if len(shape) > _MAX_DIMENSIONS:
+        raise DamagedError(f"{where}: found {len(shape)} dimensions, expected at most {_MAX_DIMENSIONS}")
+    if prod([dim for dim in shape if dim] if 0 in shape else shape) * dtype.itemsize >= 1 << 63:
+        raise DamagedError(f"{where}: found shape {shape}, expected one of fewer than 2**63 bytes")

@@ -1,0 +1,176 @@
+"""verify: everything that is damaged, missing, extra or without a digest is named, and every byte is read once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import multiframe_ckpt as mfc
+from multiframe_ckpt.dtypes import dtype_named
+from multiframe_ckpt.errors import DamagedError
+from multiframe_ckpt.formats.oneflow.folder import OneFlowFormat
+from multiframe_ckpt.operations.verify import check_all
+from multiframe_ckpt.storage.files import Descriptor, MappedFile
+from multiframe_ckpt.testing import flat_tree
+from multiframe_ckpt.tree import LazyTensor, Tree
+
+KEYS = ("a", "b", "c")
+
+
+@pytest.fixture
+def arrays() -> dict[str, np.ndarray]:
+    return {key: np.full(40, number + 0.5, np.float32) for number, key in enumerate(KEYS)}
+
+
+def damage(path: Path, array: np.ndarray) -> None:
+    """Flips a bit of an array's bytes."""
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(array.tobytes())] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz", ".h5"])
+def test_every_damaged_tensor_is_named_not_only_the_first(
+    suffix: str, arrays: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    mfc.save(arrays, path)
+    for key in ("a", "c"):
+        damage(path, arrays[key])
+    report = mfc.verify(path)
+    assert (report.damaged, report.checked, len(report.problems), report.whole) == (("a", "c"), 1, 2, False)
+
+
+def test_what_hdf5_lacks_and_what_was_put_in_are_both_named(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    mfc.save(arrays, tmp_path / "x.h5")
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        del file["b"]
+        file["new/one"] = file["new/two"] = 1.0
+    report = mfc.verify(tmp_path / "x.h5")
+    assert (report.missing, report.extra, report.whole) == (("b",), ("new/one", "new/two"), False)
+
+
+def test_tensors_without_a_digest_are_named_and_still_read(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    mfc.save(arrays, tmp_path / "x.safetensors", digest=False)
+    report = mfc.verify(tmp_path / "x.safetensors")
+    assert (report.unchecked, report.checked, report.whole) == (KEYS, 0, True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("suffix", [".npz", ".pt"])
+def test_without_digests_the_checksums_of_a_zip_file_are_compared(dtype: str, suffix: str, tmp_path: Path) -> None:
+    row = dtype_named(dtype)
+    assert row is not None
+    array = np.arange(500).astype(row.numpy)
+    mfc.save({"w": array}, tmp_path / f"x{suffix}", digest=False)
+    assert mfc.verify(tmp_path / f"x{suffix}").checked == 1
+    damage(tmp_path / f"x{suffix}", array)
+    assert mfc.verify(tmp_path / f"x{suffix}").damaged == ("w",)
+    with pytest.raises(DamagedError):
+        mfc.load(tmp_path / f"x{suffix}")
+    with pytest.raises(DamagedError):
+        mfc.open(tmp_path / f"x{suffix}").tensors()["w"].numpy()
+
+
+def test_a_save_that_never_finished_is_a_problem_and_what_is_there_is_checked(
+    arrays: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    mfc.save(arrays, tmp_path / "x", format="oneflow")
+    (tmp_path / "x" / "snapshot_done").unlink()
+    damage(tmp_path / "x" / "b" / "out", arrays["b"])
+    report = mfc.verify(tmp_path / "x")
+    assert (report.damaged, report.checked, len(report.problems)) == (("b",), 2, 2)
+
+
+def test_a_whole_checkpoint_has_every_tensor_checked(tmp_path: Path) -> None:
+    mfc.Checkpoint({"net": flat_tree(), "lr": 0.5}).save(tmp_path / "x.json")
+    report = mfc.verify(tmp_path / "x.json")
+    assert (report.whole, report.format, report.tensors, report.checked) == (True, "json", 3, 3)
+
+
+def counted(reads: list[str], name: str) -> LazyTensor:
+    def source() -> np.ndarray:
+        reads.append(name)
+        return np.zeros(2, np.float32)
+
+    return replace(LazyTensor.of_array(np.zeros(2, np.float32)), source=source)
+
+
+def test_bytes_that_several_tensors_share_are_read_once(tmp_path: Path) -> None:
+    reads: list[str] = []
+    (tmp_path / "x").write_bytes(bytes(16))
+
+    class Counting(MappedFile):
+        def descriptor(self) -> Descriptor:
+            reads.append("x")
+            return super().descriptor()
+
+    file = Counting(tmp_path / "x")
+    table = {name: replace(counted(reads, name), source=file, at=at) for name, at in (("a", 0), ("b", 0), ("c", 8))}
+    results = check_all(table | {"d": counted(reads, "d")})
+    assert (reads, results) == (["x", "x", "d"], dict.fromkeys("abcd"))
+
+
+def test_a_disk_that_cannot_read_is_damage_like_any_other() -> None:
+    def source() -> np.ndarray:
+        raise OSError(errno.EIO, "Input/output error")
+
+    table = {"a": replace(flat_tree()["z.bias"], source=source), "b": flat_tree()["z.bias"]}
+    results = check_all(table)
+    assert isinstance(results["a"], OSError)
+    assert results["b"] is None
+
+
+def test_verify_reads_the_second_folder_of_a_tied_tensor_of_a_nested_checkpoint_too(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    mfc.Checkpoint({"model": flat_tree(), "epoch": 1}).save(path, format="oneflow")
+    assert mfc.verify(path).whole
+    copies = OneFlowFormat().unread(path, mfc.open(path).tensors()).copies
+    assert copies
+    for name in copies:
+        raw = bytearray((path / name).read_bytes())
+        raw[0] ^= 1
+        (path / name).write_bytes(raw)
+    assert mfc.verify(path).damaged == tuple(copies)
+
+
+def test_a_pipe_in_the_place_of_a_tied_tensors_second_folder_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    mfc.Checkpoint({"model": flat_tree(), "epoch": 1}).save(path, format="oneflow")
+    name = next(iter(OneFlowFormat().unread(path, mfc.open(path).tensors()).copies))
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    assert "found a pipe" in mfc.verify(path).problems[0]
+
+
+@pytest.mark.parametrize("tree", [flat_tree(), {"model": flat_tree(), "epoch": 1}], ids=["flat", "nested"])
+def test_verify_walks_a_folder_once_at_most(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mfc.Checkpoint(tree).save(tmp_path / "run", format="oneflow")
+    listed: list[object] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: [listed.append(path), scandir(path)][1])
+    assert mfc.verify(tmp_path / "run").whole
+    walked = [path for path in listed if not isinstance(path, int)]
+    assert str(tmp_path / "run") in walked
+    assert len(walked) == len(set(walked))
+
+
+@pytest.mark.parametrize(("format", "extra"), [("oneflow", "z.bias/notes.txt"), ("torch", "archive/notes.txt")])
+def test_verify_names_what_nothing_asks_for(format: str, extra: str, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    mfc.Checkpoint(flat_tree()).save(path, format=format)
+    assert mfc.verify(path).extra == ()
+    if path.is_dir():
+        (path / extra).write_text("by hand")
+    else:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(extra, "by hand")
+    report = mfc.verify(path)
+    assert (report.whole, report.extra) == (True, (extra,))
