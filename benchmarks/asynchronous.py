@@ -38,7 +38,7 @@ class Training(NamedTuple):
 
 
 def training(place: Place) -> Training:
-    """Gives a model in training, far enough for Adam to have its state."""
+    """Return a model in training, far enough for Adam to have its state."""
     import torch
 
     count, width = LAYERS[place.scale]
@@ -123,7 +123,7 @@ def saving(place: Place, *, saver: str, **options: Any) -> Callable[[], dict[str
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Gives the seconds a call takes."""
+    """Return the seconds a call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
@@ -133,7 +133,7 @@ JOBS: dict[str, Job] = {"saving": saving, **LIMITS}
 
 
 def cases(_: str) -> Iterator[Case]:
-    """Gives the one case."""
+    """Yield the one case."""
     contenders = [
         Contender("memcpy, two threads", "limit", "memcpy", {"workers": 2}),
         Contender("torch.save", "peer", "saving", {"saver": "torch.save"}),

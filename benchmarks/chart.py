@@ -32,7 +32,7 @@ Row = list[dict[str, Any]]  # the outcomes of one contender: plain, durable, or 
 
 
 def draw(document: dict[str, Any], path: Path) -> None:
-    """Draws the results of a benchmark as PNG."""
+    """Draw the results of a benchmark as PNG."""
     figure = draw_growth(document) if document.get("fits") else draw_cases(document)
     machine = document["machine"]
     size = "" if document["scale"] == "full" else f"; {document['scale']} scale"
@@ -46,7 +46,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
 
 
 def rows_of(outcomes: list[dict[str, Any]]) -> list[Row]:
-    """Gives the outcomes of each contender together, the fastest contender first."""
+    """Return the outcomes of each contender together, the fastest contender first."""
     rows: dict[tuple[str, Any], Row] = {}
     for outcome in outcomes:
         if "measured" in outcome:
@@ -109,7 +109,7 @@ def draw_times(axes: Axes, rows: list[Row]) -> None:
 
 
 def draw_bars(axes: Axes, rows: list[Row]) -> None:
-    """Draws, beside the times, the first of the other measures that was taken."""
+    """Draw, beside the times, the first of the other measures that was taken."""
     measure, (title, scale, unit) = next(
         (each for each in _BARS.items() if any(each[0] in row[0]["measured"] for row in rows)), _MEMORY
     )
@@ -155,7 +155,7 @@ def say_size(size: float) -> str:
 
 
 def draw_growth(document: dict[str, Any]) -> Figure:
-    """Draws a curve a job and format, over the number of tensors on one side and over bytes on the other."""
+    """Draw a curve a job and format, over the number of tensors on one side and over bytes on the other."""
     titles = {"tensors": "number of tensors (of 1 KB)", "bytes": "bytes (in 292 tensors)"}
     jobs = list(dict.fromkeys(fit["case"] for fit in document["fits"]))
     figure, panels = plt.subplots(

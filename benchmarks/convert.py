@@ -137,7 +137,7 @@ _FLAGS = ((False, False), (False, True), (True, False), (True, True))
 
 
 def cases(scale: str) -> Iterator[Case]:
-    """Gives every ordered pair of the three formats for W1, and the two that OneFlow's users need for the others."""
+    """Yield every ordered pair of the three formats for W1, and the two that OneFlow's users need for the others."""
     for source, target in permutations(OURS, 2):
         yield case(source, target, "W1", flags=_FLAGS, rounds=3)
     for source, target in (("torch", "oneflow"), ("oneflow", "torch")):

@@ -39,14 +39,14 @@ DIGESTS = (False, True)
 
 
 def faster(job: str, benchmark: str, ours: Pick, peer: Pick, bound: float, digest: bool | None, name: str = "") -> Goal:
-    """Gives the goal to be at least ``bound`` times as fast as a peer."""
+    """Return the goal to be at least ``bound`` times as fast as a peer."""
     return Goal(job, f"≥ {bound:g} × {name or peer.contender}", benchmark, peer, ours, True, bound, digest)
 
 
 def within(
     job: str, benchmark: str, ours: Pick, limit: Pick, bound: float, digest: bool | None, name: str = ""
 ) -> Goal:
-    """Gives the goal to take at most ``bound`` times as long as a limit."""
+    """Return the goal to take at most ``bound`` times as long as a limit."""
     return Goal(job, f"≤ {bound:g} × {name or limit.contender}", benchmark, ours, limit, False, bound, digest)
 
 

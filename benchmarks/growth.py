@@ -40,7 +40,7 @@ JOBS: dict[str, Job] = {
 
 
 def cases(scale: str) -> Iterator[Case]:
-    """Gives every size, twice over: by the number of tensors, and by bytes."""
+    """Yield every size, twice over: by the number of tensors, and by bytes."""
     sizes = [f"tensors {count}" for count in COUNTS[scale]]
     sizes += [f"bytes {round(1e9 * size)}" for size in GIGABYTES[scale]]
     for workload in sizes:
@@ -76,7 +76,7 @@ def ours(format: str, job: str, options: dict[str, Any], **where: str) -> Conten
 
 
 def fits(document: dict[str, Any]) -> dict[str, Any]:
-    """Gives, for every job and format, times over size with the exponent of the largest."""
+    """Return, for every job and format, times over size with the exponent of the largest."""
     found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for outcome in document["outcomes"]:
         over, _, size = outcome["workload"].partition(" ")

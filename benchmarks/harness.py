@@ -44,7 +44,7 @@ def main(
     notes: Sequence[str] = (),
     conclude: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: {},
 ) -> None:
-    """Runs the benchmark ``name``, or its runs, as a server, where the command line says ``--serve``.
+    """Run the benchmark ``name``, or its runs, as a server, where the command line says ``--serve``.
 
     ``cases`` gets the scale; ``conclude`` gives what is to be added to the results.
     """
@@ -98,7 +98,7 @@ class Bench:
     rounds: int | None
 
     def compare(self, case: Case) -> Iterator[dict[str, Any]]:
-        """Measures the contenders of a case in turn, says how they did, and gives their outcomes."""
+        """Measure the contenders of a case in turn, say how they did, and yield their outcomes."""
         contenders = [each for each in case.contenders if python_of(each.environment)]
         measured: list[Measured] = [{} for _ in contenders]
         failed: dict[int, str] = {}
@@ -132,7 +132,7 @@ class Bench:
         yield from outcomes
 
     def run(self, case: Case, contender: Contender) -> Run:
-        """Runs a contender once, from a clean start."""
+        """Run a contender once, from a clean start."""
         places = [
             Place(
                 case.workload,
@@ -159,7 +159,7 @@ class Bench:
                 self.put_away(place.target)
 
     def source(self, workload: str, scale: str, library: str | None) -> Path:
-        """Gives the workload as a library saves it, made the first time it is asked for."""
+        """Return the workload as a library saves it, made the first time it is asked for."""
         if library is None:
             return self.folder / "none"
         made_by = LIBRARIES[library]
@@ -173,7 +173,7 @@ class Bench:
         return path
 
     def put_away(self, path: Path) -> None:
-        """Empties what was written and moves it out of the way; it is deleted at the end.
+        """Empty what was written and move it out of the way; it is deleted at the end.
 
         An ext4 without a journal passes over each inode that was given back within the last minute or five, and looks
         through all of them for every new file: deleting a target would make the next one slow.
@@ -187,7 +187,7 @@ class Bench:
 
 
 def fetch_memory(path: Path, size: int) -> None:
-    """Writes and deletes a file, so that as many bytes of memory are at hand, for the page cache and for processes.
+    """Write and delete a file, so that as many bytes of memory are at hand, for the page cache and for processes.
 
     A virtual machine gives free memory back to its host: whoever takes it next would wait 1 to 2 s for each GB.
     """
@@ -199,7 +199,7 @@ def fetch_memory(path: Path, size: int) -> None:
 
 
 def move_cache(path: Path, *, cold: bool) -> None:
-    """Reads every file once, so that the page cache has it, or asks the kernel to drop it (all of it is on the disk)."""
+    """Read every file once, so that the page cache has it, or ask the kernel to drop it (all of it is on the disk)."""
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
     for each in files:
         with each.open("rb", buffering=0) as file:

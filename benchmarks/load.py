@@ -60,7 +60,7 @@ def safetensors_mapped(place: Place) -> Callable[[], Any]:
 
 
 def touched(state: Any) -> Any:
-    """Gives the state after a look at one byte of every page."""
+    """Return the state after a look at one byte of every page."""
     import numpy as np
 
     for _, tensor in flat(state):
@@ -80,7 +80,7 @@ JOBS: dict[str, Job] = {
 
 
 def cases(scale: str) -> Iterator[Case]:
-    """Gives loading into own memory for every workload, mapped for W1, and from a cold cache where the scale is full."""
+    """Yield loading into own memory for every workload, mapped for W1, and from a cold cache where the scale is full."""
     everything = [*peers(*PEERS), *ours_from("torch", "oneflow", "safetensors"), *ours_in_oneflow()]
     yield case("W1", everything, rounds=3)
     yield mapped_case("W1")
@@ -144,7 +144,7 @@ def ours_from(*formats: str) -> list[Contender]:
 
 
 def ours_in_oneflow() -> list[Contender]:
-    """Gives ours as OneFlow's tensors, beside flow.load."""
+    """Return ours as OneFlow's tensors, beside flow.load."""
     return [
         Contender(
             "ours, oneflow (OneFlow's tensors)",

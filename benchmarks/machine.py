@@ -26,7 +26,7 @@ print(json.dumps({"python": platform.python_version()} | {name: found[name] for 
 
 @cache
 def python_of(environment: str) -> str | None:
-    """Gives the Python of an environment, or None where its imports fail; the variable ``ONEFLOW_PYTHON`` names another."""
+    """Return the Python of an environment, or None where its imports fail; the variable ``ONEFLOW_PYTHON`` names another."""
     if environment == "torch":
         return sys.executable
     named = os.environ.get(f"{environment.upper()}_PYTHON")
@@ -41,7 +41,7 @@ def python_of(environment: str) -> str | None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Gives what a reader needs to place the numbers, and nothing that names the machine."""
+    """Return what a reader needs to place the numbers, and nothing that names the machine."""
     model = next((line for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ": unknown")
     mounts = [line.split()[1:3] for line in _lines("/proc/mounts")]
     ours = [(point, kind) for point, kind in mounts if Path.cwd().is_relative_to(point)]
@@ -60,7 +60,7 @@ def _lines(path: str) -> list[str]:
 
 
 def versions(environment: str) -> dict[str, str]:
-    """Gives the versions in an environment that is here."""
+    """Return the versions in an environment that is here."""
     python = python_of(environment)
     assert python is not None
     done = subprocess.run([python, "-c", _VERSIONS], capture_output=True, text=True, check=True)

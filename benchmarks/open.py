@@ -92,7 +92,7 @@ def last_key(place: Place) -> str:
 
 
 def listed(tensors: Any) -> None:
-    """Looks at the key, the shape and the dtype of every tensor."""
+    """Look at the key, the shape and the dtype of every tensor."""
     void([(key, tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()])
 
 
@@ -106,7 +106,7 @@ JOBS: dict[str, Job] = {
 
 
 def cases(scale: str) -> Iterator[Case]:
-    """Gives both questions for W1 and for W3, whose many small tensors make headers matter."""
+    """Yield both questions for W1 and for W3, whose many small tensors make headers matter."""
     yield Case("open and list", "W1", contenders(read=False))
     yield Case("read one tensor", "W1", contenders(read=True))
     yield Case("open and list", "W3", contenders(read=False), rounds=3)

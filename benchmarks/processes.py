@@ -83,7 +83,7 @@ PRELOADED = {
 
 
 def serve(jobs: Jobs, environment: str) -> None:
-    """Does what the orders on standard input say, one after the other, each in a process of its own."""
+    """Do what the orders on standard input say, one after the other, each in a process of its own."""
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a job prints
     for module in PRELOADED[environment]:
@@ -102,7 +102,7 @@ def serve(jobs: Jobs, environment: str) -> None:
 
 
 def work(jobs: Jobs, text: str, channel: TextIO) -> None:
-    """Does what an order says: says that it is ready, and once it is told to go on, what it measured and made."""
+    """Do what an order says: say that it is ready, and once it is told to go on, what it measured and made."""
     _say(channel, {"pid": os.getpid()})
     job, options, place, tiny, flush = json.loads(text)
     places = [Place(workload, scale, Path(source), Path(target)) for workload, scale, source, target in (tiny, place)]
@@ -128,11 +128,11 @@ def _say(channel: TextIO, answer: Any) -> None:
 
 
 def void(_: object) -> None:
-    """Gives nothing: where a job gives nothing, what it wrote is compared with what the others wrote."""
+    """Return nothing: where a job gives nothing, what it wrote is compared with what the others wrote."""
 
 
 def flush_all(path: Path) -> None:
-    """Makes what lies at ``path`` durable: a file with its folder, or, for a folder, the file system in one call."""
+    """Make what lies at ``path`` durable: a file with its folder, or, for a folder, the file system in one call."""
     if path.is_dir():
         descriptor = os.open(path, os.O_RDONLY)
         if ctypes.CDLL(None).syncfs(descriptor) != 0:
@@ -162,7 +162,7 @@ class Servers:
             server.communicate()  # the end of its orders ends it
 
     def run(self, environment: str, order: Order, *, before: Callable[[], object] = lambda: None) -> Run:
-        """Runs an order in a process of its own; ``before`` is called once it is ready. Raises FailedRunError."""
+        """Run an order in a process of its own; ``before`` is called once it is ready. Raise FailedRunError."""
         server = self._server(environment)
         text = json.dumps([*order[:2], *(list(map(str, place)) for place in order[2:4]), order.flush])
         _write(server, text)
@@ -191,7 +191,7 @@ class Servers:
 
 
 def _watch(server: subprocess.Popen[bytes], pid: int, idle: Mapping[str, int]) -> dict[str, int]:
-    """Gives the peaks of a process's memory until it answers; ends it where it takes too long."""
+    """Return the peaks of a process's memory until it answers; end it where it takes too long."""
     peak = dict(idle)
     give_up = time.monotonic() + LIMIT_SECONDS
     while not select([server.stdout], [], [], SAMPLING_SECONDS)[0]:
@@ -223,7 +223,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def _memory(pid: int) -> dict[str, int]:
-    """Gives the anonymous and the mapped bytes that are resident: statm's second field less its third, and its third."""
+    """Return the anonymous and the mapped bytes that are resident: statm's second field less its third, and its third."""
     try:
         resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
     except (FileNotFoundError, ProcessLookupError):  # it has just ended

@@ -16,12 +16,12 @@ Measured = dict[str, list[float]]  # measure -> its value in every round
 
 
 def results_folder(scale: str) -> Path:
-    """Gives where results go: those of less than the whole benchmark never replace those of the whole."""
+    """Return where results go: those of less than the whole benchmark never replace those of the whole."""
     return ROOT / "benchmarks" / "results" if scale == "full" else ROOT / "outputs" / "benchmark-results"
 
 
 def outcomes_of(case: Case, contender: Contender, measured: Measured, failed: str | None) -> Iterator[dict[str, Any]]:
-    """Gives what was measured of a contender: once, or for one that is flushed twice."""
+    """Yield what was measured of a contender: once, or for one that is flushed twice."""
     names = {"case": case.name, "workload": case.workload, "cache": case.cache, "contender": contender.label}
     names |= {"kind": contender.kind, "environment": contender.environment}
     flags: dict[str, Any] = {"digest": contender.digest, "durable": contender.durable}
@@ -35,7 +35,7 @@ def outcomes_of(case: Case, contender: Contender, measured: Measured, failed: st
 
 
 def add_ratios(outcomes: Sequence[dict[str, Any]], limit: str | None) -> None:
-    """Adds to each outcome its time as a multiple of the limit's of the same durability."""
+    """Add to each outcome its time as a multiple of the limit's of the same durability."""
     for outcome in outcomes:
         limits = [each for each in outcomes if each["contender"] == limit and each["durable"] == outcome["durable"]]
         if limits and "measured" in outcome and "measured" in limits[0]:
@@ -43,25 +43,25 @@ def add_ratios(outcomes: Sequence[dict[str, Any]], limit: str | None) -> None:
 
 
 def ratios(a: dict[str, Any], b: dict[str, Any], measure: str = "seconds") -> list[float]:
-    """Gives a measure of one outcome over another's, round by round."""
+    """Return a measure of one outcome over another's, round by round."""
     pairs = zip(a["measured"][measure]["values"], b["measured"][measure]["values"], strict=False)
     return [mine / theirs for mine, theirs in pairs if theirs]
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Gives median, min and max with the values themselves, rounded for JSON."""
+    """Return median, min and max with the values themselves, rounded for JSON."""
     short = [float(f"{value:.5g}") for value in values]
     return {"median": median(short), "min": min(short), "max": max(short), "values": short}
 
 
 def say_name(outcome: Mapping[str, Any]) -> str:
-    """Gives the contender with its options, as tables and charts show it."""
+    """Return the contender with its options, as tables and charts show it."""
     digest = {None: "", True: ", digest", False: ", no digest"}[outcome["digest"]]
     return f"{outcome['contender']}{digest}{', durable' if outcome['durable'] else ''}"
 
 
 def tell(outcomes: Sequence[dict[str, Any]]) -> None:
-    """Prints a line an outcome: its time, as a multiple of the limit's, and its peak memory over the idle process."""
+    """Print a line an outcome: its time, as a multiple of the limit's, and its peak memory over the idle process."""
     for outcome in outcomes:
         if "failed" in outcome:
             print(f"  {say_name(outcome):<58} failed: {outcome['failed']}")
@@ -75,7 +75,7 @@ def tell(outcomes: Sequence[dict[str, Any]]) -> None:
 
 
 def describe(name: str, scale: str, outcomes: Sequence[dict[str, Any]], notes: Sequence[str]) -> dict[str, Any]:
-    """Gives the results as JSON has them: no path and no name of a machine."""
+    """Return the results as JSON has them: no path and no name of a machine."""
     workloads = dict.fromkeys(outcome["workload"] for outcome in outcomes)
     environments = dict.fromkeys(outcome["environment"] for outcome in outcomes)
     return {
@@ -90,7 +90,7 @@ def describe(name: str, scale: str, outcomes: Sequence[dict[str, Any]], notes: S
 
 
 def save(document: Mapping[str, Any], results: Path) -> None:
-    """Writes ``<benchmark>.json`` and ``<benchmark>.png``."""
+    """Write ``<benchmark>.json`` and ``<benchmark>.png``."""
     from chart import draw  # here, for its cost: workers import this module too
 
     results.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ JOBS: dict[str, Job] = {"ours": ours, "peer": peer, **LIMITS}
 
 
 def cases(scale: str) -> Iterator[Case]:
-    """Gives W1 with every peer, and the other workloads with those that matter there."""
+    """Yield W1 with every peer, and the other workloads with those that matter there."""
     limits = [
         Contender("plain write", "limit", "plain write", suffix=".bin", flush=True),
         Contender("memcpy, two threads", "limit", "memcpy", {"workers": 2}),
@@ -74,7 +74,7 @@ def peers(names: list[str]) -> list[Contender]:
 
 
 def everywhere(*formats: str) -> list[Contender]:
-    """Gives ours in torch's environment, and for OneFlow's format in OneFlow's too, beside flow.save."""
+    """Return ours in torch's environment, and for OneFlow's format in OneFlow's too, beside flow.save."""
     return [*ours_in("torch", *formats), *ours_in("oneflow", "oneflow")]
 
 

@@ -40,7 +40,7 @@ JOBS: dict[str, Job] = {"import": importing, "command": command}
 
 
 def cases(_: str) -> Iterator[Case]:
-    """Gives the import and the command."""
+    """Yield the import and the command."""
     modules = {
         "numpy": "limit",
         "multiframe_ckpt": "ours",

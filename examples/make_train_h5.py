@@ -27,7 +27,7 @@ PHOTOGRAPHS = {
 
 
 def main() -> None:
-    """Writes the data set and says what is in it."""
+    """Write the data set and say what is in it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--size", type=int, default=256, help="the side of a tile in pixels; default 256")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default train_SIZE.h5")
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def tiles(photographs: tuple[tuple[str, str], ...], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gives the tiles of all photographs, and of their masks."""
+    """Return the tiles of all photographs, and of their masks."""
     images, masks = [], []
     for package, path in photographs:
         with as_file(files(package) / path) as file:
@@ -56,14 +56,14 @@ def tiles(photographs: tuple[tuple[str, str], ...], size: int) -> tuple[np.ndarr
 
 
 def cut(planes: np.ndarray, size: int) -> list[np.ndarray]:
-    """Gives the tiles of (C, height, width) planes."""
+    """Return the tiles of (C, height, width) planes."""
     _, height, width = planes.shape
     corners = ((y, x) for y in range(0, height - size + 1, STEP) for x in range(0, width - size + 1, STEP))
     return [planes[:, y : y + size, x : x + size] for y, x in corners]
 
 
 def otsu_threshold(gray: np.ndarray) -> int:
-    """Gives the gray level that parts a uint8 image into two classes with the greatest variance between them."""
+    """Return the gray level that parts a uint8 image into two classes with the greatest variance between them."""
     counts = np.bincount(gray.ravel(), minlength=256).astype(float)
     below, mass = np.cumsum(counts), np.cumsum(counts * np.arange(256))
     between = (mass[-1] * below / below[-1] - mass)[:-1] ** 2

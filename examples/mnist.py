@@ -18,7 +18,7 @@ import multiframe_ckpt as mfc
 
 
 def main() -> None:
-    """Trains, saves, reloads and compares."""
+    """Train, saves, reloads and compare."""
     arguments = parse_arguments()
     framework = importlib.import_module(arguments.backend)
     model = trained(framework, arguments.epochs)
@@ -51,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def trained(framework: Any, epochs: int) -> Any:
-    """Gives the classifier, trained in ``framework`` on 4,000 digits."""
+    """Return the classifier, trained in ``framework`` on 4,000 digits."""
     images, labels = digits()
     print(f"{framework.__name__} {framework.__version__}: training on {TRAINED_ON:,} real digits")
     framework.manual_seed(SEED)

@@ -55,7 +55,7 @@ class Moved:
 
 
 def main() -> None:
-    """Moves a run both ways, draws the curves, and judges."""
+    """Move a run both ways, draws the curves, and judges."""
     arguments = parse_arguments()
     pythons = {"torch": sys.executable, "oneflow": arguments.oneflow_python}
     both = [move(here, there, pythons, arguments) for here, there in (("torch", "oneflow"), ("oneflow", "torch"))]
@@ -80,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def move(here: str, there: str, pythons: dict[str, str], arguments: argparse.Namespace) -> Moved:
-    """Moves a run from one framework to the other, with the run that stays and the control beside it."""
+    """Move a run from one framework to the other, with the run that stays and the control beside it."""
     folder = OUTPUT / f"{here}_to_{there}"
     at_step, end = arguments.steps_before, arguments.steps_before + arguments.steps_after
     print(f"\n{NAMES[here]} to {NAMES[there]}, after {at_step} steps of {end}")
@@ -110,7 +110,7 @@ def move(here: str, there: str, pythons: dict[str, str], arguments: argparse.Nam
 
 
 def run(*command: object) -> None:
-    """Runs a command; shows what it said on standard error only where it failed, as OneFlow always says something there."""
+    """Run a command; show what it said on standard error only where it failed, as OneFlow always says something there."""
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     print(done.stdout, end="")
     if done.returncode != 0:
@@ -123,12 +123,12 @@ def losses(checkpoint: mfc.Checkpoint) -> list[float]:
 
 
 def distance(a: mfc.Checkpoint, b: mfc.Checkpoint) -> float:
-    """Gives the largest difference of any parameter, whatever frameworks wrote the two checkpoints."""
+    """Return the largest difference of any parameter, whatever frameworks wrote the two checkpoints."""
     return mfc.diff(mfc.Checkpoint(a.weights()), mfc.Checkpoint(b.weights())).largest
 
 
 def draw(both: list[Moved]) -> None:
-    """Draws a column for each direction: the losses around the move, and below how far each is from the run that stayed."""
+    """Draw a column for each direction: the losses around the move, and below how far each is from the run that stayed."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 6.6), sharex="col", height_ratios=(3, 2), layout="constrained")
     for way, (above, below) in zip(both, axes.T, strict=True):
         draw_losses(above, way)
@@ -156,7 +156,7 @@ def draw_losses(axis: Any, way: Moved) -> None:
 
 
 def draw_gaps(axis: Any, way: Moved) -> None:
-    """Draws the distances on a logarithmic scale: they lie orders of magnitude apart."""
+    """Draw the distances on a logarithmic scale: they lie orders of magnitude apart."""
     after = range(way.at_step + 1, way.at_step + 1 + len(way.moved))
     for curve, color in ((way.moved, DARK), (way.control, RED)):
         axis.plot(after, [abs(a - b) for a, b in zip(curve, way.stayed[way.at_step :], strict=True)], color=color)

@@ -60,7 +60,7 @@ class Block(nn.Module):
         self.network = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH))
 
     def forward(self, letters: torch.Tensor) -> torch.Tensor:
-        """Takes and gives (batch, length, WIDTH)."""
+        """Take and return (batch, length, WIDTH)."""
         batch, length, _ = letters.shape
         mixed = self.queries_keys_values(self.before_attention(letters)).view(batch, length, 3, HEADS, -1)
         attended = nn.functional.scaled_dot_product_attention(*mixed.permute(2, 0, 3, 1, 4), is_causal=True)
@@ -80,7 +80,7 @@ class Gpt(nn.Module):
         self.next = nn.Linear(WIDTH, vocabulary)
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Takes (batch, length) letters by number, gives (batch, length, vocabulary) scores."""
+        """Take (batch, length) letters by number, and give (batch, length, vocabulary) scores."""
         places = torch.arange(numbers.shape[1])
         return self.next(self.last(self.blocks(self.letter(numbers) + self.place(places))))
 
@@ -97,7 +97,7 @@ class Run:
         self.loss = float("nan")
 
     def train(self, epochs: int) -> None:
-        """Trains on, and prints the loss on text that is held out; the batches of an epoch depend on its number alone."""
+        """Train on, and print the loss on text that is held out; the batches of an epoch depend on its number alone."""
         numbers = torch.tensor(self.numbers(text()))
         learnt, held_out = numbers[: -LETTERS // 10], numbers[-LETTERS // 10 :]
         if self.epochs == 0:
@@ -112,22 +112,22 @@ class Run:
             print(f"epoch {self.epochs}: loss {self.loss:.4f}")
 
     def tested(self, held_out: torch.Tensor) -> float:
-        """Gives the loss on text that the model does not learn from, at the same places every time."""
+        """Return the loss on text that the model does not learn from, at the same places every time."""
         with torch.no_grad():
             return float(self.loss_of(next(batches(held_out, np.random.default_rng(SEED), sequences=64))))
 
     def loss_of(self, batch: torch.Tensor) -> torch.Tensor:
-        """Gives how badly each next letter of a (sequences, CONTEXT + 1) batch is foretold."""
+        """Return how badly each next letter of a (sequences, CONTEXT + 1) batch is foretold."""
         scores = self.model(batch[:, :-1])
         return nn.functional.cross_entropy(scores.reshape(-1, len(self.vocabulary)), batch[:, 1:].reshape(-1))
 
     def numbers(self, letters: str) -> list[int]:
-        """Gives the letters by number; those that the vocabulary lacks are left out."""
+        """Return the letters by number; those that the vocabulary lacks are left out."""
         number = {letter: at for at, letter in enumerate(self.vocabulary)}
         return [number[letter] for letter in letters if letter in number]
 
     def written(self, beginning: str, length: int) -> str:
-        """Gives ``length`` letters that may follow, the same ones for the same beginning."""
+        """Return ``length`` letters that may follow, the same ones for the same beginning."""
         numbers = self.numbers(beginning) or [0]
         generator = torch.Generator().manual_seed(SEED)
         with torch.no_grad():
@@ -138,7 +138,7 @@ class Run:
         return "".join(self.vocabulary[number] for number in numbers[-length:])
 
     def checkpoint(self) -> mfc.Checkpoint:
-        """Gives the run as it stands, with the vocabulary as an entry of its own."""
+        """Return the run as it stands, with the vocabulary as an entry of its own."""
         return mfc.Checkpoint.of(
             model=self.model,
             optimizer=self.optimizer,
@@ -149,7 +149,7 @@ class Run:
 
     @classmethod
     def of(cls, checkpoint: mfc.Checkpoint, choice: Choice) -> Run:
-        """Gives the run that a checkpoint holds, at the learning rate that was chosen."""
+        """Return the run that a checkpoint holds, at the learning rate that was chosen."""
         if not isinstance(checkpoint.tree, dict) or "vocabulary" not in checkpoint.tree:
             raise mfc.MismatchError(f"{choice.path}: found no vocabulary, expected a model that this example saved")
         run = cls(checkpoint.tree["vocabulary"])
@@ -161,12 +161,12 @@ class Run:
 
 
 def text() -> str:
-    """Gives the help texts of the Python that runs this."""
+    """Return the help texts of the Python that runs this."""
     return "\n".join(topics.topics[name] for name in sorted(topics.topics))[:LETTERS]
 
 
 def batches(numbers: torch.Tensor, draw: np.random.Generator, *, sequences: int = BATCH) -> Iterator[torch.Tensor]:
-    """Gives an epoch's batches, each (sequences, CONTEXT + 1), from random places of the text."""
+    """Yield an epoch's batches, each (sequences, CONTEXT + 1), from random places of the text."""
     for _ in range(STEPS):
         starts = draw.integers(0, len(numbers) - CONTEXT - 1, sequences)
         yield torch.stack([numbers[start : start + CONTEXT + 1] for start in starts.tolist()])
@@ -217,7 +217,7 @@ def chat(arguments: argparse.Namespace) -> None:
 
 
 def lines(arguments: argparse.Namespace) -> Iterator[str]:
-    """Gives what was said beforehand, or what is typed until Ctrl-D."""
+    """Yield what was said beforehand, or what is typed until Ctrl-D."""
     if arguments.say is not None:
         yield from arguments.say
         return
@@ -227,7 +227,7 @@ def lines(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def save_command(run: Run, arguments: argparse.Namespace, words: list[str]) -> None:
-    """Saves as ``save json mine`` says, and asks for what it does not say. To a person a failure does not end the chat."""
+    """Save as ``save json mine`` says, and ask for what it does not say. To a person a failure does not end the chat."""
     said = dict(zip(("save", "name"), words, strict=False))
     try:
         saved_by_hand(run, argparse.Namespace(**{**vars(arguments), **said}))
@@ -246,7 +246,7 @@ def at_terminal(arguments: argparse.Namespace) -> bool:
 def loaded(
     arguments: argparse.Namespace, action: Literal["use", "continue"] | None = None
 ) -> tuple[Run | None, Choice]:
-    """Gives the run that is chosen among those saved, and the choice; None for none, where no action needs one."""
+    """Return the run that is chosen among those saved, and the choice; None for none, where no action needs one."""
     found: list[Run] = []
     answers = Answers.of(arguments)
     choice = choose(
@@ -306,7 +306,7 @@ VERBS = {
 
 
 def main() -> int:
-    """Runs a verb; gives the exit status."""
+    """Run a verb; return the exit status."""
     arguments = parse_arguments()
     torch.set_num_threads(1)  # so small a model is slower on more, many times so where other programs run
     try:

@@ -24,7 +24,7 @@ import multiframe_ckpt as mfc
 
 
 def main() -> None:
-    """Trains one epoch, keeps it in three ways, and goes on from the third."""
+    """Train one epoch, keeps it in three ways, and go on from the third."""
     folder = parse_arguments().output_dir
     torch.manual_seed(SEED)
     run = new_run()
@@ -48,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def new_run() -> dict[str, Any]:
-    """Gives the live objects of a run that has not begun."""
+    """Return the live objects of a run that has not begun."""
     model = network(torch)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     return {

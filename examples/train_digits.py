@@ -23,7 +23,7 @@ import multiframe_ckpt as mfc
 
 
 def main() -> None:
-    """Trains from step 0, or from the checkpoint's, and saves."""
+    """Train from step 0, or from the checkpoint's, and save."""
     arguments = parse_arguments()
     framework = importlib.import_module(arguments.backend)
     framework.manual_seed(SEED)
@@ -62,7 +62,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def train(framework: Any, model: Any, optimizer: Any, scheduler: Any, steps: range) -> list[float]:
-    """Takes the steps, each on the batch of its number; gives the loss on held-out digits after each."""
+    """Take the steps, each on the batch of its number; return the loss on held-out digits after each."""
     images, labels = digits()
     curve = []
     for batch in islice(batches(count()), steps.start, steps.stop):

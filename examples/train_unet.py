@@ -27,7 +27,7 @@ BATCH = 4
 
 
 def main() -> None:
-    """Trains, keeps, and says how large a checkpoint is with and without the optimizer."""
+    """Train, keeps, and say how large a checkpoint is with and without the optimizer."""
     arguments = parse_arguments()
     torch.manual_seed(arguments.seed)
     train, test = (read(arguments.h5, name) for name in ("train", "test"))
@@ -79,7 +79,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read(path: Path, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gives the images of a group, in 0 to 1, and its masks, both float32."""
+    """Return the images of a group, in 0 to 1, and its masks, both float32."""
     with h5py.File(path) as file:
         images, masks = file[name]["images"][:], file[name]["masks"][:]
     return torch.from_numpy(images).float() / 255, torch.from_numpy(masks).float()
@@ -96,7 +96,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(width, 1, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Gives a logit a pixel, (N, 1, height, width); the sides must be divisible by 4."""
+        """Return a logit a pixel, (N, 1, height, width); the sides must be divisible by 4."""
         one = self.down1(images)
         two = self.down2(functional.max_pool2d(one, 2))
         deep = self.bottom(functional.max_pool2d(two, 2))
@@ -110,13 +110,13 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def focal_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Gives the focal loss with gamma 2 (Lin et al. 2017): pixels that are plain already count for little."""
+    """Return the focal loss with gamma 2 (Lin et al. 2017): pixels that are plain already count for little."""
     each = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
     return ((1 - torch.exp(-each)) ** 2 * each).mean()
 
 
 def dice(shares: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Gives how far marks and masks agree, 0 to 1: twice what both hold over the sum of what each holds."""
+    """Return how far marks and masks agree, 0 to 1: twice what both hold over the sum of what each holds."""
     return (2 * (shares * masks).sum() + 1) / (shares.sum() + masks.sum() + 1)
 
 
@@ -138,7 +138,7 @@ def train_epoch(
     images: torch.Tensor,
     masks: torch.Tensor,
 ) -> float:
-    """Goes through the tiles once, in an order drawn from torch's generator; gives the mean loss."""
+    """Go through the tiles once, in an order drawn from torch's generator; return the mean loss."""
     model.train()
     total = 0.0
     for tiles in torch.randperm(len(images)).split(BATCH):
@@ -158,7 +158,7 @@ def tested(model: nn.Module, images: torch.Tensor, masks: torch.Tensor) -> float
 
 
 def checkpoint_sizes(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
-    """Gives the bytes of a checkpoint file with the optimizer and without."""
+    """Return the bytes of a checkpoint file with the optimizer and without."""
     sizes = {}
     with TemporaryDirectory() as folder:
         for kept, held in {"with": optimizer, "without": None}.items():

@@ -33,7 +33,7 @@ _LIMITS = ["-timeout=10", "-rss_limit_mb=1024", "-max_len=20000", "-print_final_
 
 
 def attempt(target: Target, data: bytes, folder: Path) -> None:
-    """Reads a checkpoint with the bytes in it; only an error of ours or the system's may stop that."""
+    """Read a checkpoint with the bytes in it; only an error of ours or the system's may stop that."""
     path = _laid_out(target, data, folder)
     for format in target.formats:
         for lenient in (True, False):
@@ -54,7 +54,7 @@ def _laid_out(target: Target, data: bytes, folder: Path) -> Path:
 
 
 def fuzz(name: str, minutes: float) -> None:
-    """Fuzzes one parser in this process, which ends with it."""
+    """Fuzz one parser in this process, which ends with it."""
     target, learned = TARGETS[name], _LEARNED / name
     for folder in (learned, _FINDINGS):
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,14 +71,14 @@ def fuzz(name: str, minutes: float) -> None:
 
 
 def again(finding: Path) -> None:
-    """Reads a finding once more, in this process."""
+    """Read a finding once more, in this process."""
     with tempfile.TemporaryDirectory() as folder:
         name = finding.name.partition("-")[0]
         attempt(TARGETS[name], finding.read_bytes(), Path(folder))
 
 
 def main() -> None:
-    """Fuzzes the named parsers, or all; the status is that of the first with a finding."""
+    """Fuzz the named parsers, or all; the status is that of the first with a finding."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("names", nargs="*", metavar="NAME", help=", ".join(TARGETS))
     options.add_argument("--minutes", type=float, default=1)

@@ -75,7 +75,7 @@ def _in_npz(data: bytes) -> Files:
 
 
 def _as_document(data: bytes) -> Files:
-    """Takes a document up to its seal, which is added: no fuzzer finds one."""
+    """Take a document up to its seal, which is added: no fuzzer finds one."""
     members = dict.fromkeys(("model/w", "model/t"), (_FLOAT32, (2, 3)))
     text = data.decode("utf-8", "replace")
     text = f'{text},"seal":"{_seal(text, members)}"}}'
@@ -98,7 +98,7 @@ def _trees() -> Iterator[mfc.Checkpoint]:
 
 
 def _saved(*formats: str) -> Iterator[Files]:
-    """Gives the files of honest checkpoints of ours."""
+    """Yield the files of honest checkpoints of ours."""
     for format in formats:
         for tree in _trees():
             with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +122,7 @@ def _members(files: Iterator[Files], suffix: str) -> Iterator[bytes]:
 
 
 def _golden(name: str) -> Iterator[bytes]:
-    """Gives the golden files of that name."""
+    """Yield the golden files of that name."""
     with tarfile.open(_GOLDEN) as archive:
         for member in archive:
             file = archive.extractfile(member) if member.isfile() and Path(member.name).name == name else None

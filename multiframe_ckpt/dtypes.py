@@ -81,12 +81,12 @@ _BY_NUMPY = {row.numpy: row for row in DTYPES}
 
 
 def dtype_named(name: str) -> DType | None:
-    """Gives the row called ``name``, or None."""
+    """Return the row called ``name``, or None."""
     return _BY_NAME.get(name)
 
 
 def dtype_of_numpy(dtype: np.dtype) -> DType | None:
-    """Gives the row of a NumPy dtype of either byte order, or None for one the table does not hold."""
+    """Return the row of a NumPy dtype of either byte order, or None for one the table does not hold."""
     return _BY_NUMPY.get(dtype.newbyteorder("=") if dtype.kind in "buifc" else dtype)
 
 
@@ -98,7 +98,7 @@ _UPPER_HALF = {
 
 
 def widen(array: np.ndarray, wider: DType) -> np.ndarray:
-    """Gives ``array`` as ``wider``, which must hold every value of its dtype exactly; NaN payloads are kept."""
+    """Return ``array`` as ``wider``, which must hold every value of its dtype exactly; NaN payloads are kept."""
     narrow_row = dtype_of_numpy(array.dtype)
     shift = _UPPER_HALF.get((narrow_row.name if narrow_row else "", wider.name))
     if shift is None:
@@ -110,7 +110,7 @@ def widen(array: np.ndarray, wider: DType) -> np.ndarray:
 
 
 def narrow(array: np.ndarray, dtype: DType) -> np.ndarray:
-    """Undoes :func:`widen`; raises ValueError where a value of ``array`` is not one that ``dtype`` holds."""
+    """Undo :func:`widen`; raise ValueError where a value of ``array`` is not one that ``dtype`` holds."""
     wider_row = dtype_of_numpy(array.dtype)
     shift = _UPPER_HALF.get((dtype.name, wider_row.name if wider_row else ""))
     if shift is not None:

@@ -22,4 +22,4 @@ OnProgress: TypeAlias = Callable[[Progress], None]
 
 
 def silent(event: Progress) -> None:
-    """Reports to nobody."""
+    """Report to nobody."""

@@ -44,11 +44,11 @@ class Registry(Generic[T]):
         return found
 
     def names(self) -> list[str]:
-        """Gives every known name: the built-in ones in their order, then the plugins' sorted."""
+        """Return every known name: the built-in ones in their order, then the plugins' sorted."""
         return [*self._builtin, *sorted(self._plugins)]
 
     def get(self, name: str) -> T:
-        """Gives the object called ``name``, loading its code the first time; UnknownNameError lists what there is."""
+        """Return the object called ``name``, loading its code the first time; UnknownNameError lists what there is."""
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
         return self._loaded[name]
@@ -64,7 +64,7 @@ class Registry(Generic[T]):
         raise UnknownNameError(f"found {self._noun} {name!r}, expected one of {', '.join(self.names())}{hint}")
 
     def available(self) -> Iterator[T]:
-        """Gives every object that loads, one after another; a plugin that does not is warned about and left out."""
+        """Yield every object that loads, one after another; a plugin that does not is warned about and left out."""
         for name in self.names():
             try:
                 yield self.get(name)

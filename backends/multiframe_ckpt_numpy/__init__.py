@@ -19,29 +19,29 @@ class NumpyBackend(TensorBackend):
     name = "numpy"
 
     def owns(self, obj: object) -> bool:
-        """Says whether ``obj`` is an array or a NumPy scalar."""
+        """Return whether ``obj`` is an array or a NumPy scalar."""
         return isinstance(obj, np.ndarray | np.generic)
 
     def is_tensor(self, obj: object) -> bool:
-        """Says whether ``obj`` is an array."""
+        """Return whether ``obj`` is an array."""
         return isinstance(obj, np.ndarray)
 
     def lazy(self, tensor: Any, key: str) -> LazyTensor:
-        """Gives a lazy tensor over the array; arrays over the same memory are tied."""
+        """Return a lazy tensor over the array; arrays over the same memory are tied."""
         return array_tensor(tensor, key)
 
     def live(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
-        """Gives the array, native and in C order; read-only where it is mapped from a file."""
+        """Return the array, native and in C order; read-only where it is mapped from a file."""
         if device not in (None, "cpu"):
             raise ValueRefusedError(f"{key}: found device {device!r}, expected 'cpu' or None: NumPy has no other")
         return tensor.numpy()
 
     def copy_into(self, target: Any, tensor: LazyTensor) -> None:
-        """Copies into the array, whatever its strides and byte order."""
+        """Copy into the array, whatever its strides and byte order."""
         fill_array(target, tensor)
 
     def strided(self, storage: Any, tensor: LazyTensor) -> Any:
-        """Gives the view into the storage, so that arrays which overlapped still do."""
+        """Return the view into the storage, so that arrays which overlapped still do."""
         if tensor.view is None:
             return None
         size = tensor.dtype.itemsize

@@ -44,15 +44,15 @@ class OneflowBackend(TensorBackend):
         self._dtypes = {row.name: dtype for dtype, row in self._rows.items()}
 
     def is_tensor(self, obj: object) -> bool:
-        """Says whether ``obj`` is an oneflow.Tensor or a Parameter."""
+        """Return whether ``obj`` is an oneflow.Tensor or a Parameter."""
         return isinstance(obj, self._tensor)
 
     def is_module(self, obj: object) -> bool:
-        """Says whether ``obj`` is an oneflow.nn.Module."""
+        """Return whether ``obj`` is an oneflow.nn.Module."""
         return isinstance(obj, self._module)
 
     def lazy(self, tensor: Any, key: str) -> LazyTensor:
-        """Gives a lazy tensor over the live one, with an alias that tied parameters share."""
+        """Return a lazy tensor over the live one, with an alias that tied parameters share."""
         if tensor.is_global:
             raise ValueRefusedError(f"{key}: found a global tensor, expected a local one; take it with .to_local()")
         row = self._rows.get(tensor.dtype)
@@ -66,7 +66,7 @@ class OneflowBackend(TensorBackend):
         return LazyTensor(row, tuple(tensor.shape), lambda: self._array(tensor, row), alias=("oneflow", id(tensor)))
 
     def from_tree(self, tree: Tree, *, device: str | None = None) -> Any:
-        """Gives the live object; raises UnavailableError for a GPU that is not there, at which OneFlow ends the process."""
+        """Return the live object; raise UnavailableError for a GPU that is not there, at which OneFlow ends the process."""
         if device is not None and device.startswith("cuda") and not self._flow.cuda.is_available():
             raise UnavailableError(
                 f"device {device!r}: found no GPU that OneFlow can use, expected one; use device='cpu'"
@@ -74,7 +74,7 @@ class OneflowBackend(TensorBackend):
         return super().from_tree(tree, device=device)
 
     def live(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
-        """Gives a tensor over the array's own memory, or over a copy where that is read-only or bfloat16."""
+        """Return a tensor over the array's own memory, or over a copy where that is read-only or bfloat16."""
         if tensor.dtype.name not in self._dtypes:
             wider = tensor.dtype.oneflow_wider
             raise DtypeRefusedError(
@@ -84,31 +84,31 @@ class OneflowBackend(TensorBackend):
         return self._over(np.require(tensor.numpy(), requirements=["C", "A", "W"]), tensor).to(device or "cpu")
 
     def copy_into(self, target: Any, tensor: LazyTensor) -> None:
-        """Copies into the tensor, whatever its strides, device and requires_grad."""
+        """Copy into the tensor, whatever its strides, device and requires_grad."""
         # From a copy of its own: OneFlow copies later, and the array may be memory that another framework trains on.
         with self._flow.no_grad():
             target.copy_(self._over(np.array(tensor.numpy(), order="C"), tensor).to(target.device))
 
     def parameters_of(self, optimizer: Any) -> list[Any]:
-        """Gives the parameters of an optimizer: moments of another dtype would fail at its next step."""
+        """Return the parameters of an optimizer: moments of another dtype would fail at its next step."""
         if not isinstance(optimizer, self._flow.optim.Optimizer):
             return []
         return [parameter for group in optimizer.param_groups for parameter in group.parameters]
 
     def before_update(self, optimizer: object, wait: Callable[[], object]) -> None:
-        """Gives None: OneFlow's optimizers have no hooks."""
+        """Return None: OneFlow's optimizers have no hooks."""
 
     def updated_by(self, optimizer: Any) -> dict[Hashable, Callable[[], int]]:
-        """Gives the parameters and the tensors of their state; OneFlow counts no changes."""
+        """Return the parameters and the tensors of their state; OneFlow counts no changes."""
         changed = self.to_tree([self.parameters_of(optimizer), optimizer.state_dict()["state"]])
         return {tensor.alias: lambda: 0 for tensor in tensors_of(changed).values()}
 
     def random_state(self, model: object = None) -> dict[str, Tree]:
-        """Gives the states of the default generator, of the data loaders' and of those that the model's modules have."""
+        """Return the states of the default generator, of the data loaders' and of those that the model's modules have."""
         return {name: generator_state(self._flow, generator) for name, generator in generators_of(self._flow, model)}
 
     def set_random_state(self, state: Mapping[str, Tree], model: object = None) -> None:
-        """Sets the generators whose state is there."""
+        """Set the generators whose state is there."""
         for name, generator in generators_of(self._flow, model):
             if name in state:
                 set_generator_state(self._flow, generator, state[name])
@@ -136,7 +136,7 @@ class _Live:
         return np.asarray(self._tensor.numpy())
 
     def settled(self) -> Callable[[], np.ndarray]:
-        """Waits now; for reading at once, before anything else is done to the tensor."""
+        """Wait now; for reading at once, before anything else is done to the tensor."""
         array = self()
         return lambda: array
 

@@ -29,7 +29,7 @@ _CLOSE = 2.0**-23  # OneFlow gives a draw as a float32
 
 
 def generators_of(flow: Any, model: Any) -> Iterator[tuple[str, Any]]:
-    """Gives the generators by name: the default one, that of the data loaders, and those of the model's modules."""
+    """Yield the generators by name: the default one, that of the data loaders, and those of the model's modules."""
     yield "default", flow.default_generator
     arguments = signature(flow.utils.data.DataLoader.__init__).parameters
     found = arguments["generator"].default if "generator" in arguments else None
@@ -42,7 +42,7 @@ def generators_of(flow: Any, model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def generator_state(flow: Any, generator: Any) -> dict[str, Tree]:
-    """Gives the seed, the state and the position in it; the generator goes on as if nothing had been asked.
+    """Return the seed, the state and the position in it; the generator goes on as if nothing had been asked.
 
     The position is None for a generator that has not drawn, or has drawn on other devices than the CPU.
     """
@@ -61,7 +61,7 @@ def generator_state(flow: Any, generator: Any) -> dict[str, Tree]:
 
 
 def set_generator_state(flow: Any, generator: Any, kept: Mapping[str, Tree]) -> None:
-    """Sets the generator to what :func:`generator_state` gave."""
+    """Set the generator to what :func:`generator_state` gave."""
     generator.manual_seed(kept["seed"])
     raw, position = kept["state"].numpy().copy(), kept["position"]
     where = _words_at(raw)
@@ -75,7 +75,7 @@ def set_generator_state(flow: Any, generator: Any, kept: Mapping[str, Tree]) -> 
 
 
 def _words_at(raw: np.ndarray) -> int | None:
-    """Gives the offset of the words in a state of the CPU alone, or None for any other."""
+    """Return the offset of the words in a state of the CPU alone, or None for any other."""
     if raw.size == _CPU_STATE:
         return 0
     tag_end = _TAG_AT + len(_TAG)
@@ -96,14 +96,14 @@ def _position(words: np.ndarray, drawn: np.ndarray) -> int | None:
 
 
 def _draws(words: np.ndarray, position: int) -> np.ndarray:
-    """Gives what a Mersenne Twister in this state draws in one turn, between 0 and 1."""
+    """Return what a Mersenne Twister in this state draws in one turn, between 0 and 1."""
     twister = np.random.RandomState(0)
     twister.set_state(("MT19937", words, position, 0, 0.0))
     return twister.randint(0, 1 << 32, size=_WORDS, dtype=np.uint32) / 2.0**32
 
 
 def _turned_back(words: np.ndarray) -> np.ndarray:
-    """Gives the words of the turn before: the inverse of MT19937's recurrence (Matsumoto and Nishimura, 1998).
+    """Return the words of the turn before: the inverse of MT19937's recurrence (Matsumoto and Nishimura, 1998).
 
     The low 31 bits of the first word, which the recurrence does not use, may come out as others.
     """

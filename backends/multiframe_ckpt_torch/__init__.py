@@ -47,15 +47,15 @@ class TorchBackend(TensorBackend):
         self._byte = self._rows[torch.uint8]
 
     def is_tensor(self, obj: object) -> bool:
-        """Says whether ``obj`` is a torch.Tensor, a Parameter or another subclass."""
+        """Return whether ``obj`` is a torch.Tensor, a Parameter or another subclass."""
         return isinstance(obj, self._tensor)
 
     def is_module(self, obj: object) -> bool:
-        """Says whether ``obj`` is a torch.nn.Module."""
+        """Return whether ``obj`` is a torch.nn.Module."""
         return isinstance(obj, self._module)
 
     def lazy(self, tensor: Any, key: str) -> LazyTensor:
-        """Gives a lazy tensor over the live one; those that look into one storage share an alias and say where."""
+        """Return a lazy tensor over the live one; those that look into one storage share an alias and say where."""
         self._require_dense(tensor, key)
         row = self._rows.get(tensor.dtype)
         if row is None:
@@ -79,7 +79,7 @@ class TorchBackend(TensorBackend):
         return LazyTensor(row, shape, source, alias=alias, view=view)
 
     def live(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
-        """Gives a tensor over the array's own memory, or over a copy where that is read-only, as mapped files are."""
+        """Return a tensor over the array's own memory, or over a copy where that is read-only, as mapped files are."""
         dtype = self._dtype(tensor, key)
         array = tensor.numpy()
         if not array.flags.carray:
@@ -88,14 +88,14 @@ class TorchBackend(TensorBackend):
         return made if device is None else made.to(device)
 
     def copy_into(self, target: Any, tensor: LazyTensor) -> None:
-        """Copies into the tensor, whatever its strides, device and requires_grad."""
+        """Copy into the tensor, whatever its strides, device and requires_grad."""
         with self._torch.no_grad(), warnings.catch_warnings():
             # torch warns that it cannot keep a mapped array read-only; this one is only read.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             target.copy_(self._over(tensor.numpy(), target.dtype))
 
     def strided(self, storage: Any, tensor: LazyTensor) -> Any:
-        """Gives the view into the storage; torch raises RuntimeError for one that leaves it."""
+        """Return the view into the storage; torch raises RuntimeError for one that leaves it."""
         if tensor.view is None:
             return None
         usable = storage.numel() - storage.numel() % tensor.dtype.itemsize
@@ -103,14 +103,14 @@ class TorchBackend(TensorBackend):
         return typed.as_strided(tensor.shape, tensor.view.stride, tensor.view.offset)
 
     def parameters_of(self, optimizer: Any) -> list[Any]:
-        """Gives the parameters of an optimizer that loads as torch's own do, which cast moments to their dtype."""
+        """Return the parameters of an optimizer that loads as torch's own do, which cast moments to their dtype."""
         own = self._torch.optim.Optimizer
         if not isinstance(optimizer, own) or type(optimizer).load_state_dict is not own.load_state_dict:
             return []
         return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def load_state(self, target: Any, state: Any) -> None:
-        """Hands the state over, and puts back the tensors that an optimizer casts to its parameter's dtype."""
+        """Hand the state over, and put back the tensors that an optimizer casts to its parameter's dtype."""
         target.load_state_dict(state)
         parameters = self.parameters_of(target)
         order = [index for group in state["param_groups"] for index in group["params"]] if parameters else []
@@ -121,7 +121,7 @@ class TorchBackend(TensorBackend):
                     kept[name] = value.to(kept[name].device)
 
     def adapts(self, module: Any, found: Mapping[str, Tree]) -> bool:
-        """Asks a copy of the module without memory whether its hooks and overrides take these keys, as torch would.
+        """Ask a copy of the module without memory whether its hooks and overrides take these keys, as torch would.
 
         So a checkpoint of the old ``weight_norm``, or one without ``num_batches_tracked``, loads as it does in torch.
         """
@@ -153,7 +153,7 @@ class TorchBackend(TensorBackend):
         return self._torch.empty(tensor.shape, dtype=self._dtypes[tensor.dtype.name], device="meta")
 
     def random_state(self, model: object = None) -> dict[str, Tree]:
-        """Gives the CPU generator's state, and one a CUDA device where CUDA is in use."""
+        """Return the CPU generator's state, and one a CUDA device where CUDA is in use."""
         cuda = self._torch.cuda
         devices = cuda.get_rng_state_all() if cuda.is_available() and cuda.is_initialized() else []
         return {
@@ -162,14 +162,14 @@ class TorchBackend(TensorBackend):
         }
 
     def set_random_state(self, state: Mapping[str, Tree], model: object = None) -> None:
-        """Sets the CPU generator, and those of as many CUDA devices as are here."""
+        """Set the CPU generator, and those of as many CUDA devices as are here."""
         self._torch.set_rng_state(self._torch.from_numpy(state["cpu"].numpy().copy()))
         if self._torch.cuda.is_available():
             for index, device in enumerate(state["cuda"][: self._torch.cuda.device_count()]):
                 self._torch.cuda.set_rng_state(self._torch.from_numpy(device.numpy().copy()), index)
 
     def before_update(self, optimizer: Any, wait: Callable[[], object]) -> Callable[[], object] | None:
-        """Registers a hook, unless the optimizer's class has a ``step`` that torch's constructor never saw."""
+        """Register a hook, unless the optimizer's class has a ``step`` that torch's constructor never saw."""
         if not isinstance(optimizer, self._torch.optim.Optimizer) or not getattr(type(optimizer).step, "hooked", False):
             return None
 
@@ -180,18 +180,18 @@ class TorchBackend(TensorBackend):
         return remove
 
     def updated_by(self, optimizer: Any) -> dict[Hashable, Callable[[], int]]:
-        """Gives the parameters and the tensors of their state, with the counters that autograd keeps of changes."""
+        """Return the parameters and the tensors of their state, with the counters that autograd keeps of changes."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         moments = [value for state in optimizer.state.values() for value in state.values() if self.is_tensor(value)]
         dense = [tensor for tensor in (*parameters, *moments) if tensor.layout is self._torch.strided]
         return {_alias(tensor): partial(getattr, tensor, "_version") for tensor in dense}
 
     def save_model(self, model: object, path: str) -> None:
-        """Writes ``torch.save(model)``."""
+        """Write ``torch.save(model)``."""
         self._torch.save(model, path)
 
     def load_model(self, path: str, *, device: str | None = None) -> Any:
-        """Gives ``torch.load(weights_only=False)``, which runs what the file names."""
+        """Return ``torch.load(weights_only=False)``, which runs what the file names."""
         return self._torch.load(path, map_location=device, weights_only=False)
 
     def _require_dense(self, tensor: Any, key: str) -> None:

@@ -34,22 +34,22 @@ class Backend(ABC):
 
     @abstractmethod
     def owns(self, obj: object) -> bool:
-        """Says whether ``obj`` is a tensor, module, optimizer or scheduler of this framework."""
+        """Return whether ``obj`` is a tensor, module, optimizer or scheduler of this framework."""
 
     @abstractmethod
     def to_tree(self, obj: object) -> Tree:
-        """Gives the tree of a tensor, module, optimizer, scheduler, state dict or nested mix, without moving bytes.
+        """Return the tree of a tensor, module, optimizer, scheduler, state dict or nested mix, without moving bytes.
 
         The tensors stay views of live memory: they are read when asked for, as they are then.
         """
 
     @abstractmethod
     def from_tree(self, tree: Tree, *, device: str | None = None) -> Any:
-        """Gives the tree with the framework's tensors in it; ties are kept, memory is shared where it is safe."""
+        """Return the tree with the framework's tensors in it; tie are kept, memory is shared where it is safe."""
 
     @abstractmethod
     def load_into(self, target: object, tree: Tree, *, strict: bool = True) -> LoadReport:
-        """Loads the tree into a live object in place and says what was loaded.
+        """Load the tree into a live object in place and say what was loaded.
 
         With ``strict`` any difference raises MismatchError, which carries the report, and nothing is touched; without
         it what fits is loaded. A dtype is never changed: one that differs is a mismatch.
@@ -61,10 +61,10 @@ class KeepsRandomState(Protocol):
     """A backend whose framework has random generators: global ones, and perhaps some that a model's modules own."""
 
     def random_state(self, model: object = None) -> dict[str, Tree]:
-        """Gives the generators' states, copied now."""
+        """Return the generators' states, copied now."""
 
     def set_random_state(self, state: Mapping[str, Tree], model: object = None) -> None:
-        """Sets the generators to states that :meth:`random_state` gave."""
+        """Set the generators to states that :meth:`random_state` gave."""
 
 
 @runtime_checkable
@@ -72,10 +72,10 @@ class HoldsUpdates(Protocol):
     """A backend that knows what an optimizer's step changes, and perhaps how to wait before it."""
 
     def before_update(self, optimizer: object, wait: Callable[[], object]) -> Callable[[], object] | None:
-        """Calls ``wait`` before every step; gives what ends that, or None for an optimizer that cannot be made to."""
+        """Call ``wait`` before every step; return what ends that, or None for an optimizer that cannot be made to."""
 
     def updated_by(self, optimizer: object) -> dict[Hashable, Callable[[], int]]:
-        """Gives the alias of each tensor that nothing but a step changes, with what counts the changes made to it."""
+        """Return the alias of each tensor that nothing but a step changes, with what counts the changes made to it."""
 
 
 @runtime_checkable
@@ -83,7 +83,7 @@ class PicklesModels(Protocol):
     """A backend whose framework can save a module with its code's names, and build it again by running them."""
 
     def save_model(self, model: object, path: str) -> None:
-        """Writes the whole module with the framework's own pickling."""
+        """Write the whole module with the framework's own pickling."""
 
     def load_model(self, path: str, *, device: str | None = None) -> Any:
-        """Gives the whole module, running what the file names: for files of one's own only."""
+        """Return the whole module, running what the file names: for files of one's own only."""

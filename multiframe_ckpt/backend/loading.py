@@ -35,13 +35,13 @@ class Crossing(Protocol):
 
 
 def is_stateful(obj: object) -> bool:
-    """Says whether ``obj`` is an instance that gives and takes a state: a module, optimizer, scheduler, scaler, …."""
+    """Return whether ``obj`` is an instance that gives and takes a state: a module, optimizer, scheduler, scaler, …."""
     methods = ("state_dict", "load_state_dict")
     return not isinstance(obj, type) and all(callable(getattr(obj, name, None)) for name in methods)
 
 
 def array_tensor(array: np.ndarray, key: str) -> LazyTensor:
-    """Gives a lazy tensor over a live array; arrays over the same memory are one tensor under several names."""
+    """Return a lazy tensor over a live array; arrays over the same memory are one tensor under several names."""
     if isinstance(array, np.ma.MaskedArray):
         raise ValueRefusedError(f"{key}: found a masked array, expected a plain one; fill it first with .filled()")
     address = array.__array_interface__["data"][0]
@@ -50,7 +50,7 @@ def array_tensor(array: np.ndarray, key: str) -> LazyTensor:
 
 
 def fill_array(target: np.ndarray, tensor: LazyTensor) -> None:
-    """Copies into an array of the same dtype, of either byte order, in place."""
+    """Copy into an array of the same dtype, of either byte order, in place."""
     np.copyto(target, tensor.numpy(), casting="equiv")
 
 
@@ -67,7 +67,7 @@ class Loading:
         self._filled: set[Hashable] = set()
 
     def visit(self, target: Any, found: Tree, path: Path = (), put: _Put | None = None) -> None:
-        """Compares ``found`` with the live ``target``; ``put`` replaces the target in what holds it."""
+        """Compare ``found`` with the live ``target``; ``put`` replaces the target in what holds it."""
         if self._is_tensor(target):
             self._tensor(target, found, path)
         elif self._backend.is_module(target):
@@ -80,7 +80,7 @@ class Loading:
             self._plain(found, path, put)
 
     def report(self) -> LoadReport:
-        """Says what the steps load, and what they do not."""
+        """Say what the steps load, and what they do not."""
         # A file may hold a tied weight under one of its names: the other is then filled through the tie.
         tied = [key for key, identity in self._missing.items() if identity in self._filled]
         loaded = (*self._loaded, *tied)
@@ -121,7 +121,7 @@ class Loading:
             self.steps.append(partial(fill_array if is_array else self._backend.copy_into, target, found))
 
     def _module(self, module: Any, found: Tree, path: Path) -> None:
-        """Copies tensor by tensor into the module's own, so that no second model is built, then lets it load itself.
+        """Copy tensor by tensor into the module's own, so that no second model is built, then let it load itself.
 
         The second half runs the module's hooks and hands over its extra state; parameters are copied onto themselves.
         """
@@ -150,7 +150,7 @@ class Loading:
         )
 
     def _moments(self, optimizer: Any, found: Tree, path: Path) -> list[Mismatch]:
-        """Gives the moments whose dtype is not their parameter's; scalars beside them have a dtype of their own."""
+        """Return the moments whose dtype is not their parameter's; scalars beside them have a dtype of their own."""
         parameters = self._backend.parameters_of(optimizer)
         order = [index for group in found["param_groups"] for index in group["params"]] if parameters else []
         problems: list[Mismatch] = []
@@ -194,19 +194,19 @@ def _keys_below(tree: Tree, path: Path) -> list[str]:
 
 
 def _repeats(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    """Says whether several elements lie at one place, as in an expanded tensor; no framework copies into such."""
+    """Return whether several elements lie at one place, as in an expanded tensor; no framework copies into such."""
     return any(size > 1 and step == 0 for size, step in zip(shape, stride, strict=True))
 
 
 def _pairs(node: Any) -> dict[Any, Any] | None:
-    """Gives a container's children by name or index, or None for a leaf."""
+    """Return a container's children by name or index, or None for a leaf."""
     if isinstance(node, Mapping):
         return dict(node)
     return dict(enumerate(node)) if isinstance(node, list | tuple) else None
 
 
 def _copied(tree: Tree) -> Tree:
-    """Gives the tree with tensors that copy when they are read; ties stay ties."""
+    """Return the tree with tensors that copy when they are read; tie stay ties."""
 
     def change(_: Path, leaf: Tree) -> Tree:
         if not isinstance(leaf, LazyTensor):
@@ -217,7 +217,7 @@ def _copied(tree: Tree) -> Tree:
 
 
 def _with_counters(state: Any, own: Any) -> Any:
-    """Gives the state with Counters where the target has them: MultiStepLR calls their ``elements()``."""
+    """Return the state with Counters where the target has them: MultiStepLR calls their ``elements()``."""
     if isinstance(state, dict) and isinstance(own, dict):
         inside = {name: _with_counters(value, own.get(name)) for name, value in state.items()}
         return Counter(inside) if isinstance(own, Counter) else inside
@@ -231,7 +231,7 @@ _DIALECT = ("last_epoch", "last_step", "_options")
 
 
 def _state_problem(own: Any, found: Tree) -> tuple[str, str] | None:
-    """Gives (found, expected) where an optimizer or scheduler would choke on a state, or swallow it and go wrong."""
+    """Return (found, expected) where an optimizer or scheduler would choke on a state, or swallow it and go wrong."""
     if not isinstance(own, Mapping):
         return None
     if not isinstance(found, Mapping):
@@ -262,7 +262,7 @@ def _group_sizes(groups: Any) -> list[int] | None:
 
 
 def _casts(mismatched: list[Mismatch]) -> Iterator[str]:
-    """Gives the cast that makes tensors fit whose dtype alone differs."""
+    """Yield the cast that makes tensors fit whose dtype alone differs."""
     pairs = [(one.found.partition(" "), one.expected.partition(" ")) for one in mismatched]
     wanted = {expected[0] for found, expected in pairs if found[0] != expected[0] and found[2] == expected[2] != ""}
     if wanted:

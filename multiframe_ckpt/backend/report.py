@@ -42,7 +42,7 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """Says whether nothing was missing, unexpected or mismatched."""
+        """Return whether nothing was missing, unexpected or mismatched."""
         return not (self.missing or self.unexpected or self.mismatched)
 
     def __str__(self) -> str:
@@ -56,12 +56,12 @@ class LoadReport:
 
 
 def described(leaf: Tree) -> str:
-    """Gives a leaf in a few words: ``float32 (3, 4)`` for a tensor, the type's name for anything else."""
+    """Return a leaf in a few words: ``float32 (3, 4)`` for a tensor, the type's name for anything else."""
     return f"{leaf.dtype.name} {leaf.shape}" if isinstance(leaf, LazyTensor) else type(leaf).__name__
 
 
 def suggested(missing: Iterable[str], unexpected: Iterable[str], matched: Iterable[str]) -> Iterator[str]:
-    """Gives rename rules that make unexpected keys missing ones and leave matched keys alone, then close matches."""
+    """Yield rename rules that make unexpected keys missing ones and leave matched keys alone, then close matches."""
     wanted, spare, kept = dict.fromkeys(missing), dict.fromkeys(unexpected), list(matched)
     for _ in range(_MAX_RULES):
         rule = _best_rule(wanted, spare, kept)
@@ -85,7 +85,7 @@ def _advice(old: str, new: str) -> str:
 
 
 def _best_rule(wanted: dict[str, None], spare: dict[str, None], kept: list[str]) -> tuple[str, str] | None:
-    """Gives the (old prefix, new prefix) that explains most keys: at least two of them, or all that are missing."""
+    """Return the (old prefix, new prefix) that explains most keys: at least two of them, or all that are missing."""
     by_ending: dict[str, list[str]] = {}
     for key in wanted:
         for start in _component_starts(key):

@@ -40,7 +40,7 @@ _VARIABLE = "MULTIFRAME_CKPT_BACKEND"
 
 @cache
 def backend_named(name: str) -> Backend:
-    """Gives the backend called ``name``; raises UnknownNameError, or UnavailableError with the reason and a way out."""
+    """Return the backend called ``name``; raise UnknownNameError, or UnavailableError with the reason and a way out."""
     try:
         return BACKENDS.get(name)()
     except (UnknownNameError, UnavailableError):
@@ -54,7 +54,7 @@ def backend_named(name: str) -> Backend:
 
 
 def default_backend() -> Backend:
-    """Gives the backend that MULTIFRAME_CKPT_BACKEND names, else NumPy's."""
+    """Return the backend that MULTIFRAME_CKPT_BACKEND names, else NumPy's."""
     try:
         return backend_named(os.environ.get(_VARIABLE) or "numpy")
     except UnknownNameError as problem:
@@ -62,7 +62,7 @@ def default_backend() -> Backend:
 
 
 def backend_of(obj: object) -> Backend:
-    """Gives the backend whose objects ``obj`` is or holds, NumPy's for plain values; imports no framework.
+    """Return the backend whose objects ``obj`` is or holds, NumPy's for plain values; imports no framework.
 
     NumPy arrays and plain values go with any framework's tensors; a mix of two frameworks is refused.
     """
@@ -84,7 +84,7 @@ def backend_of(obj: object) -> Backend:
 
 
 def _imported_backends() -> list[Backend]:
-    """Gives the backends, NumPy's apart, whose framework this process has imported already."""
+    """Return the backends, NumPy's apart, whose framework this process has imported already."""
     found: list[Backend] = []
     for name in BACKENDS.names():
         if name != "numpy" and sys.modules.get(name) is not None:
@@ -106,7 +106,7 @@ class BackendRecord:
 
 
 def backends() -> list[BackendRecord]:
-    """Gives a record of every known backend; to know whether one works it imports its framework."""
+    """Return a record of every known backend; to know whether one works it imports its framework."""
     return [_record(name) for name in BACKENDS.names()]
 
 

@@ -26,46 +26,46 @@ class TensorBackend(Backend):
 
     @abstractmethod
     def is_tensor(self, obj: object) -> bool:
-        """Says whether ``obj`` is a tensor of this framework."""
+        """Return whether ``obj`` is a tensor of this framework."""
 
     @abstractmethod
     def lazy(self, tensor: Any, key: str) -> LazyTensor:
-        """Gives a framework's tensor as a lazy one; raises a RefusedError that names ``key``."""
+        """Return a framework's tensor as a lazy one; raise a RefusedError that names ``key``."""
 
     @abstractmethod
     def live(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
-        """Gives a lazy tensor as the framework's; raises DtypeRefusedError that names ``key``."""
+        """Return a lazy tensor as the framework's; raise DtypeRefusedError that names ``key``."""
 
     @abstractmethod
     def copy_into(self, target: Any, tensor: LazyTensor) -> None:
-        """Copies into a framework's tensor of the same dtype and shape, in place."""
+        """Copy into a framework's tensor of the same dtype and shape, in place."""
 
     def is_module(self, obj: object) -> bool:
-        """Says whether ``obj`` is a module: an object whose state dict is its own live tensors."""
+        """Return whether ``obj`` is a module: an object whose state dict is its own live tensors."""
         return False
 
     def strided(self, storage: Any, tensor: LazyTensor) -> Any:
-        """Gives ``tensor.view`` into a live storage (1-D uint8), or None where the framework has no such views."""
+        """Return ``tensor.view`` into a live storage (1-D uint8), or None where the framework has no such views."""
         return None
 
     def adapts(self, module: Any, found: Mapping[str, Tree]) -> bool:
-        """Says whether the module's own loading accepts these keys although its state dict has others."""
+        """Return whether the module's own loading accepts these keys although its state dict has others."""
         return False
 
     def parameters_of(self, optimizer: Any) -> list[Any]:
-        """Gives an optimizer's parameters in order where it holds their moments in the same dtype, else nothing."""
+        """Return an optimizer's parameters in order where it holds their moments in the same dtype, else nothing."""
         return []
 
     def load_state(self, target: Any, state: Any) -> None:
-        """Hands a live state to an optimizer, scheduler or scaler."""
+        """Hand a live state to an optimizer, scheduler or scaler."""
         target.load_state_dict(state)
 
     def owns(self, obj: object) -> bool:
-        """Says whether ``obj`` is this framework's tensor, or of a class that comes from it and keeps a state."""
+        """Return whether ``obj`` is this framework's tensor, or of a class that comes from it and keep a state."""
         return self.is_tensor(obj) or (is_stateful(obj) and self.name in _roots(type(obj)))
 
     def to_tree(self, obj: object) -> Tree:
-        """Gives the tree; an object that is neither tensor, plain value nor stateful is refused by key."""
+        """Return the tree; an object that is neither tensor, plain value nor stateful is refused by key."""
         return map_leaves(obj, self._neutral)
 
     def _neutral(self, path: Path, leaf: Any) -> Tree:
@@ -81,7 +81,7 @@ class TensorBackend(Backend):
         return _plain_value(leaf, key)
 
     def from_tree(self, tree: Tree, *, device: str | None = None) -> Any:
-        """Gives the live object; tensors of equal identity become one tensor, those of one storage share it."""
+        """Return the live object; tensors of equal identity become one tensor, those of one storage share it."""
         made: dict[Hashable, Any] = {}
         storages: dict[Hashable, Any] = {}
         kept = _storages_to_keep(tensors_of(tree).values())
@@ -109,7 +109,7 @@ class TensorBackend(Backend):
         return map_leaves(tree, change)
 
     def load_into(self, target: object, tree: Tree, *, strict: bool = True) -> LoadReport:
-        """Loads into modules, optimizers, schedulers, tensors, and mutable containers of these, in place."""
+        """Load into modules, optimizers, schedulers, tensors, and mutable containers of these, in place."""
         loading = Loading(self)
         loading.visit(target, tree)
         report = loading.report()
@@ -131,12 +131,12 @@ def _way_out(report: LoadReport) -> str:
 
 
 def _roots(cls: type) -> set[str]:
-    """Gives the root modules of a class and its bases."""
+    """Return the root modules of a class and its bases."""
     return {base.__module__.partition(".")[0] for base in cls.__mro__}
 
 
 def _without_code(state: Any) -> Any:
-    """Gives a state without its functions, which some schedulers leave in it: the object it is loaded into has them."""
+    """Return a state without its functions, which some schedulers leave in it: the object it is loaded into has them."""
     if not isinstance(state, Mapping):
         return state
     return {name: value for name, value in state.items() if not isinstance(value, FunctionType | MethodType)}
@@ -167,7 +167,7 @@ def _plain_value(value: Any, key: str) -> Tree:
 
 
 def _storages_to_keep(tensors: Iterable[LazyTensor]) -> set[Hashable]:
-    """Gives the aliases of storages that two different tensors look into, or one tensor whole but not in C order."""
+    """Return the aliases of storages that two different tensors look into, or one tensor whole but not in C order."""
     seen: dict[Hashable, Hashable] = {}
     kept: set[Hashable] = set()
     for tensor in tensors:

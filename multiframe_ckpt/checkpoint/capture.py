@@ -51,9 +51,9 @@ class LiveRun:
 
 
 def capture(run: LiveRun, *, backend: str | None = None) -> tuple[Tree, Backend]:
-    """Gives the tree of a run, and the backend of its objects; tensors are read when the tree is saved.
+    """Return the tree of a run, and the backend of its objects; tensors are read when the tree is saved.
 
-    Raises ValueRefusedError for objects of two frameworks, for values a checkpoint cannot hold, and for an extra entry
+    Raise ValueRefusedError for objects of two frameworks, for values a checkpoint cannot hold, and for an extra entry
     that takes a name of the layout.
     """
     live = {"model": run.model, "optimizer": run.optimizer, "scheduler": run.scheduler, "scaler": run.scaler}
@@ -93,14 +93,14 @@ def _extra(owner: Backend, extra: Mapping[str, Any], tree: Mapping[str, Tree]) -
 
 
 def _entries(value: Any) -> Any:
-    """Gives a Namespace or dataclass as the dict of its fields."""
+    """Return a Namespace or dataclass as the dict of its fields."""
     if isinstance(value, Namespace):
         return vars(value)
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _plain(owner: Backend, facts: dict[str, Any]) -> dict[str, Tree]:
-    """Gives facts as plain values: one-element tensors become numbers; paths, devices and times text; sets lists."""
+    """Return facts as plain values: one-element tensors become numbers; paths, devices and times text; set lists."""
     found: dict[str, Tree] = map_leaves(owner.to_tree(map_leaves(facts, lambda _, leaf: _spelled(leaf))), _number)
     return found
 

@@ -59,7 +59,7 @@ class Checkpoint:
         rng: bool = False,
         extra: Mapping[str, Any] | None = None,
     ) -> Checkpoint:
-        """Gives the checkpoint of live objects: of ``obj``, or of a training run.
+        """Return the checkpoint of live objects: of ``obj``, or of a training run.
 
         ``obj`` is a state dict, a module, tensors, or any nested mix with plain values. A run is named part by part
         instead, and written under the field's usual keys (see ``capture``): ``loss`` and ``metrics`` become plain
@@ -67,7 +67,7 @@ class Checkpoint:
         the framework's random generators; ``extra`` holds further entries, such as a vocabulary.
 
         The framework is recognised by the objects, or named by ``backend``. Tensors are not copied: they are read when
-        the checkpoint is saved or sent on, as they are then. Raises ValueRefusedError for what a tree cannot hold.
+        the checkpoint is saved or sent on, as they are then. Raise ValueRefusedError for what a tree cannot hold.
         """
         run = LiveRun(model, optimizer, scheduler, scaler, epoch, step, loss, metrics, train_args, rng, extra)
         if run.empty:
@@ -90,9 +90,9 @@ class Checkpoint:
         allow_inert: bool = False,
         allow_incomplete: bool = False,
     ) -> Checkpoint:
-        """Gives the checkpoint at ``path``, reading headers only; no framework is needed and nothing of it is run.
+        """Return the checkpoint at ``path``, reading headers only; no framework is needed and nothing of it is run.
 
-        The format is recognised by content, or named. Raises FileNotFoundError, or a FormatError for what is unknown,
+        The format is recognised by content, or named. Raise FileNotFoundError, or a FormatError for what is unknown,
         damaged, incomplete or unsafe. Bytes of a tensor that are not the ones its digest promises are a DamagedError
         when they are read, unless ``verify=False``. ``allow_inert`` keeps objects of unknown types as Inert nodes instead
         of refusing them; ``allow_incomplete`` reads what is there of a save that never finished.
@@ -107,11 +107,11 @@ class Checkpoint:
         return cls(tree, meta)
 
     def tensors(self) -> dict[str, LazyTensor]:
-        """Gives every tensor by its key (``l1.weight``, ``model_state_dict/l1.weight``), in order, unread."""
+        """Return every tensor by its key (``l1.weight``, ``model_state_dict/l1.weight``), in order, unread."""
         return tensors_of(self.tree)
 
     def weights(self) -> Tree:
-        """Gives the state dict: the part of a training checkpoint that holds the weights, or the whole tree."""
+        """Return the state dict: the part of a training checkpoint that holds the weights, or the whole tree."""
         where = weights_path(self.tree)
         return self.tree[where] if where is not None else self.tree
 
@@ -125,7 +125,7 @@ class Checkpoint:
         durable: bool = True,
         on_progress: OnProgress = silent,
     ) -> WritePlan:
-        """Writes the checkpoint all-or-nothing and durably; gives what the format had to change.
+        """Write the checkpoint all-or-nothing and durably; return what the format had to change.
 
         The format is named, or the one the suffix asks for, or for a path without suffix ``oneflow``. Values that the
         source's digests do not match are a DamagedError, and what the format cannot hold is a RefusedError; in both
@@ -146,7 +146,7 @@ class Checkpoint:
 
     @collector_paused()
     def require_writable(self, path: Path, layout: Format, *, overwrite: bool) -> WritePlan:
-        """Gives the layout's plan; raises what saving would refuse, before any byte is written."""
+        """Return the layout's plan; raise what saving would refuse, before any byte is written."""
         plan = layout.plan(plain_inert(self.tree)[0])
         self.require_free(path, overwrite=overwrite)
         self.require_room(path, plan)
@@ -154,7 +154,7 @@ class Checkpoint:
 
     @staticmethod
     def require_free(path: Path, *, overwrite: bool) -> None:
-        """Raises TargetExistsError, or a FormatError for a folder that is no checkpoint, before any work is done."""
+        """Raise TargetExistsError, or a FormatError for a folder that is no checkpoint, before any work is done."""
         if not os.path.lexists(path):
             return
         if not overwrite:
@@ -166,19 +166,19 @@ class Checkpoint:
             refuse_foreign(path)
 
     def require_room(self, path: Path, plan: WritePlan) -> None:
-        """Raises NoRoomError where the disk of ``path`` cannot hold the tensors, written as the plan says."""
+        """Raise NoRoomError where the disk of ``path`` cannot hold the tensors, written as the plan says."""
         apart = (*plan.duplicated, *plan.lost_ties)
         require_room(path, bytes_needed(self.tensors(), widened=plan.widened, written_apart=apart))
 
     @collector_paused()
     def to(self, backend: str | None = None, *, device: str | None = None) -> Any:
-        """Gives the checkpoint as live objects of a framework, read now, every dtype unchanged.
+        """Return the checkpoint as live objects of a framework, read now, every dtype unchanged.
 
         Optimizer state stays in its own dialect: :meth:`restore` and ``convert`` translate it. OneFlow copies late: load
         tensors that another framework goes on to change with :meth:`load_into`, which waits for the copy.
 
         Without ``backend``: the one that MULTIFRAME_CKPT_BACKEND names, else the file's own framework where the program
-        has imported it, else NumPy arrays. Raises UnavailableError where the framework is not here.
+        has imported it, else NumPy arrays. Raise UnavailableError where the framework is not here.
         """
         return self._backend(backend).from_tree(materialized(self.tree), device=device)
 
@@ -189,9 +189,9 @@ class Checkpoint:
         return backend_named(name) if name else default_backend()
 
     def load_into(self, target: object, *, strict: bool = True) -> LoadReport:
-        """Loads into a live module (its weights), optimizer, scheduler or nested mix, in place.
+        """Load into a live module (its weights), optimizer, scheduler or nested mix, in place.
 
-        Gives the keys that were loaded, missing, unexpected and mismatched, with close matches. With ``strict`` any
+        Return the keys that were loaded, missing, unexpected and mismatched, with close matches. With ``strict`` any
         difference is a MismatchError and nothing is touched. A dtype is never changed: cast first.
         """
         backend = backend_of(target)
@@ -208,7 +208,7 @@ class Checkpoint:
         rng: bool = True,
         strict: bool = True,
     ) -> RestoreReport:
-        """Loads a training run into live objects, in place, and says what was restored and what was not.
+        """Load a training run into live objects, in place, and say what was restored and what was not.
 
         The parts are found under our own names, Lightning's, and the usual ones of programs written by hand. Optimizer
         and scheduler may be of the other framework: their state is translated. Build them all first, then restore them
@@ -223,7 +223,7 @@ class Checkpoint:
     def resume_check(
         self, *, model: object = None, optimizer: object = None, scheduler: object = None, strict: bool = True
     ) -> ResumeCheck:
-        """Says whether live objects stand exactly where the checkpoint says: call it after restoring, before training.
+        """Return whether live objects stand exactly where the checkpoint says: call it after restoring, before training.
 
         Catches the resume that seems to work but left the optimizer cold, or a scheduler built too late that reset the
         learning rate. With ``strict`` anything of the kind is a MismatchError.
@@ -233,7 +233,7 @@ class Checkpoint:
 
 @collector_paused()
 def _read(path: Path, format: str | None, options: ReadOptions) -> tuple[Tree, dict[str, Any]]:
-    """Gives the tree at a path, and plain facts of it."""
+    """Return the tree at a path, and plain facts of it."""
     place = whereabouts(path)
     layout = format_at(place, format)
     tree = layout.read(place, options)
@@ -257,7 +257,7 @@ def save(
     durable: bool = True,
     on_progress: OnProgress = silent,
 ) -> WritePlan:
-    """Writes live objects as a checkpoint: :meth:`Checkpoint.of`, then :meth:`Checkpoint.save`.
+    """Write live objects as a checkpoint: :meth:`Checkpoint.of`, then :meth:`Checkpoint.save`.
 
     ``whole_model`` pickles a PyTorch module with the names of its code instead, as ``torch.save(model)`` does, and as
     atomically as everything else. Only :func:`load` with ``trusted=True`` builds it again; its weights are read by all.
@@ -292,7 +292,7 @@ def load(
     allow_inert: bool = False,
     allow_incomplete: bool = False,
 ) -> Any:
-    """Gives a checkpoint as live objects: :meth:`Checkpoint.open`, then :meth:`Checkpoint.to`.
+    """Return a checkpoint as live objects: :meth:`Checkpoint.open`, then :meth:`Checkpoint.to`.
 
     A whole pickled PyTorch model comes as its state dict. With ``trusted=True`` it is built by ``torch.load``, which
     imports and runs what the file names: for files that you or people you trust wrote, never for others. A folder that

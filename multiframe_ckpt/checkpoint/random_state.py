@@ -18,7 +18,7 @@ __all__ = ["random_state", "set_random_state"]
 
 
 def random_state(backend: Backend, model: object = None) -> dict[str, Tree]:
-    """Gives the state of every generator that a training loop draws from, the model's own included, copied now."""
+    """Return the state of every generator that a training loop draws from, the model's own included, copied now."""
     version, words, gauss = random.getstate()
     key = np.random.get_state(legacy=False)
     state: dict[str, Tree] = {
@@ -37,7 +37,7 @@ def random_state(backend: Backend, model: object = None) -> dict[str, Tree]:
 
 
 def set_random_state(state: Mapping[str, Tree], backend: Backend, model: object = None) -> list[str]:
-    """Sets the generators that ``state`` holds; gives the names of those it holds for which there is none here."""
+    """Set the generators that ``state`` holds; return the names of those it holds for which there is none here."""
     left = [name for name in state if name not in ("python", "numpy", backend.name)]
     if "python" in state:
         given = state["python"]

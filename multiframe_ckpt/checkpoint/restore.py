@@ -52,7 +52,7 @@ def restore(
     rng: bool = True,
     strict: bool = True,
 ) -> RestoreReport:
-    """Loads the parts of a training checkpoint into live objects; see ``Checkpoint.restore``."""
+    """Load the parts of a training checkpoint into live objects; see ``Checkpoint.restore``."""
     live = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     live = {name: obj for name, obj in live.items() if obj is not None}
     backend = backend_of(list(live.values()))
@@ -83,7 +83,7 @@ class _Notes:
 
 
 def _parts_of(parts: TrainingParts, name: str) -> tuple[Part, ...]:
-    """Gives the parts that a live object called ``name`` takes."""
+    """Return the parts that a live object called ``name`` takes."""
     if name in ("optimizer", "scheduler"):
         found: tuple[Part, ...] = getattr(parts, f"{name}s")
         return found
@@ -94,7 +94,7 @@ def _parts_of(parts: TrainingParts, name: str) -> tuple[Part, ...]:
 def _translated(
     parts: TrainingParts, live: Mapping[str, Any], backend: Backend, notes: _Notes, *, strict: bool
 ) -> dict[str, Tree]:
-    """Gives the trees to load, in the live objects' dialect; a list of objects takes as many parts."""
+    """Return the trees to load, in the live objects' dialect; a list of objects takes as many parts."""
     given: dict[str, Tree] = {}
     for name, obj in live.items():
         found = _parts_of(parts, name)
@@ -163,7 +163,7 @@ def _say_unasked(parts: TrainingParts, live: Mapping[str, Any], notes: _Notes, *
 
 
 def resume_parts(tree: Tree) -> dict[str, bool]:
-    """Says which of the five things that an exact resume needs a checkpoint holds."""
+    """Return which of the five things that an exact resume needs a checkpoint holds."""
     parts = find_parts(tree)
     return {
         "weights": parts.model is not None and bool(tensors_of(parts.model.tree)),

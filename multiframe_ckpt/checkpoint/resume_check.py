@@ -30,7 +30,7 @@ class ResumeCheck:
 def check_resume(
     tree: Tree, *, model: object = None, optimizer: object = None, scheduler: object = None, strict: bool = True
 ) -> ResumeCheck:
-    """Compares live objects with a training checkpoint; see ``Checkpoint.resume_check``."""
+    """Compare live objects with a training checkpoint; see ``Checkpoint.resume_check``."""
     live = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     live = {name: obj for name, obj in live.items() if obj is not None}
     backend = backend_of(list(live.values()))

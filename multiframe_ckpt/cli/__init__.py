@@ -27,5 +27,5 @@ program = Program(VERBS)
 
 
 def main() -> NoReturn:
-    """Runs the command line of this process and ends it with the exit status."""
+    """Run the command line of this process and end it with the exit status."""
     program.main()

@@ -70,7 +70,7 @@ def manage_command(out: Output, directory: str, no_input: bool, **given: Any) ->
 
 
 def _tell(line: str) -> None:
-    """Talks on standard error, which a person sees even where the report goes into a file."""
+    """Talk on standard error, which a person sees even where the report goes into a file."""
     click.echo(shown(line), err=True)
 
 

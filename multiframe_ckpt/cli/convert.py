@@ -58,7 +58,7 @@ def convert_command(out: Output, source: str, target: str, **options: Any) -> St
 
 @contextmanager
 def _blamed_on(target: str) -> Iterator[None]:
-    """Names the target where the system names nothing, or the temporary folder that became nothing."""
+    """Name the target where the system names nothing, or the temporary folder that became nothing."""
     try:
         yield
     except OSError as problem:
@@ -81,7 +81,7 @@ def _lines(report: ConvertReport) -> Iterator[str]:
 
 
 def _changes(report: ConvertReport) -> Iterator[tuple[str, str, list[str]]]:
-    """Gives what was done, what to know of it, and to whom it was done."""
+    """Yield what was done, what to know of it, and to whom it was done."""
     yield "translated", ": optimizers and schedulers, as the other framework has them", list(report.translated)
     yield "not translated", ", so kept as they were", list(report.untranslated)
     yield "to be minded", "", list(report.warnings)

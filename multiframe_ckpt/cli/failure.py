@@ -44,14 +44,14 @@ _SYSTEM = {
 
 
 def status_of(problem: BaseException) -> Status:
-    """Gives the exit status that an exception ends a run with."""
+    """Return the exit status that an exception ends a run with."""
     if isinstance(problem, KeyboardInterrupt | click.Abort):
         return Status.INTERRUPTED
     return Status.DIFFERENT if isinstance(problem, DamagedError) else Status.UNUSABLE
 
 
 def message_of(problem: BaseException) -> str:
-    """Gives the line: the file, what was found, what was expected, what to do; a name without end is cut in its middle."""
+    """Return the line: the file, what was found, what was expected, what to do; a name without end is cut in its middle."""
     message = _message(problem)
     return message if len(message) <= 2 * _HALF else f"{message[:_HALF]}…{message[-_HALF:]}"
 

@@ -67,7 +67,7 @@ def _summary_lines(summary: Summary, tree: Tree) -> Iterator[str]:
 
 
 def _resume(parts: Mapping[str, bool]) -> str:
-    """Gives the grade of a checkpoint as one to resume from: how many of the parts it has, and which."""
+    """Return the grade of a checkpoint as one to resume from: how many of the parts it has, and which."""
     kept, lost = (", ".join(name for name, there in parts.items() if there is wanted) for wanted in (True, False))
     what = [text for text in (kept, f"loses {lost}" if lost else "") if text]
     return f"{sum(parts.values())}/{len(parts)}: {'; '.join(what)}"
@@ -81,7 +81,7 @@ def _tensor_cells(row: TensorRow | None) -> tuple[str, ...]:
 
 
 def _value_lines(tree: Tree, path: Path = ()) -> Iterator[str]:
-    """Gives ``key = value`` for each plain value; a list of plain values, such as an optimizer's params, is one."""
+    """Yield ``key = value`` for each plain value; a list of plain values, such as an optimizer's params, is one."""
     inside = children(tree)
     if isinstance(tree, LazyTensor):
         return
@@ -93,7 +93,7 @@ def _value_lines(tree: Tree, path: Path = ()) -> Iterator[str]:
 
 
 def _clipped(head: str, value: str) -> str:
-    """Gives one line, in a terminal no longer than it is wide where the key leaves room."""
+    """Return one line, in a terminal no longer than it is wide where the key leaves room."""
     room = max((width() or 0) - len(head), _SHORTEST_VALUE)
     return head + (value if width() is None or len(value) <= room else f"{value[: room - 3]}...")
 

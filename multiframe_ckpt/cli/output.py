@@ -50,7 +50,7 @@ class Output:
     quiet: bool = False
 
     def report(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
-        """Prints the document as JSON if that was asked for, else the lines, else nothing."""
+        """Print the document as JSON if that was asked for, else the lines, else nothing."""
         if self.as_json:
             write(json_pieces(document))
         elif not self.quiet:
@@ -58,7 +58,7 @@ class Output:
 
     @contextmanager
     def one_line_warnings(self) -> Iterator[None]:
-        """Shows each warning as one line on standard error, the same one once."""
+        """Show each warning as one line on standard error, the same one once."""
         seen: set[str] = set()
 
         def show(message: Warning | str, *_: object, **__: object) -> None:
@@ -72,11 +72,11 @@ class Output:
             yield
 
     def progress(self, task: str) -> AbstractContextManager[OnProgress]:
-        """Gives a listener that draws a bar while a person watches standard error, else a silent one."""
+        """Return a listener that draws a bar while a person watches standard error, else a silent one."""
         return nullcontext(silent) if self.quiet or not _watched() else _bar(task)
 
     def waiting(self, task: str) -> AbstractContextManager[object]:
-        """Draws a spinner while a person watches standard error."""
+        """Draw a spinner while a person watches standard error."""
         return nullcontext() if self.quiet or not _watched() else _spinner(task)
 
 
@@ -118,14 +118,14 @@ def _spinner(task: str) -> Iterator[None]:
 
 
 def prepare_streams() -> None:
-    """Lets both streams escape what their encoding cannot hold, rather than raise."""
+    """Let both streams escape what their encoding cannot hold, rather than raise."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def write(pieces: Iterable[str]) -> None:
-    """Prints text that comes in pieces, line ends included. A reader that went away (``| head``) changes no exit status."""
+    """Print text that comes in pieces, line ends included. A reader that went away (``| head``) changes no exit status."""
     if sys.stdout is None:
         return
     try:
@@ -139,14 +139,14 @@ def write(pieces: Iterable[str]) -> None:
 
 
 def _discard(stream: TextIO) -> None:
-    """Sends what is still buffered to nowhere, or Python would fail on it once more when it exits."""
+    """Send what is still buffered to nowhere, or Python would fail on it once more when it exits."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
 
 
 def complain(kind: str, message: str) -> None:
-    """Prints one line, ``kind: message``, to standard error, if there is one to hear it."""
+    """Print one line, ``kind: message``, to standard error, if there is one to hear it."""
     if sys.stderr is not None:
         with suppress(OSError):
             sys.stderr.write(f"{kind}: {shown(message)}\n")
@@ -154,13 +154,13 @@ def complain(kind: str, message: str) -> None:
 
 
 def json_pieces(value: object) -> Iterator[str]:
-    """Gives strict JSON, which any reader takes, piece by piece: NaN, infinities, complex numbers and bytes as strings."""
+    """Yield strict JSON, which any reader takes, piece by piece: NaN, infinities, complex numbers and bytes as strings."""
     yield from json.JSONEncoder(indent=2, allow_nan=False, default=_entries).iterencode(_strict(value))
     yield "\n"
 
 
 def _entries(record: Any) -> object:
-    """Gives a record as an object of JSON, when its turn has come: there may be many."""
+    """Return a record as an object of JSON, when its turn has come: there may be many."""
     return {field.name: _strict(getattr(record, field.name)) for field in fields(record)}
 
 
@@ -179,12 +179,12 @@ def _strict(value: object) -> object:
 
 
 def _whole_text(text: str) -> str:
-    """Gives text without lone surrogates, which many JSON readers refuse."""
+    """Return text without lone surrogates, which many JSON readers refuse."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def said(value: object) -> str:
-    """Gives a plain value, or a list of such, as Python spells it."""
+    """Return a plain value, or a list of such, as Python spells it."""
     if isinstance(value, list | tuple):
         inside = ", ".join(map(said, value))
         return f"[{inside}]" if isinstance(value, list) else f"({inside})"
@@ -194,19 +194,19 @@ def said(value: object) -> str:
 
 
 def count_of(number: int, noun: str) -> str:
-    """Gives ``1 tensor``, ``1,234 tensors``."""
+    """Return ``1 tensor``, ``1,234 tensors``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def width() -> int | None:
-    """Gives the columns of the terminal that standard output is, or None where it is none."""
+    """Return the columns of the terminal that standard output is, or None where it is none."""
     if sys.stdout is None or not sys.stdout.isatty():
         return None
     return shutil.get_terminal_size().columns
 
 
 def listed(items: Sequence[str], *, most: int | None = None) -> Iterator[str]:
-    """Gives indented lines, and past ``most`` of them how many more there are."""
+    """Yield indented lines, and past ``most`` of them how many more there are."""
     first = items if most is None or len(items) <= most + 1 else items[:most]
     yield from (f"  {item}" for item in first)
     if len(first) < len(items):
@@ -216,7 +216,7 @@ def listed(items: Sequence[str], *, most: int | None = None) -> Iterator[str]:
 def table(
     rows: Iterable[R], *, right: Container[int] = (), spell: Callable[[R], Sequence[str]] = lambda row: cast(Any, row)
 ) -> Iterator[str]:
-    """Gives aligned lines, one a row, the header being the first; columns in ``right`` are aligned to the right.
+    """Yield aligned lines, one a row, the header being the first; columns in ``right`` are aligned to the right.
 
     ``spell`` gives a row's cells. It is asked twice: they may be many, and take much more memory than the rows.
     """

@@ -28,7 +28,7 @@ Exit status: 0 done or same, 1 different or damaged, 2 not usable.
 
 
 def verb(*, example: str) -> Callable[[Callable[..., Status]], click.Command]:
-    """Makes a command of a function, whose first argument is the Output and whose result is the exit status.
+    """Make a command of a function, whose first argument is the Output and whose result is the exit status.
 
     Its docstring is the help; ``--json`` and ``--quiet`` come with it, and ``example`` stands below the options.
     """
@@ -67,16 +67,16 @@ class Program(click.Group):
         click.version_option(package_name=NAME, message="%(prog)s %(version)s")(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Gives the verbs in the table's order."""
+        """Return the verbs in the table's order."""
         return list(self._verbs)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the verbs without loading them."""
+        """List the verbs without loading them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in self._verbs.items()])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Gives a verb's command, loading its module; None for an unknown verb."""
+        """Return a verb's command, loading its module; None for an unknown verb."""
         if cmd_name not in self._verbs:
             return None
         module, _, attribute = self._verbs[cmd_name][0].partition(":")
@@ -86,7 +86,7 @@ class Program(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Finds the verb that the first argument names; raises UsageError that lists the verbs."""
+        """Find the verb that the first argument names; raise UsageError that lists the verbs."""
         if args[0] not in self._verbs and not args[0].startswith("-"):
             close = get_close_matches(args[0], self._verbs, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -94,7 +94,7 @@ class Program(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
-        """Runs a command line (this process's, if not given) and exits with its status."""
+        """Run a command line (this process's, if not given) and exit with its status."""
         arguments = list(sys.argv[1:] if args is None else args)
         prepare_streams()
         try:

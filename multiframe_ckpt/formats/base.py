@@ -65,16 +65,16 @@ class Format(Protocol):
     suffixes: tuple[str, ...]
 
     def sniff(self, path: Path) -> bool:
-        """Says whether ``path`` holds this layout, by its content and never by its suffix alone; never raises."""
+        """Return whether ``path`` holds this layout, by its content and never by its suffix alone; never raises."""
 
     def read(self, path: Path, options: ReadOptions = ...) -> Tree:
-        """Gives the tree, reading headers only; raises a FormatError for what is damaged, unfinished or unsafe."""
+        """Return the tree, reading headers only; raise a FormatError for what is damaged, unfinished or unsafe."""
 
     def plan(self, tree: Tree) -> WritePlan:
-        """Says what :meth:`write` will change; raises a RefusedError for what the layout cannot hold."""
+        """Say what :meth:`write` will change; raise a RefusedError for what the layout cannot hold."""
 
     def write(self, tree: Tree, path: Path, options: WriteOptions = ..., *, on_progress: OnProgress = ...) -> None:
-        """Writes the tree to a path that does not exist; ``storage.atomic`` makes it all-or-nothing."""
+        """Write the tree to a path that does not exist; ``storage.atomic`` makes it all-or-nothing."""
 
 
 @runtime_checkable
@@ -82,7 +82,7 @@ class Describing(Protocol):
     """A format that can say more of a file than its tree holds."""
 
     def describe(self, path: Path) -> dict[str, object]:
-        """Gives plain values such as the framework and the container's version."""
+        """Return plain values such as the framework and the container's version."""
 
 
 class Unread(NamedTuple):
@@ -101,7 +101,7 @@ class LeavesUnread(Protocol):
     """A format that passes over what it does not know, or over copies of a tensor, and can say what that is."""
 
     def unread(self, path: Path, table: Mapping[str, LazyTensor]) -> Unread:
-        """Gives what a whole checkpoint holds that its ``table``, the tensors that reading gave, does not come from."""
+        """Return what a whole checkpoint holds that its ``table``, the tensors that reading gave, does not come from."""
 
 
 @runtime_checkable
@@ -109,7 +109,7 @@ class HoldsMetadata(Protocol):
     """A format with a slot for the user's own str → str metadata, which it writes from ``WriteOptions.metadata``."""
 
     def read_metadata(self, path: Path) -> dict[str, str]:
-        """Gives the user's metadata, without what this library keeps there itself."""
+        """Return the user's metadata, without what this library keeps there itself."""
 
 
 class Meter:
@@ -121,7 +121,7 @@ class Meter:
         self._on_progress = on_progress
 
     def moved(self, key: str, tensor: LazyTensor) -> None:
-        """Reports that the tensor's bytes have been written."""
+        """Report that the tensor's bytes have been written."""
         if self._on_progress is silent:
             return
         self._done += tensor.nbytes
@@ -129,7 +129,7 @@ class Meter:
 
 
 def duplicated_ties(table: dict[str, LazyTensor]) -> WritePlan:
-    """Gives the plan of a layout that writes shared tensors once each and notes which are one and the same."""
+    """Return the plan of a layout that writes shared tensors once each and note which are one and the same."""
     tied = tied_groups(table)
     whole = {frozenset(group) for group in tied}
     lost = [group for group in shared_storages(table) if frozenset(group) not in whole]

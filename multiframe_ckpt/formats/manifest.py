@@ -90,7 +90,7 @@ class Document:
         digests: Mapping[str, str] | None,
         metadata: Mapping[str, str] | None = None,
     ) -> str:
-        """Gives the sealed JSON text; ``digests`` by member, PENDING where one is missing, None for no digest at all.
+        """Return the sealed JSON text; ``digests`` by member, PENDING where one is missing, None for no digest at all.
 
         ``metadata`` is the user's own as the layout reads it back, None in a layout without a slot for it.
         """
@@ -131,14 +131,14 @@ def _is_flat(tree: Tree) -> bool:
 
 
 def named_tensors(tree: Tree) -> dict[str, LazyTensor]:
-    """Gives the tensors by the names a document has for them: a flat dict's own keys, else the tree's."""
+    """Return the tensors by the names a document has for them: a flat dict's own keys, else the tree's."""
     return dict(tree) if _is_flat(tree) else partition(tree)[1]
 
 
 def document_of(
     tree: Tree, *, fits: Callable[[str], bool], stored_as: Callable[[DType], DType]
 ) -> tuple[Document, dict[str, LazyTensor]]:
-    """Gives the document of a tree and its tensors by member name, in order.
+    """Return the document of a tree and its tensors by member name, in order.
 
     A name that does not fit the layout gets a neutral member name; ``stored_as`` gives the dtype whose bits it holds.
     """
@@ -159,7 +159,7 @@ def document_of(
 
 
 def member_names(names: Iterable[str], fits: Callable[[str], bool]) -> dict[str, str]:
-    """Gives each name's member name: itself where it fits the layout, else a free ``tensor_<position>``."""
+    """Return each name's member name: itself where it fits the layout, else a free ``tensor_<position>``."""
     members = {name: name if fits(name) else "" for name in names}
     taken = {prefix for member in members.values() for prefix in accumulate(member.split("/"), "{}/{}".format)}
     for position, (name, member) in enumerate(members.items()):
@@ -173,7 +173,7 @@ def member_names(names: Iterable[str], fits: Callable[[str], bool]) -> dict[str,
 
 
 def read_document(text: str | bytes, where: str) -> Document:
-    """Reads what :meth:`Document.text` gave; the seal is checked by :func:`assemble`."""
+    """Read what :meth:`Document.text` gave; the seal is checked by :func:`assemble`."""
     body = load_json(text, where)
     version = body.get("format_version") if isinstance(body, dict) else None
     if version not in _READABLE or type(version) is not int:
@@ -211,7 +211,7 @@ def _malformed(found: str) -> DamagedError:
 def assemble(
     text: str | bytes, members: Mapping[str, LazyTensor], where: str, metadata: Mapping[str, str] | None = None
 ) -> Tree:
-    """Gives the tree that a document describes over its file's members; DamagedError where the two disagree.
+    """Return the tree that a document describes over its file's members; DamagedError where the two disagree.
 
     ``metadata`` is the user's own as the file has it, None in a layout without a slot for it.
     """
@@ -230,7 +230,7 @@ def assemble(
 
 
 def require_named(listed: Collection[str], there: Collection[str], where: str, hint: str) -> None:
-    """Raises DamagedError, naming both kinds, unless what a file lists and what is there are the same names."""
+    """Raise DamagedError, naming both kinds, unless what a file lists and what is there are the same names."""
     missing = tuple(dict.fromkeys(name for name in listed if name not in there))
     extra = tuple(name for name in there if name not in listed)
     if missing or extra:
@@ -273,7 +273,7 @@ def _restored(note: Note, stored: LazyTensor, where: str) -> LazyTensor:
 
 
 def _tie(notes: Iterable[Note], table: dict[str, LazyTensor], where: str) -> None:
-    """Gives tied tensors one alias; which tensors may be tied is checked, since their bytes were written twice."""
+    """Return tied tensors one alias; which tensors may be tied is checked, since their bytes were written twice."""
     for note in notes:
         if note.tied_to is None:
             continue
@@ -286,19 +286,19 @@ def _tie(notes: Iterable[Note], table: dict[str, LazyTensor], where: str) -> Non
 
 
 def looks_like_document(text: bytes) -> bool:
-    """Says whether bytes begin or end as a document does: damage at one end leaves the other."""
+    """Return whether bytes begin or end as a document does: damage at one end leaves the other."""
     return text.startswith(_START) or _SEALED.search(text[-_TAIL:].decode("latin-1")) is not None
 
 
 def own_entry(metadata: Mapping[str, str], where: str) -> str | None:
-    """Gives the document among a file's metadata, or None; DamagedError where one stands under another key."""
+    """Return the document among a file's metadata, or None; DamagedError where one stands under another key."""
     if METADATA_KEY not in metadata and any(_SEALED.search(value) for value in metadata.values()):
         raise _malformed(f"{where}: found {METADATA_KEY}'s own metadata under another key")
     return metadata.get(METADATA_KEY)
 
 
 def check_metadata(metadata: Mapping[Any, Any]) -> None:
-    """Raises a RefusedError for user metadata that is not UTF-8 text, or whose key this library keeps for itself."""
+    """Raise a RefusedError for user metadata that is not UTF-8 text, or whose key this library keeps for itself."""
     for key, value in metadata.items():
         if key == METADATA_KEY:
             raise KeyRefusedError(f"metadata: found key {key!r}, expected another: it is this library's; rename it")
@@ -309,7 +309,7 @@ def check_metadata(metadata: Mapping[Any, Any]) -> None:
 
 
 def rebuild(skeleton: Tree, table: Mapping[str, LazyTensor], where: str) -> Tree:
-    """Puts the tensors of ``table`` into a skeleton that names each of them exactly once; else DamagedError."""
+    """Put the tensors of ``table`` into a skeleton that names each of them exactly once; else DamagedError."""
     listed = [leaf.key for _, leaf in leaves(skeleton) if isinstance(leaf, TensorRef)]
     if len(set(listed)) != len(listed):
         raise _malformed(f"{where}: found a tensor that the skeleton names twice")

@@ -29,14 +29,14 @@ FORMATS: Registry[type[Format]] = Registry(
 
 
 def format_named(name: str) -> Format:
-    """Gives the format called ``name``; UnknownNameError lists what there is."""
+    """Return the format called ``name``; UnknownNameError lists what there is."""
     return FORMATS.get(name)()
 
 
 def format_at(path: Path, name: str | None = None) -> Format:
-    """Gives the format whose layout lies at ``path``, or the one called ``name`` to read it as.
+    """Return the format whose layout lies at ``path``, or the one called ``name`` to read it as.
 
-    Raises FileNotFoundError where nothing is there, UnknownFormatError where no format can read it.
+    Raise FileNotFoundError where nothing is there, UnknownFormatError where no format can read it.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: found nothing there, expected a checkpoint; check the path")
@@ -61,7 +61,7 @@ _WITHOUT_SUFFIX = "oneflow"
 
 
 def format_for(path: Path) -> Format:
-    """Gives the format that a path to be written asks for by its suffix; without one, OneFlow's directory."""
+    """Return the format that a path to be written asks for by its suffix; without one, OneFlow's directory."""
     if not path.suffix:
         return format_named(_WITHOUT_SUFFIX)
     for kind in FORMATS.available():
@@ -78,7 +78,7 @@ _OWN_FILES = {"meta", "out", "snapshot_done", "pickled_data", "model.mlir"}
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raises FormatError for a folder that holds anything but a checkpoint: replacing it would lose that."""
+    """Raise FormatError for a folder that holds anything but a checkpoint: replacing it would lose that."""
     try:
         format_at(folder)
     except UnknownFormatError:

@@ -49,7 +49,7 @@ class SafetensorsFormat:
     suffixes = (".safetensors",)
 
     def sniff(self, path: Path) -> bool:
-        """Says whether a JSON object begins where the file's first eight bytes promise a header."""
+        """Return whether a JSON object begins where the file's first eight bytes promise a header."""
         try:
             with open_regular(path) as file:
                 start = file.read(_PREFIX + 1)
@@ -58,7 +58,7 @@ class SafetensorsFormat:
         return len(start) == _PREFIX + 1 and start[_PREFIX:] == b"{" and _length(start) <= HEADER_CAP
 
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
-        """Gives the tree; a file of another writer is a flat dict of its tensors, in the header's order."""
+        """Return the tree; a file of another writer is a flat dict of its tensors, in the header's order."""
         file = MappedFile(path)
         header, metadata = _read_header(file)
         members = _read_members(file, header)
@@ -66,16 +66,16 @@ class SafetensorsFormat:
         return members if document is None else assemble(document, members, f"{path}: {METADATA_KEY}", _users(metadata))
 
     def plan(self, tree: Tree) -> WritePlan:
-        """Says which ties are written twice; refuses complex128 and headers past the layout's cap."""
+        """Return which ties are written twice; refuse complex128 and headers past the layout's cap."""
         _layout(tree, dict([_FORMAT]))
         return duplicated_ties(partition(tree)[1])
 
     def read_metadata(self, path: Path) -> dict[str, str]:
-        """Gives the entries of ``__metadata__`` but this library's own and ``format: pt``, which every file gets."""
+        """Return the entries of ``__metadata__`` but this library's own and ``format: pt``, which every file gets."""
         return _users(_read_metadata(path))
 
     def describe(self, path: Path) -> dict[str, object]:
-        """Says that the tensors are PyTorch's where another writer did; they are nobody's in files of this library."""
+        """Say that the tensors are PyTorch's where another writer did; they are nobody's in files of this library."""
         metadata = _read_metadata(path)
         told = METADATA_KEY not in metadata and metadata.get(_FORMAT[0]) == _FORMAT[1]
         return {"framework": "PyTorch"} if told else {}
@@ -83,7 +83,7 @@ class SafetensorsFormat:
     def write(
         self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
     ) -> None:
-        """Writes the tree with entries in ``__metadata__``; ``format: pt`` is one of them unless they say otherwise."""
+        """Write the tree with entries in ``__metadata__``; ``format: pt`` is one of them unless they say otherwise."""
         layout = _layout(tree, dict([_FORMAT]) | dict(options.metadata))
         meter = Meter(layout.tensors, on_progress)
         digests: dict[str, str] | None = {} if options.digest else None
@@ -122,7 +122,7 @@ class _Entry(NamedTuple):
 
 
 def _packing() -> Callable[[dict[str, Any]], Any]:
-    """Gives what makes an _Entry of an object in the header, if it says what it should of a tensor."""
+    """Return what makes an _Entry of an object in the header, if it says what it should of a tensor."""
     shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # most tensors have the shape of another
 
     def packed(said: dict[str, Any]) -> Any:
@@ -141,7 +141,7 @@ def _packing() -> Callable[[dict[str, Any]], Any]:
 
 
 def _header_size(file: MappedFile) -> int:
-    """Gives the checked size of the JSON header."""
+    """Return the checked size of the JSON header."""
     length = _length(file.bytes(0, _PREFIX, "header length"))
     if length > HEADER_CAP:
         raise _damaged(file.path, f"found a header of {length} bytes, expected at most {HEADER_CAP}")
@@ -153,7 +153,7 @@ def _header_size(file: MappedFile) -> int:
 
 
 def _read_header(file: MappedFile) -> tuple[dict[str, Any], dict[str, str]]:
-    """Gives the tensors' entries, in the header's order, and the metadata."""
+    """Return the tensors' entries, in the header's order, and the metadata."""
     # The text is held by nobody but the parser, which lets go of it early: it may have 100 MB.
     header = load_json(file.bytes(_PREFIX, _header_size(file), "header"), f"{file.path}: header", _packing())
     metadata = header.pop(_METADATA, {}) if isinstance(header, dict) else None
@@ -163,7 +163,7 @@ def _read_header(file: MappedFile) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
-    """Gives the metadata, without a look at the tensors where it stands first, as usual, or is plainly not there."""
+    """Return the metadata, without a look at the tensors where it stands first, as usual, or is plainly not there."""
     file = MappedFile(path)
     text = file.bytes(_PREFIX, _header_size(file), "header")
     if text.startswith(_METADATA_FIRST):
@@ -175,7 +175,7 @@ def _read_metadata(path: Path) -> dict[str, str]:
 
 
 def _read_members(file: MappedFile, header: dict[str, Any]) -> dict[str, LazyTensor]:
-    """Gives the tensors in the header's order; DamagedError unless their bytes fill the file's rest without holes.
+    """Return the tensors in the header's order; DamagedError unless their bytes fill the file's rest without holes.
 
     Takes the entries out of the header one by one: both together would need much memory.
     """
@@ -196,7 +196,7 @@ def _read_members(file: MappedFile, header: dict[str, Any]) -> dict[str, LazyTen
 
 
 def _by_offset(header: dict[str, _Entry]) -> Iterable[str]:
-    """Gives the names in the order of their bytes, which most headers are in already."""
+    """Return the names in the order of their bytes, which most headers are in already."""
     ends = (entry.stop for entry in header.values())
     if all(entry.start == end for entry, end in zip(header.values(), chain([0], ends), strict=False)):
         return header
@@ -214,7 +214,7 @@ def _check_entry(path: Path, name: str, entry: Any) -> None:
 
 
 def _not_a_tensor(where: str, said: Any) -> FormatError:
-    """Gives the error for what the header says in a tensor's place."""
+    """Return the error for what the header says in a tensor's place."""
     if not isinstance(said, dict) or said.keys() != _OF_TENSOR:
         return DamagedError(f"{where}: found {str(said)[:80]}, expected dtype, shape and data_offsets")
     for sizes in (said["shape"], said["data_offsets"]):
@@ -235,7 +235,7 @@ def _are_sizes(value: Any) -> bool:
 
 
 def _said(sizes: Any) -> str:
-    """Gives the value as a message has room for it; Python may refuse to spell an int of many digits."""
+    """Return the value as a message has room for it; Python may refuse to spell an int of many digits."""
     try:
         return str(sizes)[:80]
     except ValueError:
@@ -252,14 +252,14 @@ class _Layout:
     metadata: Mapping[str, str]
 
     def moves(self, descriptor: int, data: int, options: WriteOptions) -> Iterator[Move]:
-        """Gives the way of each tensor to its place behind ``data`` bytes of header."""
+        """Yield the way of each tensor to its place behind ``data`` bytes of header."""
         schemes = ("xxh3",) if options.digest else ()
         for member in self.by_offset:
             yield Move(member, self.tensors[member], descriptor, data, schemes)
             data += self.tensors[member].nbytes
 
     def header(self, digests: Mapping[str, str] | None) -> bytes:
-        """Gives the file's bytes before the tensors'; the same length whatever the digests are."""
+        """Return the file's bytes before the tensors'; the same length whatever the digests are."""
         members = {member: (tensor.dtype, tensor.shape) for member, tensor in self.tensors.items()}
         document = {METADATA_KEY: self.document.text(members, digests, _users(self.metadata))}
         offsets, end = {}, 0
@@ -276,7 +276,7 @@ class _Layout:
 
 
 def _layout(tree: Tree, metadata: Mapping[str, str]) -> _Layout:
-    """Says where everything will lie; widest elements first, so that each tensor is aligned to its own."""
+    """Say where everything will lie; widest elements first, so that each tensor is aligned to its own."""
     check_metadata(metadata)
     document, tensors = document_of(tree, fits=_fits, stored_as=lambda dtype: dtype)
     for member, tensor in tensors.items():

@@ -39,12 +39,12 @@ _NAN_BITS = 0x7FF8_0000_0000_0000  # the NaN that float("nan") gives
 
 
 def dump_json(value: Json) -> str:
-    """Gives compact ASCII JSON; the same value always gives the same text."""
+    """Return compact ASCII JSON; the same value always gives the same text."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
 def load_json(text: str | bytes, where: str, made: Callable[[dict[str, Json]], Json] | None = None) -> Json:
-    """Reads JSON strictly: DamagedError for bad syntax, keys that come twice, NaN literals and endless nesting.
+    """Read JSON strictly: DamagedError for bad syntax, keys that come twice, NaN literals and endless nesting.
 
     ``made`` gives what stands for an object, from its entries.
     """
@@ -68,7 +68,7 @@ def _not_strict(where: str, problem: Exception) -> DamagedError:
 
 
 def first_value(text: bytes, start: int, where: str) -> Json:
-    """Reads the value that begins at ``start``, as strictly, whatever follows it."""
+    """Read the value that begins at ``start``, as strictly, whatever follows it."""
     decoder = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
     try:
         rest = str(memoryview(text)[start:], "utf-8")  # not copied twice: it may be large
@@ -90,7 +90,7 @@ def _no_constants(name: str) -> Json:
 
 
 def float_text(value: float) -> str:
-    """Gives the text of a float that is not finite; the bits of a NaN other than the usual one are kept."""
+    """Return the text of a float that is not finite; the bits of a NaN other than the usual one are kept."""
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     bits = struct.unpack("<Q", struct.pack("<d", value))[0]
@@ -98,7 +98,7 @@ def float_text(value: float) -> str:
 
 
 def read_float_text(text: str) -> float:
-    """Undoes :func:`float_text`; ValueError for any other text."""
+    """Undo :func:`float_text`; ValueError for any other text."""
     if text in ("Infinity", "-Infinity"):
         return float(text)
     bits = _NAN_BITS if text == "NaN" else int(text.removeprefix("nan:"), 16)
@@ -109,7 +109,7 @@ def read_float_text(text: str) -> float:
 
 
 def encode(node: Tree, *, depth: int = 0) -> Json:
-    """Gives the JSON value of a skeleton; ValueRefusedError for what is no part of one."""
+    """Return the JSON value of a skeleton; ValueRefusedError for what is no part of one."""
     if depth > MAX_DEPTH:
         raise ValueRefusedError(f"found containers deeper than {MAX_DEPTH}, expected fewer; flatten the checkpoint")
     kind = type(node)
@@ -148,7 +148,7 @@ def _encode_complex(value: complex) -> Json:
 
 
 def is_utf8(value: str) -> bool:
-    """Says whether text has a UTF-8 form: whether it holds no lone surrogate, which most JSON readers refuse."""
+    """Return whether text has a UTF-8 form: whether it holds no lone surrogate, which most JSON readers refuse."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -175,7 +175,7 @@ _ENCODERS: dict[type, Callable[[Any], Json]] = {
 
 
 def decode(value: Json, where: str, *, depth: int = 0) -> Tree:
-    """Undoes :func:`encode`; DamagedError, naming ``where``, for anything that ``encode`` does not give."""
+    """Undo :func:`encode`; DamagedError, naming ``where``, for anything that ``encode`` does not give."""
     if depth > MAX_DEPTH:
         raise DamagedError(f"{where}: found containers deeper than {MAX_DEPTH}, expected fewer; the file is damaged")
     if isinstance(value, list):

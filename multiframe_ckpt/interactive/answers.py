@@ -34,7 +34,7 @@ class Answers:
 
     @classmethod
     def of(cls, arguments: Namespace) -> Answers:
-        """Gives the answers among parsed arguments; see :func:`add_answer_arguments`."""
+        """Return the answers among parsed arguments; see :func:`add_answer_arguments`."""
         given: dict[str, Any] = {name: value for name, value in vars(arguments).items() if name in cls.__slots__}
         return cls(**given)
 
@@ -44,7 +44,7 @@ class Answers:
         return self.action or ("continue" if self.epochs is not None or self.lr is not None else None)
 
     def require_consistent(self) -> None:
-        """Raises AnswerError for flags that say opposite things."""
+        """Raise AnswerError for flags that say opposite things."""
         training = "--epochs" if self.epochs is not None else "--lr" if self.lr is not None else None
         wants = "--use" if self.action == "use" else "--continue" if self.action == "continue" else training
         if self.no_load and (self.load is not None or wants):
@@ -62,7 +62,7 @@ def _contrary(flag: str, other: str) -> AnswerError:
 
 
 def add_answer_arguments(parser: ArgumentParser, *, loading: bool = True, saving: bool = True) -> None:
-    """Gives a script the flags of ``multiframe-ckpt manage``; ``Answers.of`` reads them, ``--no-input`` is a flag too."""
+    """Return a script the flags of ``multiframe-ckpt manage``; ``Answers.of`` reads them, ``--no-input`` is a flag too."""
     if loading:
         which = parser.add_mutually_exclusive_group()
         which.add_argument("--load", metavar="WHICH", help="a saved model: its name, its number, latest or best")

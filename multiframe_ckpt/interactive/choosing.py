@@ -57,13 +57,13 @@ def choose(
     ask: Ask | None = ask_terminal,
     say: Say = say_line,
 ) -> Choice:
-    """Lists the models saved in a folder, asks which to load and what for, loads it, and gives the choice.
+    """List the models saved in a folder, asks which to load and what for, loads it, and return the choice.
 
     ``load`` gets the opened checkpoint and the choice, and restores what the script has; every layer has been read and
     compared with its digest before. ``answers`` are not asked for. ``ask`` shows a prompt and gives a line; with None, and
     at a terminal that is none, nobody is asked: the default is that no model is loaded.
 
-    Raises AnswerError for an answer that is wrong, or is needed and missing; EOFError and KeyboardInterrupt where the
+    Raise AnswerError for an answer that is wrong, or is needed and missing; EOFError and KeyboardInterrupt where the
     person leaves by Ctrl-D or Ctrl-C, before anything is loaded. A damaged model is a DamagedError; ``load`` is not called.
     """
     dialogue = Dialogue(ask, say)
@@ -84,7 +84,7 @@ def choose(
 
 
 def choose_among(models: Sequence[SavedModel], answers: Answers, dialogue: Dialogue, *, where: str) -> Choice:
-    """Gives the choice among models found in ``where``; nothing is loaded yet."""
+    """Return the choice among models found in ``where``; nothing is loaded yet."""
     answers.require_consistent()
     if not models and answers.load is None:
         return _without_model(answers, where)
@@ -142,7 +142,7 @@ def _model(models: Sequence[SavedModel], answers: Answers, dialogue: Dialogue, w
 
 
 def whole_number(text: str) -> int:
-    """Reads a whole number above 0; ValueError for anything else."""
+    """Read a whole number above 0; ValueError for anything else."""
     number = int(text)
     if number < 1:
         raise ValueError(text)
@@ -150,7 +150,7 @@ def whole_number(text: str) -> int:
 
 
 def positive(text: str) -> float:
-    """Reads a finite number above 0; ValueError for anything else."""
+    """Read a finite number above 0; ValueError for anything else."""
     number = float(text)
     if not 0 < number < math.inf:
         raise ValueError(text)
@@ -158,7 +158,7 @@ def positive(text: str) -> float:
 
 
 def one_of(words: Mapping[str, Any]) -> Callable[[str], Any]:
-    """Gives a reader of one of these words, or of the beginning of one, in either case; ValueError for any other."""
+    """Return a reader of one of these words, or of the beginning of one, in either case; ValueError for any other."""
 
     def read(text: str) -> Any:
         found = {value for word, value in words.items() if text and word.startswith(text.lower())}
@@ -189,7 +189,7 @@ def _rate_question(saved: float | None) -> Question:
 
 
 def learning_rate_of(tree: Tree) -> float | None:
-    """Gives the learning rate that a checkpoint's optimizer had, in either framework's dialect, or None."""
+    """Return the learning rate that a checkpoint's optimizer had, in either framework's dialect, or None."""
     for optimizer in find_parts(tree).optimizers:
         groups = optimizer.tree.get("param_groups") if isinstance(optimizer.tree, Mapping) else None
         for group in groups if isinstance(groups, list | tuple) else ():
@@ -201,7 +201,7 @@ def learning_rate_of(tree: Tree) -> float | None:
 
 
 def read_whole(checkpoint: Checkpoint, *, on_progress: OnProgress = silent) -> None:
-    """Reads every layer and compares it with its digest; raises DamagedError for one that is not what was saved."""
+    """Read every layer and compare it with its digest; raise DamagedError for one that is not what was saved."""
     table = checkpoint.tensors()
     total, done = sum(tensor.nbytes for tensor in table.values()), 0
     for key in read_through(table):

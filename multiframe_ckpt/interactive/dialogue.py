@@ -53,9 +53,9 @@ class Dialogue:
         return self._ask is None
 
     def answer(self, question: Question, given: object = None) -> Any:
-        """Gives the answer: the one given beforehand, the person's, or the default.
+        """Return the answer: the one given beforehand, the person's, or the default.
 
-        A person who answers wrongly is told what was expected and asked again. Raises AnswerError for a given answer
+        A person who answers wrongly is told what was expected and asked again. Raise AnswerError for a given answer
         that is wrong, and where nobody can be asked for one that is needed; EOFError and KeyboardInterrupt for a person
         who leaves.
         """
@@ -95,12 +95,12 @@ def _unasked(question: Question) -> Any:
 
 
 def at_terminal() -> bool:
-    """Says whether a person can be asked: answers come from a terminal, and questions reach one."""
+    """Return whether a person can be asked: answers come from a terminal, and questions reach one."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
 def ask_terminal(prompt: str) -> str:
-    """Asks at the terminal; raises EOFError for Ctrl-D and KeyboardInterrupt for Ctrl-C, on a line of their own."""
+    """Ask at the terminal; raise EOFError for Ctrl-D and KeyboardInterrupt for Ctrl-C, on a line of their own."""
     try:
         if sys.stdout is not None and sys.stdout.isatty():
             return input(shown(prompt))  # with line editing where the program imported readline
@@ -117,5 +117,5 @@ def ask_terminal(prompt: str) -> str:
 
 
 def say_line(line: str) -> None:
-    """Prints a line, with whatever could drive a terminal escaped."""
+    """Print a line, with whatever could drive a terminal escaped."""
     print(shown(line))

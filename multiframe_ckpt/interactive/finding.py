@@ -41,10 +41,10 @@ class SavedModel:
 
 
 def find_models(directory: str | os.PathLike[str]) -> tuple[SavedModel, ...]:
-    """Gives every saved model in the folder and its folders, the newest first; a checkpoint's own folder gives itself.
+    """Return every saved model in the folder and its folders, the newest first; a checkpoint's own folder gives itself.
 
     Those that cannot be used come last. A link to a model that is found anyway is one of its ``pointers``. Links to
-    other folders are not followed, and names that begin with a dot are passed over. Raises FileNotFoundError or
+    other folders are not followed, and names that begin with a dot are passed over. Raise FileNotFoundError or
     NotADirectoryError where there is no folder.
     """
     top = Path(directory)
@@ -120,16 +120,16 @@ def _model(path: Path, top: Path, pointers: tuple[str, ...]) -> SavedModel:
 
 
 def _size_of(weights: Tree) -> int:
-    """Gives the number of parameters, tied ones counted once."""
+    """Return the number of parameters, tied ones counted once."""
     table = tensors_of(weights)
     distinct = {key if tensor.identity is None else tensor.identity: tensor.size for key, tensor in table.items()}
     return sum(distinct.values())
 
 
 def pick(models: Sequence[SavedModel], which: str) -> SavedModel:
-    """Gives the model that ``which`` means: a name, a pointer's name, a path, a number from 1, ``latest`` or ``best``.
+    """Return the model that ``which`` means: a name, a pointer's name, a path, a number from 1, ``latest`` or ``best``.
 
-    A name without its folders or its suffix will do where only one model has it. Raises AnswerError for any other.
+    A name without its folders or its suffix will do where only one model has it. Raise AnswerError for any other.
     """
     exact = [model for model in models if which in (model.name, *model.pointers) or Path(which) == model.path]
     if exact:
@@ -158,7 +158,7 @@ def _short_names(model: SavedModel) -> set[str]:
 
 
 def _pointed_at(models: Sequence[SavedModel], stem: str) -> SavedModel:
-    """Gives the model that a pointer of this name leads to; without pointers, the latest is the newest."""
+    """Return the model that a pointer of this name leads to; without pointers, the latest is the newest."""
     found = [model for model in models if stem in map(_stem, (model.name, *model.pointers))]
     if len(found) == 1:
         return found[0]

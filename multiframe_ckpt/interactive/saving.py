@@ -55,7 +55,7 @@ def save_by_hand(
     ask: Ask | None = ask_terminal,
     say: Say = say_line,
 ) -> SavedCopies:
-    """Asks in which form to save a checkpoint and under which name, saves it, and says where.
+    """Ask in which form to save a checkpoint and under which name, saves it, and say where.
 
     ``kind`` and ``name`` are the defaults. The files are ``checkpoints/NAME.pth``, which ``torch.load`` reads, and
     ``exports/NAME.json``, which ``json.load`` reads, below ``folder``. A name that is taken is asked for again; where
@@ -78,7 +78,7 @@ def save_copies(
     answers: Answers = UNANSWERED,
     quiet: bool = False,
 ) -> SavedCopies:
-    """Does so in a dialogue that is under way."""
+    """Do so in a dialogue that is under way."""
     kind_question = _kind_question(checkpoint, kind)
     if kind == "no" and dialogue.alone and (answers.name is not None or answers.overwrite):
         kind_question = replace(kind_question, default=REQUIRED)
@@ -108,7 +108,7 @@ def _kind_question(checkpoint: Checkpoint, default: Kind) -> Question:
 
 
 def _named(kind: Kind, folder: Path, name: str, answers: Answers, dialogue: Dialogue) -> SavedCopies:
-    """Gives what is to be saved; a person is asked again for a name that is taken and is to be kept."""
+    """Return what is to be saved; a person is asked again for a name that is taken and is to be kept."""
     given = answers.name
     while True:
         copies = _copies(kind, folder, dialogue.answer(_name_question(name), given))

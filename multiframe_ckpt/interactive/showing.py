@@ -25,7 +25,7 @@ _MOST_METRICS = 2
 
 
 def age_text(seconds: float) -> str:
-    """Gives how long ago something was, in the unit that reads best."""
+    """Return how long ago something was, in the unit that reads best."""
     length, unit = next(((length, unit) for length, unit in _AGES if seconds >= length), (0, ""))
     if not length:
         return "just now"
@@ -34,7 +34,7 @@ def age_text(seconds: float) -> str:
 
 
 def listing(models: Sequence[SavedModel], *, now: float | None = None) -> Iterator[str]:
-    """Gives the models as a table, numbered from 1, with what points to each; one that cannot be used says why."""
+    """Yield the models as a table, numbered from 1, with what points to each; one that cannot be used says why."""
     now = time.time() if now is None else now
     rows = [_HEAD, *(_cells(number, model, now) for number, model in enumerate(models, 1))]
     rows = [tuple(map(shown, row)) for row in rows]
@@ -65,7 +65,7 @@ def _cells(number: int, model: SavedModel, now: float) -> tuple[str, ...]:
 
 @contextmanager
 def layer_line(task: str, layers: int, *, quiet: bool = False) -> Iterator[OnProgress]:
-    """Gives a listener that shows each layer on one line while a person watches standard error, else a silent one."""
+    """Yield a listener that shows each layer on one line while a person watches standard error, else a silent one."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield silent
         return
@@ -88,7 +88,7 @@ def layer_line(task: str, layers: int, *, quiet: bool = False) -> Iterator[OnPro
 
 
 def _clipped(text: str, cells: int) -> str:
-    """Gives as much of the text as fits: a line that wraps could not be written over."""
+    """Return as much of the text as fits: a line that wraps could not be written over."""
     for at, char in enumerate(text):
         cells -= 2 if east_asian_width(char) in "WF" else 1
         if cells < 0:

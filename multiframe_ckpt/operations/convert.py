@@ -80,7 +80,7 @@ def convert(
     allow_incomplete: bool = False,
     on_progress: OnProgress = silent,
 ) -> ConvertReport:
-    """Writes the checkpoint at ``source`` to ``target`` in the format ``to`` (default: by suffix, or ``oneflow``).
+    """Write the checkpoint at ``source`` to ``target`` in the format ``to`` (default: by suffix, or ``oneflow``).
 
     ``include`` and ``exclude`` are globs over keys; ``rename`` rules read ``OLD=NEW`` (see keymap); ``cast`` names the
     dtype that floating tensors of the weights get, ``cast_optimizer`` that of the optimizer's; ``weights_only`` takes
@@ -89,7 +89,7 @@ def convert(
     dialect optimizers and schedulers are written: by default OneFlow's in OneFlow's formats, PyTorch's in its own, and
     in others as they are. What cannot cross stays as it is and is named in the report. Needs no framework.
 
-    The target appears whole or not at all. Raises FormatError for a bad source, RefusedError for what the target cannot
+    The target appears whole or not at all. Raise FormatError for a bad source, RefusedError for what the target cannot
     hold, TargetExistsError unless ``overwrite``.
     """
     if backend not in (None, *_DIALECTS.values()):
@@ -153,7 +153,7 @@ def _edited(
     casts: Mapping[str, str | None],
     rename: Sequence[str],
 ) -> _Edited:
-    """Selects, casts (part of the checkpoint → dtype) and renames, in this order."""
+    """Select, casts (part of the checkpoint → dtype) and rename, in this order."""
     keys = list(tensors_of(tree))
     kept = select(keys, include, exclude)
     dropped = set(keys).difference(kept)
@@ -171,7 +171,7 @@ _DIALECTS = {"torch": "torch", "oneflow": "oneflow", "oneflow-pickle": "oneflow"
 
 
 def _translated(tree: Tree, framework: str | None) -> tuple[Tree, TranslateReport, tuple[str, ...]]:
-    """Gives the tree in a framework's dialect, the report, and the keys that the way back would not give again."""
+    """Return the tree in a framework's dialect, the report, and the keys that the way back would not give again."""
     if framework is None:
         return tree, TranslateReport(), ()
     crossed, report = translate(tree, to=framework, strict=False, keep=True)
@@ -186,7 +186,7 @@ def _translated(tree: Tree, framework: str | None) -> tuple[Tree, TranslateRepor
 
 
 def _outline(tree: Tree) -> dict[str, object]:
-    """Gives every leaf by key, tensors as their dtype and shape."""
+    """Return every leaf by key, tensors as their dtype and shape."""
     return {
         join_key(path): (leaf.dtype.name, leaf.shape) if isinstance(leaf, LazyTensor) else _spelled(leaf)
         for path, leaf in leaves(tree)
@@ -198,7 +198,7 @@ def _spelled(leaf: Tree) -> object:
 
 
 def _weights(tree: Tree) -> tuple[Tree, list[str]]:
-    """Gives the state dict, and the keys of everything else in the tree."""
+    """Return the state dict, and the keys of everything else in the tree."""
     where = weights_path(tree)
     weights = tree if where is None else tree[where]
     if not isinstance(weights, dict):
@@ -210,7 +210,7 @@ def _weights(tree: Tree) -> tuple[Tree, list[str]]:
 
 
 def _cast(tree: Tree, name: str, part: str, changed: dict[str, str]) -> Tree:
-    """Casts the floating tensors of one part of a checkpoint, ``model`` or ``optimizers``; 0-d counters stay."""
+    """Cast the floating tensors of one part of a checkpoint, ``model`` or ``optimizers``; 0-d counters stay."""
     dtype = dtype_named(name)
     if dtype is None or dtype.kind != "float":
         raise DtypeRefusedError(

@@ -52,7 +52,7 @@ def diff(
     rtol: float = 0.0,
     atol: float = 0.0,
 ) -> DiffReport:
-    """Compares two checkpoints, or those at two paths, of any formats and frameworks, key by key.
+    """Compare two checkpoints, or those at two paths, of any formats and frameworks, key by key.
 
     With both tolerances 0 tensors are compared bit for bit, NaN payloads and signs of zero included; otherwise values
     differ where ``|a - b| > atol + rtol * |b|``, and NaN equals NaN. A dtype or shape that differs is a change.

@@ -42,7 +42,7 @@ class Summary:
 
 
 def summarize(checkpoint: Checkpoint | str | os.PathLike[str]) -> Summary:
-    """Gives what a checkpoint, or the one at a path, holds: from its headers."""
+    """Return what a checkpoint, or the one at a path, holds: from its headers."""
     checkpoint = _opened(checkpoint)
     table = checkpoint.tensors()
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}

@@ -47,9 +47,9 @@ class VerifyReport:
 
 
 def verify(path: str | os.PathLike[str], *, allow_inert: bool = False) -> VerifyReport:
-    """Reads every byte once and compares it with what the file promises; damage and unfinished saves are in the report.
+    """Read every byte once and compare it with what the file promises; damage and unfinished saves are in the report.
 
-    Raises FileNotFoundError, and the other FormatErrors for what cannot be looked at: unknown, or refused as unsafe.
+    Raise FileNotFoundError, and the other FormatErrors for what cannot be looked at: unknown, or refused as unsafe.
     """
     path = Path(path)
     return retried(path, lambda: _verified(path, allow_inert=allow_inert))
@@ -85,7 +85,7 @@ def _verified(path: Path, *, allow_inert: bool) -> VerifyReport:
 
 
 def _opened(path: Path, name: str, *, allow_inert: bool) -> tuple[dict[str, LazyTensor], FormatError | None]:
-    """Gives the tensors, and what is wrong with the whole; then the tensors that can be looked at all the same."""
+    """Return the tensors, and what is wrong with the whole; then the tensors that can be looked at all the same."""
     try:
         return Checkpoint.open(path, format=name, allow_inert=allow_inert).tensors(), None
     except (DamagedError, IncompleteError) as problem:
@@ -98,7 +98,7 @@ def _opened(path: Path, name: str, *, allow_inert: bool) -> tuple[dict[str, Lazy
 
 
 def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSError | None]:
-    """Reads each tensor, the same bytes once and large ones several at a time; gives what is wrong with it, or None."""
+    """Read each tensor, the same bytes once and large ones several at a time; return what is wrong with it, or None."""
     first: dict[object, str] = {}  # several tensors may lie in one place
     for key, tensor in table.items():
         first.setdefault(_place(tensor), key)
@@ -122,6 +122,6 @@ def _check(key: str, tensor: LazyTensor) -> FormatError | OSError | None:
 
 
 def _has_digest(tensor: LazyTensor) -> bool:
-    """Says whether something covers a tensor's bytes: its own digest, or that of the storage it looks into."""
+    """Return whether something covers a tensor's bytes: its own digest, or that of the storage it looks into."""
     storage = tensor.view.storage.digest if tensor.view is not None else None
     return not tensor.nbytes or tensor.digest is not None or storage is not None

@@ -82,7 +82,7 @@ _MAX_PARTS = 32  # no name is of more
 
 
 def is_dangerous(module: str, name: str) -> bool:
-    """Says whether a pickle that mentions the name is refused; a dotted name may lead from any module to another."""
+    """Return whether a pickle that mentions the name is refused; a dotted name may lead from any module to another."""
     path = f"{module}.{name}"
     if path in _HARMLESS:
         return False

@@ -22,7 +22,7 @@ _SPREAD = frozenset({str, bytes, bool, float, type(None)})
 
 
 def hashable(key: Any, alike: Alike, owner: int = 0) -> Any:
-    """Gives the key; raises TypeError or ValueError for a mutable one, and for one that no pickler writes.
+    """Return the key; raise TypeError or ValueError for a mutable one, and for one that no pickler writes.
 
     ``alike`` counts the keys of each ``owner``.
     """

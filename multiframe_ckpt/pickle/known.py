@@ -45,11 +45,11 @@ class AttributeBag(Pending):
         self._attributes = _dict(attributes)
 
     def set_state(self, state: Any) -> None:
-        """Takes the attributes."""
+        """Take the attributes."""
         self._attributes.update(_dict(state[1] if isinstance(state, tuple) else state))
 
     def resolve(self) -> dict[Any, Any]:
-        """Gives the attributes as a plain dict."""
+        """Return the attributes as a plain dict."""
         return self._attributes
 
 
@@ -67,16 +67,16 @@ class DtypePart(Pending):
         self.order = "="
 
     def set_state(self, state: Any) -> None:
-        """Takes ``(version, byte order, …)``."""
+        """Take ``(version, byte order, …)``."""
         self.order = state[1]
 
     def resolve(self) -> Any:
-        """Gives the dtype's name."""
+        """Return the dtype's name."""
         dtype = self.numpy()
         return dtype.name if self.row().numpy == dtype else str(dtype)
 
     def row(self) -> DType:
-        """Gives the dtype's row; UnsafeError for one that is no number."""
+        """Return the dtype's row; UnsafeError for one that is no number."""
         row = dtype_named(self.kind)
         if row is None and _DTYPE.fullmatch(self.kind):
             row = dtype_of_numpy(np.dtype(self.kind.rstrip("_")))
@@ -88,7 +88,7 @@ class DtypePart(Pending):
         return row
 
     def numpy(self) -> np.dtype:
-        """Gives the dtype, in the byte order of the pickle."""
+        """Return the dtype, in the byte order of the pickle."""
         dtype = self.row().numpy
         return dtype.newbyteorder(">") if self.order == ">" and dtype.kind in "iufc" else dtype
 
@@ -103,11 +103,11 @@ class ArrayPart(Pending):
         self._tensor: LazyTensor | None = None
 
     def set_state(self, state: Any) -> None:
-        """Takes ``(version, shape, dtype, Fortran order, bytes)``."""
+        """Take ``(version, shape, dtype, Fortran order, bytes)``."""
         self._state = state[-4:]
 
     def array(self) -> np.ndarray:
-        """Gives the array over the pickle's own bytes."""
+        """Return the array over the pickle's own bytes."""
         if self._state is None:
             raise DamagedError("found a NumPy array without contents in a pickle, expected its state")
         shape, dtype, fortran, data = self._state
@@ -116,7 +116,7 @@ class ArrayPart(Pending):
         return _over(_raw(data), dtype, tuple(shape), "F" if fortran else "C")
 
     def resolve(self) -> LazyTensor:
-        """Gives the array as a tensor."""
+        """Return the array as a tensor."""
         if self._tensor is None:
             self._tensor = LazyTensor.of_array(self.array())
         return self._tensor
@@ -134,7 +134,7 @@ def _over(raw: bytes, dtype: Any, shape: tuple[int, ...], order: Any) -> np.ndar
 
 
 def _raw(value: Any) -> bytes:
-    """Gives the bytes that a pickle holds as bytes, or as Python 2's str; an int would be a size to allocate."""
+    """Return the bytes that a pickle holds as bytes, or as Python 2's str; an int would be a size to allocate."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
     if isinstance(value, bytes):
@@ -164,7 +164,7 @@ def _bytes(value: Any = b"", *encoding: Any) -> bytes:
 
 
 def _reconstructor(kind: Any, base: Any = None, state: Any = None) -> Any:
-    """Answers ``copyreg._reconstructor``, how protocols 0 and 1 make an object."""
+    """Answer ``copyreg._reconstructor``, how protocols 0 and 1 make an object."""
     if isinstance(kind, Global) and (kind.module, kind.name) in PLAIN:
         return PLAIN[kind.module, kind.name]()
     return (
@@ -198,7 +198,7 @@ def _frozenset(values: Iterable[Any] = ()) -> frozenset[Any]:
 
 
 def _attribute(owner: Any, name: Any) -> Global:
-    """Answers ``getattr`` as protocols 0 to 3 name a class within a class; refuses every other use."""
+    """Answer ``getattr`` as protocols 0 to 3 name a class within a class; refuse every other use."""
     if isinstance(owner, Global) and isinstance(name, str) and name.isidentifier():
         return Global(owner.module, f"{owner.name}.{name}")
     raise UnsafeError(
@@ -208,14 +208,14 @@ def _attribute(owner: Any, name: Any) -> Global:
 
 
 def _number(text: Any) -> str:
-    """Answers Decimal, which a tree holds as text: made a number, it could ask for any precision."""
+    """Answer Decimal, which a tree holds as text: made a number, it could ask for any precision."""
     if not isinstance(text, str) or not _NUMBER.fullmatch(text):
         raise ValueError("a number that is not spelled as one")
     return text
 
 
 def _fraction(numerator: Any, denominator: Any = 1) -> str:
-    """Answers Fraction: of two ints, or of text up to Python 3.10."""
+    """Answer Fraction: of two ints, or of text up to Python 3.10."""
     if isinstance(numerator, str):
         return _number(numerator)
     if not isinstance(numerator, int) or not isinstance(denominator, int):

@@ -23,7 +23,7 @@ _STOP = ord(".")
 
 @contextmanager
 def broken_pickle(where: str, found: Callable[[], str]) -> Iterator[None]:
-    """Turns what wrong data makes Python raise into DamagedError, and has every message name the file."""
+    """Turn what wrong data makes Python raise into DamagedError, and has every message name the file."""
     try:
         yield
     except FormatError as problem:
@@ -43,7 +43,7 @@ class PickleMachine(State):
     __slots__ = ()
 
     def run(self, steps: Sequence[Step] = STEPS) -> Any:
-        """Gives the raw object; DamagedError for opcodes that no pickler writes, UnsafeError for forbidden ones.
+        """Return the raw object; DamagedError for opcodes that no pickler writes, UnsafeError for forbidden ones.
 
         ``steps`` is what each opcode does: STEPS, or a layout's own that come to the same.
         """

@@ -62,7 +62,7 @@ def _frame(state: State, at: int) -> int:
 
 
 def _pushing(value: Any) -> Step:
-    """Gives the step of an opcode that is a value by itself."""
+    """Return the step of an opcode that is a value by itself."""
 
     def step(state: State, at: int) -> int:
         state.stack.append(value)
@@ -77,7 +77,7 @@ def _byte(state: State, at: int) -> int:
 
 
 def _packed(layout: Struct) -> Step:
-    """Gives the step of a number of fixed size."""
+    """Return the step of a number of fixed size."""
     unpack, size = layout.unpack_from, layout.size
 
     def step(state: State, at: int) -> int:
@@ -89,7 +89,7 @@ def _packed(layout: Struct) -> Step:
 
 
 def _counted(layout: Struct, make: Callable[[bytes], Any]) -> Step:
-    """Gives the step of a value behind its number of bytes."""
+    """Return the step of a value behind its number of bytes."""
     unpack, size = layout.unpack_from, layout.size
 
     def step(state: State, at: int) -> int:
@@ -106,7 +106,7 @@ def _counted(layout: Struct, make: Callable[[bytes], Any]) -> Step:
 
 
 def _lined(make: Callable[[bytes], Any]) -> Step:
-    """Gives the step of a value that stands on a line."""
+    """Return the step of a value that stands on a line."""
 
     def step(state: State, at: int) -> int:
         line, at = state.line(at)
@@ -119,7 +119,7 @@ def _lined(make: Callable[[bytes], Any]) -> Step:
 
 
 def _text(layout: Struct) -> Step:
-    """Gives the step of text behind its number of bytes; most of it is short and ASCII."""
+    """Return the step of text behind its number of bytes; most of it is short and ASCII."""
     unpack, size = layout.unpack_from, layout.size
 
     def step(state: State, at: int) -> int:
@@ -137,7 +137,7 @@ def _text(layout: Struct) -> Step:
 
 
 def _old_text(raw: bytes) -> str:
-    """Decodes a Python 2 str so that ``encode("utf-8", "surrogateescape")`` gives back its bytes."""
+    """Decode a Python 2 str so that ``encode("utf-8", "surrogateescape")`` gives back its bytes."""
     return raw.decode("utf-8", "surrogateescape")
 
 
@@ -146,7 +146,7 @@ _ESCAPED = {b"\\": b"\\", b"'": b"'", b'"': b'"', b"n": b"\n", b"r": b"\r", b"t"
 
 
 def _quoted(line: bytes) -> str:
-    """Reads a Python 2 str as its ``repr`` spells it."""
+    """Read a Python 2 str as its ``repr`` spells it."""
     if len(line) < 2 or line[0] != line[-1] or line[:1] not in (b"'", b'"'):
         raise ValueError("a string without its quotes")
     return _old_text(_ESCAPE.sub(_unescaped, line[1:-1]))
@@ -261,7 +261,7 @@ def _long_binget(state: State, at: int) -> int:
 
 
 def _empty(kind: type, nbytes: int) -> Step:
-    """Gives the step of a new container."""
+    """Return the step of a new container."""
 
     def step(state: State, at: int) -> int:
         state.stack.append(kind())

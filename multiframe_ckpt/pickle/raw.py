@@ -46,9 +46,9 @@ class Pending:
     footprint: ClassVar[int] = 512
 
     def set_state(self, state: Any) -> None:
-        """Takes what BUILD gives it."""
+        """Take what BUILD gives it."""
         raise NotImplementedError
 
     def resolve(self) -> Any:
-        """Gives its value in a tree, the same one each time."""
+        """Return its value in a tree, the same one each time."""
         raise NotImplementedError

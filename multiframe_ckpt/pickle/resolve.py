@@ -68,7 +68,7 @@ class Resolver:
         self._open: set[int] = set()
 
     def tree(self, raw: Any) -> Tree:
-        """Gives the tree; raises UnsafeError that names every unknown object, unless they may stay inert."""
+        """Return the tree; raise UnsafeError that names every unknown object, unless they may stay inert."""
         with broken_pickle(self._where, lambda: "found a pickle whose objects do not fit together"):
             tree, _ = self._resolve(raw, 0)
         if self._unknown and not self._allow_inert:
@@ -79,7 +79,7 @@ class Resolver:
         return tree
 
     def _resolve(self, raw: Any, depth: int) -> tuple[Tree, int]:
-        """Gives the tree of a raw object, and the size that walking it takes."""
+        """Return the tree of a raw object, and the size that walking it takes."""
         kind = type(raw)
         if kind in _LEAVES:
             return raw, _LEAF
@@ -155,7 +155,7 @@ class Resolver:
         return (raw if plain_keys else self._rekeyed(raw, depth)), size
 
     def _rekeyed(self, raw: dict[Any, Tree], depth: int) -> dict[Any, Tree]:
-        """Gives the dict with keys that a tree can hold; those that it holds as one text are told apart."""
+        """Return the dict with keys that a tree can hold; those that it holds as one text are told apart."""
         tree: dict[Any, Tree] = {}
         alike: dict[Any, int] = {}
         for key, node in raw.items():
@@ -217,7 +217,7 @@ def _listed(unknown: Mapping[str, None]) -> str:
 
 
 def _rank(member: Any) -> str:
-    """Gives the text by which members of a set are ordered, so that a set always gives one list."""
+    """Return the text by which members of a set are ordered, so that a set always gives one list."""
     if isinstance(member, tuple | frozenset):
         return ",".join(map(_rank, member))
     return repr(member) if is_plain(member) else type(member).__name__
@@ -228,7 +228,7 @@ def _spelled(args: tuple[Tree, ...]) -> str:
 
 
 def module_state_dict(made: Made) -> Any:
-    """Gives the state dict of a pickled ``nn.Module``, found in its state without its class; else ``made`` itself.
+    """Return the state dict of a pickled ``nn.Module``, found in its state without its class; else ``made`` itself.
 
     A module's state is its ``__dict__``: ``_parameters``, ``_buffers`` and ``_modules`` (torch and OneFlow alike);
     a buffer named in ``_non_persistent_buffers_set`` is not part of a state dict.
@@ -251,7 +251,7 @@ class _Collector:
         self._left = _KEY_TEXT
 
     def collect(self, module: Made, prefix: str, depth: int) -> dict[str, Any]:
-        """Gives the module's parameters and buffers, then its children's."""
+        """Return the module's parameters and buffers, then its children's."""
         state = module.state
         transient = state.get("_non_persistent_buffers_set")
         own = dict(state["_parameters"])

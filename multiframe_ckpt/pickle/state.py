@@ -68,7 +68,7 @@ class State:
     # Room
 
     def charge(self, nbytes: int) -> None:
-        """Counts memory; UnsafeError where the file asks for more than one of its size may."""
+        """Count memory; UnsafeError where the file asks for more than one of its size may."""
         self.room -= nbytes
         if self.room < 0:
             raise UnsafeError(
@@ -77,7 +77,7 @@ class State:
             )
 
     def require_room(self) -> None:
-        """Asks the same of what is kept on the stack and in the memo."""
+        """Ask the same of what is kept on the stack and in the memo."""
         slots = len(self.stack) + sum(map(len, self.marks))
         held = _SLOT * slots + _REMEMBERED * len(self.memo) + _FAR * (len(self.far) + len(self.alike))
         if held > self.room:
@@ -86,14 +86,14 @@ class State:
     # Reading
 
     def take(self, at: int, stop: int) -> bytes:
-        """Gives the bytes from ``at`` to ``stop``."""
+        """Return the bytes from ``at`` to ``stop``."""
         if not at <= stop <= self.size:
             raise IndexError("it ends too soon")
         piece: bytes = self.data[at:stop]
         return piece
 
     def line(self, at: int) -> tuple[bytes, int]:
-        """Gives the line at ``at`` without its end, and the offset behind it."""
+        """Return the line at ``at`` without its end, and the offset behind it."""
         stop = self.data.find(b"\n", at)
         if stop < 0:
             raise IndexError("a line without its end")
@@ -102,13 +102,13 @@ class State:
     # Stack and memo
 
     def pop_to_mark(self) -> list[Any]:
-        """Gives what lies above the last mark, and takes both away."""
+        """Return what lies above the last mark, and take both away."""
         values = self.stack
         self.stack = self.marks.pop()
         return values
 
     def remember(self, index: int) -> None:
-        """Puts the top of the stack into the memo."""
+        """Put the top of the stack into the memo."""
         value = self.stack[-1]
         if index == len(self.memo):
             self.memo.append(value)
@@ -118,13 +118,13 @@ class State:
             self.far[index] = value
 
     def recall(self, index: int) -> Any:
-        """Gives what the memo holds at ``index``."""
+        """Return what the memo holds at ``index``."""
         return self.memo[index] if 0 <= index < len(self.memo) else self.far[index]
 
     # Building
 
     def named(self, module: Any, name: Any) -> Global:
-        """Gives the name, never imported; UnsafeError for one by which pickles run code."""
+        """Return the name, never imported; UnsafeError for one by which pickles run code."""
         found = self.names.get((module, name))
         if found is not None:
             return found
@@ -142,7 +142,7 @@ class State:
         return found
 
     def call(self, target: Any, args: Any) -> Any:
-        """Gives what the builder of a known name makes, or the record of the call of an unknown one."""
+        """Return what the builder of a known name makes, or the record of the call of an unknown one."""
         if type(target) is not Global or type(args) is not tuple:
             raise UnsafeError(
                 f"{self.where}: found a pickle that calls a {type(target).__name__}, expected a name; "
@@ -168,7 +168,7 @@ class State:
         return self._received(value)
 
     def _received(self, value: Any) -> Any:
-        """Counts what a builder has made of plain values."""
+        """Count what a builder has made of plain values."""
         kind = type(value)
         if kind is Global:
             return self.named(value.module, value.name)
@@ -180,7 +180,7 @@ class State:
         return Made(target, args)
 
     def build(self, state: Any) -> None:
-        """Gives the top of the stack its state: taken by what can take one, of no effect on plain containers."""
+        """Return the top of the stack its state: taken by what can take one, of no effect on plain containers."""
         target = self.stack[-1]
         if isinstance(target, Pending):
             target.set_state(state)
@@ -190,19 +190,19 @@ class State:
             raise TypeError(f"state for a {type(target).__name__}")
 
     def append_all(self, values: list[Any]) -> None:
-        """Appends to the list, or the unknown object, on top of the stack."""
+        """Append to the list, or the unknown object, on top of the stack."""
         target = self.stack[-1]
         self.charge(_ITEM * len(values) + _FEW)
         (target.items if isinstance(target, Made) else _require(target, list)).extend(values)
 
     def set_all(self, values: list[Any]) -> None:
-        """Fills the dict, or the unknown object, on top of the stack with keys and values in turn."""
+        """Fill the dict, or the unknown object, on top of the stack with keys and values in turn."""
         target = self.stack[-1]
         entries = target.entries if isinstance(target, Made) else _require(target, dict)
         self.fill(entries, values)
 
     def fill(self, entries: dict[Any, Any], values: list[Any]) -> None:
-        """Fills a dict with keys and values in turn."""
+        """Fill a dict with keys and values in turn."""
         if len(values) % 2:
             raise ValueError("a dict with a key and no value")
         self.charge(_ENTRY // 2 * len(values) + (0 if entries else _FIRST))
@@ -212,19 +212,19 @@ class State:
             entries[key if type(key) is str else hashable(key, alike, owner)] = value
 
     def add_all(self, values: list[Any]) -> None:
-        """Adds members to the set on top of the stack."""
+        """Add members to the set on top of the stack."""
         target = _require(self.stack[-1], set)
         self.charge(_MEMBER * len(values))
         target.update([hashable(value, self.alike, id(target)) for value in values])
 
     def frozen(self, values: list[Any]) -> frozenset[Any]:
-        """Gives a frozenset."""
+        """Return a frozenset."""
         self.charge(_MEMBER * len(values))
         alike: Alike = {}
         return frozenset([hashable(value, alike) for value in values])
 
     def persist(self, identifier: Any) -> Any:
-        """Gives what the layout answers to a persistent id."""
+        """Return what the layout answers to a persistent id."""
         if self.persistent is None:
             raise UnsafeError(
                 f"{self.where}: found a reference to an outside object, expected none in this layout; "

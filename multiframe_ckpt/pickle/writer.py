@@ -28,7 +28,7 @@ class PickleWriter(ABC):
         self._parts: list[bytes] = []
 
     def dump(self, tree: Tree) -> bytes:
-        """Gives the pickle of ``tree``."""
+        """Return the pickle of ``tree``."""
         self._parts = [b"\x80\x02"]
         self.value(tree, ())
         self._parts.append(b".")
@@ -36,14 +36,14 @@ class PickleWriter(ABC):
 
     @abstractmethod
     def tensor(self, tensor: LazyTensor, path: tuple[Any, ...]) -> None:
-        """Writes what stands for a tensor: each layout says what."""
+        """Write what stands for a tensor: each layout says what."""
 
     def emit(self, *opcodes: bytes) -> None:
-        """Adds opcodes as they are."""
+        """Add opcodes as they are."""
         self._parts.extend(opcodes)
 
     def value(self, node: Tree, path: tuple[Any, ...]) -> None:
-        """Writes one node; ValueRefusedError names the key of one that a tree cannot hold."""
+        """Write one node; ValueRefusedError names the key of one that a tree cannot hold."""
         if type(node) is LazyTensor:
             self.tensor(node, path)
         elif isinstance(node, dict):
@@ -77,7 +77,7 @@ class _Values(PickleWriter):
 
 
 def require_plain(tree: Tree) -> None:
-    """Raises ValueRefusedError where the tree holds, beside tensors, what no pickle of ours does."""
+    """Raise ValueRefusedError where the tree holds, beside tensors, what no pickle of ours does."""
     _Values().dump(tree)
 
 
@@ -97,18 +97,18 @@ def _plain(value: Any, path: tuple[Any, ...]) -> bytes:
 
 
 def name_opcodes(module: str, name: str) -> bytes:
-    """Gives what pushes a global name."""
+    """Return what pushes a global name."""
     return f"c{module}\n{name}\n".encode()
 
 
 def tuple_opcodes(items: Sequence[bytes]) -> bytes:
-    """Gives what pushes a tuple of what the items push."""
+    """Return what pushes a tuple of what the items push."""
     short = _TUPLES.get(len(items))
     return b"(%bt" % b"".join(items) if short is None else b"".join(items) + short
 
 
 def int_opcodes(value: int) -> bytes:
-    """Gives what pushes an int."""
+    """Return what pushes an int."""
     if 0 <= value < 1 << 8:
         return b"K%c" % value
     if 0 <= value < 1 << 16:
@@ -120,7 +120,7 @@ def int_opcodes(value: int) -> bytes:
 
 
 def str_opcodes(value: str) -> bytes:
-    """Gives what pushes text."""
+    """Return what pushes text."""
     raw = value.encode("utf-8", "surrogatepass")
     return _TEXT.pack(b"X", len(raw)) + raw
 

@@ -28,18 +28,18 @@ class Background:
         weakref.finalize(self, _tell, self._problems)
 
     def start(self, work: Callable[[], object]) -> None:
-        """Waits for the work before, whose error it raises, then runs this one."""
+        """Wait for the work before, whose error it raises, then run this one."""
         self.wait()
         self._thread = Thread(target=_run, args=(work, self._problems), name="multiframe-ckpt save", daemon=False)
         self._thread.start()
 
     def check(self) -> None:
-        """Raises the error of work that is done, without waiting."""
+        """Raise the error of work that is done, without waiting."""
         if self._thread is None or not self._thread.is_alive():
             self.wait()
 
     def wait(self) -> None:
-        """Waits until the work is done, and raises its error, once."""
+        """Wait until the work is done, and raise its error, once."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -48,7 +48,7 @@ class Background:
 
 
 def step_back() -> None:
-    """Lets other threads go first from now on, this one and those that it starts; where the system can (Linux)."""
+    """Let other threads go first from now on, this one and those that it starts; where the system can (Linux)."""
     if sys.platform == "linux":
         thread = get_native_id()
         with suppress(OSError):  # a system that forbids it loses nothing else

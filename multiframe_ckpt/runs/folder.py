@@ -33,12 +33,12 @@ _NAMELESS = re.compile(r"tensor_[0-9]+")
 
 @cache
 def _suffixes() -> frozenset[str]:
-    """Gives every suffix that a checkpoint of ours can have, in whichever format it was written."""
+    """Return every suffix that a checkpoint of ours can have, in whichever format it was written."""
     return frozenset({"", *(suffix for kind in FORMATS.available() for suffix in kind().suffixes)})
 
 
 def epoch_of(name: str) -> int | None:
-    """Gives the epoch in a checkpoint's name, or None for a name that a manager does not give."""
+    """Return the epoch in a checkpoint's name, or None for a name that a manager does not give."""
     match = _NAME.fullmatch(name)
     if match is None or (match[2] or "") not in _suffixes():
         return None
@@ -54,7 +54,7 @@ class CheckpointFolder:
         self._known: dict[str, tuple[Signature, CheckpointRecord]] = {}
 
     def records(self) -> list[CheckpointRecord]:
-        """Gives every checkpoint in the order in which they were written; unusable ones stand by their epoch."""
+        """Return every checkpoint in the order in which they were written; unusable ones stand by their epoch."""
         return _in_order(retried(self.path, self._looked_at_all))
 
     def _looked_at_all(self) -> list[CheckpointRecord]:
@@ -63,7 +63,7 @@ class CheckpointFolder:
         return [record for name in names if (record := self._looked_at(name)) is not None]
 
     def _looked_at(self, name: str) -> CheckpointRecord | None:
-        """Gives what is there, None for a link to nothing; ReplacedError where it was deleted or replaced just now."""
+        """Return what is there, None for a link to nothing; ReplacedError where it was deleted or replaced just now."""
         path, epoch = self.path / name, epoch_of(name)
         try:
             seen = signature_of(path)
@@ -82,13 +82,13 @@ class CheckpointFolder:
             raise ReplacedError(f"{path}: found it replaced or deleted while it was read") from problem
 
     def file(self, stem: str, format: str) -> Path:
-        """Gives the path that a stem has in a format: with ``.pth`` for torch, without a suffix for folders."""
+        """Return the path that a stem has in a format: with ``.pth`` for torch, without a suffix for folders."""
         suffixes = format_named(format).suffixes
         suffix = _USUAL_SUFFIX if _USUAL_SUFFIX in suffixes else next(iter(suffixes), "")
         return self.path / f"{stem}{suffix}"
 
     def checkpoint(self, epoch: int, format: str) -> Path:
-        """Gives the path of an epoch's checkpoint."""
+        """Return the path of an epoch's checkpoint."""
         return self.file(f"checkpoint_epoch_{epoch:04d}", format)
 
     def _names(self) -> list[str]:
@@ -101,13 +101,13 @@ class CheckpointFolder:
                     yield self.path / f"{stem}{suffix}"
 
     def pointed(self) -> dict[str, str]:
-        """Gives pointer → checkpoint, by their names, for every pointer there."""
+        """Return pointer → checkpoint, by their names, for every pointer there."""
         names = self._names()
         pairs = ((pointer.name, pointed(pointer, names)) for pointer in self._pointers(LATEST, BEST))
         return {pointer: name for pointer, name in pairs if name is not None}
 
     def point(self, stem: str, name: str) -> None:
-        """Makes the pointer stand for a checkpoint, and takes away one that it had in another format."""
+        """Make the pointer stand for a checkpoint, and take away one that it had in another format."""
         pointer = self.path / f"{stem}{Path(name).suffix}"
         if pointed(pointer, [name]) is None:
             self._require_pointer(pointer)
@@ -119,7 +119,7 @@ class CheckpointFolder:
                 other.unlink(missing_ok=True)
 
     def require_pointers(self, format: str) -> None:
-        """Raises TargetExistsError where something of another's stands in the place of a pointer."""
+        """Raise TargetExistsError where something of another's stands in the place of a pointer."""
         for stem in (LATEST, BEST):
             self._require_pointer(self.file(stem, format))
 
@@ -136,7 +136,7 @@ class CheckpointFolder:
         )
 
     def _is_copy(self, pointer: Path) -> bool:
-        """Says whether this is a checkpoint of the folder once more, as copying without links leaves it."""
+        """Return whether this is a checkpoint of the folder once more, as copying without links leaves it."""
         seen = read_record(pointer, signature_of(pointer))
         return seen.save_count > 0 and any(
             (record.save_count, record.epoch, record.nbytes) == (seen.save_count, seen.epoch, seen.nbytes)
@@ -144,7 +144,7 @@ class CheckpointFolder:
         )
 
     def discard(self, record: CheckpointRecord) -> None:
-        """Deletes a checkpoint that a manager wrote and no pointer names; leaves any other alone."""
+        """Delete a checkpoint that a manager wrote and no pointer names; leave any other alone."""
         if record.save_count == 0 or record.path.is_symlink() or record.path.name in self.pointed().values():
             return
         if _lost_its_markers(record):
@@ -157,13 +157,13 @@ class CheckpointFolder:
             return
 
     def sweep(self) -> None:
-        """Removes the temporaries that killed saves left here."""
+        """Remove the temporaries that killed saves left here."""
         if self.path.is_dir():
             sweep(self.path)
 
 
 def _lost_its_markers(record: CheckpointRecord) -> bool:
-    """Says whether this is a folder of variables that was copied without its empty files: perhaps not with all others.
+    """Return whether this is a folder of variables that was copied without its empty files: perhaps not with all others.
 
     Nobody can tell, and what is left looks like ``oneflow-pickle``, whose variables have no names.
     """

@@ -39,7 +39,7 @@ class Gate:
         self._warned = False
 
     def hold(self, optimizers: object) -> Changes:
-        """Gives the aliases of what only the optimizers' updates change, and puts hooks before these.
+        """Return the aliases of what only the optimizers' updates change, and put hooks before these.
 
         Of an optimizer that has no hook that is nothing, with a warning, unless the program waits itself.
         """
@@ -70,7 +70,7 @@ class Gate:
         return backend.updated_by(optimizer) if undo is not None or self.promised else {}
 
     def close(self, copies: Sequence[Copy]) -> Copying:
-        """Makes updates wait until the copies are made, and gives what makes them."""
+        """Make updates wait until the copies are made, and return what makes them."""
         self._open.clear()
         self._copying = Copying(copies, at_end=partial(self._end, copies))
         return self._copying
@@ -82,24 +82,24 @@ class Gate:
             self.open()
 
     def open(self) -> None:
-        """Lets updates go on."""
+        """Let updates go on."""
         self._copying = Copying(())  # those that are made hold memory
         self._open.set()
 
     def wait(self) -> None:
-        """Waits until the gate is open, and starts a thread that copies meanwhile."""
+        """Wait until the gate is open, and start a thread that copies meanwhile."""
         if not self._open.is_set():
             with suppress(RuntimeError):  # no thread can be started: the copying goes on without help
                 Thread(target=_help, args=(self._copying,), name="multiframe-ckpt copy").start()
         self._open.wait()
 
     def release(self) -> None:
-        """Takes the hooks away. Not while an optimizer steps: it is walking through them."""
+        """Take the hooks away. Not while an optimizer steps: it is walking through them."""
         while self._undo:
             self._undo.pop()()
 
     def _require_unchanged(self, copies: Sequence[Copy]) -> None:
-        """Raises ValueRefusedError for a tensor that something else has changed since :meth:`hold`."""
+        """Raise ValueRefusedError for a tensor that something else has changed since :meth:`hold`."""
         for copy in copies:
             alias = copy.original.alias
             if self._changes[alias]() != self._seen[alias]:

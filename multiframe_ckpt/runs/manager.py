@@ -120,7 +120,7 @@ class CheckpointManager:
             warnings.warn(f"{self.output_dir}: the last save failed: {lost}", CheckpointWarning, stacklevel=2)
 
     def close(self) -> None:
-        """Waits for the save under way, frees its memory, and takes hooks and the handler of SIGTERM away.
+        """Wait for the save under way, frees its memory, and take hooks and the handler of SIGTERM away.
 
         A context manager does so at its end.
         """
@@ -132,11 +132,11 @@ class CheckpointManager:
             self._preemption.stop()
 
     def wait(self) -> None:
-        """Waits until the last save is complete and durable; raises its error, once."""
+        """Wait until the last save is complete and durable; raise its error, once."""
         self._background.wait()
 
     def wait_before_update(self) -> None:
-        """Waits until what a gated save copies is copied: call it before every update that no hook can hold back.
+        """Wait until what a gated save copies is copied: call it before every update that no hook can hold back.
 
         From the first call on a gated save takes it that all updates of the optimizers it is given wait so.
         """
@@ -160,11 +160,11 @@ class CheckpointManager:
         extra: Mapping[str, Any] | None = None,
         force: bool = False,
     ) -> Path | None:
-        """Saves the run after an epoch and gives the checkpoint's path, or None where ``save_freq`` passes it over.
+        """Save the run after an epoch and return the checkpoint's path, or None where ``save_freq`` passes it over.
 
         ``force`` saves all the same, as one does after the last epoch. What is older than the retention keeps is deleted
         once the new one is complete and durable. After a SIGTERM it saves, waits, and raises SystemExit(143).
-        Raises a RefusedError, NoRoomError or TargetExistsError before anything is written; with ``async_save`` the error
+        Raise a RefusedError, NoRoomError or TargetExistsError before anything is written; with ``async_save`` the error
         of a save under way comes out of the next call, and of a gated one, the first apart, these too.
         """
         leaving = self.preempted
@@ -195,7 +195,7 @@ class CheckpointManager:
         return path
 
     def _raise_earlier(self, *, leaving: bool) -> None:
-        """Raises the error of an earlier save; one who must leave is only told, or the last save would be lost too."""
+        """Raise the error of an earlier save; one who must leave is only told, or the last save would be lost too."""
         try:
             self._background.check()
             if leaving:
@@ -224,7 +224,7 @@ class CheckpointManager:
         )
 
     def _start(self, checkpoint: Checkpoint, path: Path, optimizer: object) -> None:
-        """Checks all that can be checked, then writes, now or in the background."""
+        """Check all that can be checked, then write, now or in the background."""
         self.wait()
         self._folder.require_pointers(self._layout.name)
         counted = self._counted(checkpoint)
@@ -244,7 +244,7 @@ class CheckpointManager:
             raise
 
     def _finish(self, copying: Copying, checkpoint: Checkpoint, path: Path) -> None:
-        """Copies what could wait until the next update, and writes, both as training leaves time for it."""
+        """Copy what could wait until the next update, and write, both as training leaves time for it."""
         step_back()
         copying.finish()
         self._write(checkpoint, path)
@@ -258,7 +258,7 @@ class CheckpointManager:
         return replace(checkpoint, tree=checkpoint.tree | {SAVE_COUNT: count})
 
     def _write(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Writes, then points, then deletes: each step durable before the next."""
+        """Write, then point, then delete: each step durable before the next."""
         checkpoint.save(path, format=self._layout.name, overwrite=True, digest=self._digest, durable=self._durable)
         records = self._folder.records()
         self._folder.point(LATEST, path.name)
@@ -271,15 +271,15 @@ class CheckpointManager:
     # Looking
 
     def checkpoints(self) -> list[CheckpointRecord]:
-        """Gives every checkpoint of the folder, damaged and unfinished ones too, in the order they were written."""
+        """Return every checkpoint of the folder, damaged and unfinished ones too, in the order they were written."""
         return self._folder.records()
 
     def latest(self) -> CheckpointRecord | None:
-        """Gives the complete checkpoint that was written last, or None; warns where a newer one cannot be used."""
+        """Return the complete checkpoint that was written last, or None; warn where a newer one cannot be used."""
         return next(iter(_newest_first(self._folder.records(), stacklevel=3)), None)
 
     def best(self) -> CheckpointRecord | None:
-        """Gives the complete checkpoint with the best value of the monitor, of equals the earlier, or None."""
+        """Return the complete checkpoint with the best value of the monitor, of equals the earlier, or None."""
         return next(iter(self._retention.best_first(self._folder.records())), None)
 
     # Restoring
@@ -295,10 +295,10 @@ class CheckpointManager:
         rng: bool = True,
         strict: bool = True,
     ) -> RestoreReport:
-        """Loads a checkpoint into live objects: the ``latest``, the ``best``, the one of an epoch (a number), or a path.
+        """Load a checkpoint into live objects: the ``latest``, the ``best``, the one of an epoch (a number), or a path.
 
         Its bytes are read and compared with their digests first; a latest or best one that is damaged is passed over
-        with a warning. See ``Checkpoint.restore``. Raises FileNotFoundError where there is none.
+        with a warning. See ``Checkpoint.restore``. Raise FileNotFoundError where there is none.
         """
 
         def attempt() -> RestoreReport:
@@ -324,9 +324,9 @@ class CheckpointManager:
         which: str | SupportsIndex | os.PathLike[str] = "latest",
         strict: bool = True,
     ) -> int:
-        """Restores the run and gives the epoch to go on with: 0 where nothing was saved, else the one after the last.
+        """Restore the run and return the epoch to go on with: 0 where nothing was saved, else the one after the last.
 
-        Raises FileNotFoundError where there are checkpoints and none of them can be used: going on from 0 would bury
+        Raise FileNotFoundError where there are checkpoints and none of them can be used: going on from 0 would bury
         them.
         """
         self.wait()
@@ -382,7 +382,7 @@ class CheckpointManager:
 
 
 def _whole(path: Path) -> Checkpoint:
-    """Opens a checkpoint after comparing all its bytes with their digests."""
+    """Open a checkpoint after comparing all its bytes with their digests."""
     checkpoint = Checkpoint.open(path)
     for _ in read_through(checkpoint.tensors()):
         pass
@@ -390,7 +390,7 @@ def _whole(path: Path) -> Checkpoint:
 
 
 def _newest_first(records: list[CheckpointRecord], stacklevel: int) -> list[CheckpointRecord]:
-    """Gives the complete ones, the last written first; warns of newer ones that cannot be used."""
+    """Return the complete ones, the last written first; warn of newer ones that cannot be used."""
     usable = [record for record in reversed(records) if record.complete]
     for record in records:
         if not record.complete and (not usable or _is_newer(record, usable[0])):
@@ -399,7 +399,7 @@ def _newest_first(records: list[CheckpointRecord], stacklevel: int) -> list[Chec
 
 
 def _is_newer(record: CheckpointRecord, found: CheckpointRecord) -> bool:
-    """Says whether a record that cannot be read may be newer than one that can: by its name, or by its time."""
+    """Return whether a record that cannot be read may be newer than one that can: by its name, or by its time."""
     return (record.epoch or 0) > (found.epoch or 0) or record.modified_ns > found.modified_ns
 
 

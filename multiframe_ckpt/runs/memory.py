@@ -26,7 +26,7 @@ class Memory:
         return self._block.nbytes
 
     def take(self, sizes: Sequence[int]) -> list[np.ndarray]:
-        """Gives a place of each size (1-D uint8, its content whatever was there), over those given before."""
+        """Return a place of each size (1-D uint8, its content whatever was there), over those given before."""
         spans = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
         self._fit(sum(spans))
         places, start = [], 0
@@ -36,12 +36,12 @@ class Memory:
         return places
 
     def _fit(self, nbytes: int) -> None:
-        """Makes the block anew where it is too small, or more than twice too large."""
+        """Make the block anew where it is too small, or more than twice too large."""
         if nbytes <= self._block.nbytes <= 2 * nbytes:
             return
         self.free()  # first, so that there are never two
         self._block = np.empty(nbytes, np.uint8)  # from 4 MiB on NumPy asks for huge pages, which fault less often
 
     def free(self) -> None:
-        """Gives the memory back to the system."""
+        """Return the memory back to the system."""
         self._block = np.empty(0, np.uint8)

@@ -38,7 +38,7 @@ class Preemption:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def stop(self) -> None:
-        """Puts the handler back that was there before, unless another has taken our place."""
+        """Put the handler back that was there before, unless another has taken our place."""
         if not self._watching or threading.current_thread() is not threading.main_thread():
             return
         self._watching = False

@@ -45,7 +45,7 @@ class CheckpointRecord:
 
     @property
     def order(self) -> tuple[int, int, int]:
-        """Sorts records by when they were written: by save, and those of no manager before, by epoch."""
+        """Sort records by when they were written: by save, and those of no manager before, by epoch."""
         return self.save_count, -1 if self.epoch is None else self.epoch, self.modified_ns
 
 
@@ -60,7 +60,7 @@ class Signature:
 
 
 def signature_of(path: Path) -> Signature:
-    """Gives the signature of a file, or of a folder with all in it."""
+    """Return the signature of a file, or of a folder with all in it."""
     top = path.stat()
     if not path.is_dir():
         return Signature(top.st_ino, top.st_mtime_ns, top.st_size)
@@ -70,9 +70,9 @@ def signature_of(path: Path) -> Signature:
 
 
 def read_record(path: Path, seen: Signature, *, epoch: int | None = None) -> CheckpointRecord:
-    """Gives the record of a checkpoint from its header; ``epoch`` counts where the header has none.
+    """Return the record of a checkpoint from its header; ``epoch`` counts where the header has none.
 
-    Raises FileNotFoundError where it is gone.
+    Raise FileNotFoundError where it is gone.
     """
     bare = CheckpointRecord(path, epoch, nbytes=seen.nbytes, modified_ns=seen.modified_ns)
     try:
@@ -100,7 +100,7 @@ _PLAIN = ("epoch", "step", "metrics", "loss", "timestamp")
 
 
 def numbers_of(metrics: Any, *, loss: Any = None) -> dict[str, float]:
-    """Gives the loss and every number of the metrics by name; a nested one's names are joined by ``/``."""
+    """Return the loss and every number of the metrics by name; a nested one's names are joined by ``/``."""
     given = dict(_numbers({"loss": loss}))
     return given | dict(_numbers(metrics)) | given  # the loss first, and not that of the metrics
 

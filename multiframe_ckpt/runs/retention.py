@@ -22,17 +22,17 @@ class Retention:
     mode: str = "min"
 
     def best_first(self, records: Iterable[CheckpointRecord]) -> list[CheckpointRecord]:
-        """Gives the complete records with a finite value of the monitor, the best first; of equals the earlier."""
+        """Return the complete records with a finite value of the monitor, the best first; of equals the earlier."""
         sign = 1 if self.mode == "min" else -1
         known = [record for record in records if record.complete and math.isfinite(self.value(record))]
         return sorted(known, key=lambda record: (sign * self.value(record), record.order))
 
     def value(self, record: CheckpointRecord) -> float:
-        """Gives the record's value of the monitor, NaN where it has none."""
+        """Return the record's value of the monitor, NaN where it has none."""
         return record.metrics.get(self.monitor, math.nan)
 
     def surplus(self, records: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
-        """Gives the complete records that no rule keeps, the oldest first; others are nobody's to delete."""
+        """Return the complete records that no rule keeps, the oldest first; others are nobody's to delete."""
         complete = sorted((record for record in records if record.complete), key=lambda record: record.order)
         if self.last is None:
             return []

@@ -47,9 +47,9 @@ class RunFolder:
         backbone: str | None = None,
         seed: int | None = None,
     ) -> RunFolder:
-        """Gives ``output_dir/method_dataset_backbone_seedN``, without the parts that are not given.
+        """Return ``output_dir/method_dataset_backbone_seedN``, without the parts that are not given.
 
-        A ``/`` in a part, as in the names of published models, becomes ``--``. Raises ValueRefusedError for a part that
+        A ``/`` in a part, as in the names of published models, becomes ``--``. Raise ValueRefusedError for a part that
         is no name.
         """
         given = {"method": method, "dataset": dataset, "backbone": backbone}
@@ -85,7 +85,7 @@ class RunFolder:
         return match[1] if match else self.path.name
 
     def save_results(self, results: Mapping[str, Any]) -> Path:
-        """Writes results as ``results.json``, whole or not at all; ``multiframe-ckpt list`` compares them over seeds.
+        """Write results as ``results.json``, whole or not at all; ``multiframe-ckpt list`` compares them over seeds.
 
         NumPy's numbers and tensors of one element become plain numbers; NaN and infinities, which JSON has no word for,
         become strings.

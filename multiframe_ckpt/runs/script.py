@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def add_checkpoint_arguments(parser: ArgumentParser) -> ArgumentParser:
-    """Adds what a script that trains once and tests many needs to ask for, and gives the parser back.
+    """Add what a script that trains once and tests many needs to ask for, and return the parser back.
 
     ``--train --save_model --save_results --resume [WHICH] --no_save_optimizer --save_freq N --output_dir DIR --seed N``.
     ``resume`` is None where it is not asked for, and ``"latest"`` where nothing is said of which.
@@ -55,7 +55,7 @@ def restore_or_train(
     *,
     arguments: Namespace | None = None,
 ) -> T:
-    """Gives what ``restore(path)`` gives where a model was saved at ``path``, else what ``train()`` gives.
+    """Return what ``restore(path)`` gives where a model was saved at ``path``, else what ``train()`` gives.
 
     With the ``arguments`` of a script, ``--train`` decides: with it the model is trained, saved or not; without it the
     saved one is tested, and where there is none a NotTrainedError has the command that trains and saves it.
@@ -71,6 +71,6 @@ def restore_or_train(
 
 
 def _training_command() -> str:
-    """Gives this script's own command line, with what makes it train and save."""
+    """Return this script's own command line, with what makes it train and save."""
     own = [Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]] if sys.orig_argv else ["python", *sys.argv]
     return shlex.join([*own, *(flag for flag in ("--train", "--save_model") if flag not in own)])

@@ -31,7 +31,7 @@ class Copy:
     place: np.ndarray
 
     def tensor(self) -> LazyTensor:
-        """Gives the tensor over the place, to be read once the copy is made."""
+        """Return the tensor over the place, to be read once the copy is made."""
         of = self.original
         array = self.place.view(of.dtype.numpy).reshape(of.shape)
         return LazyTensor(of.dtype, of.shape, lambda: array, alias=of.alias)
@@ -47,7 +47,7 @@ class Snapshot:
 
 
 def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> Snapshot:
-    """Lays out the copies; tensors that are one, or look into one storage, still do, and are copied once.
+    """Lay out the copies; tensors that are one, or look into one storage, still do, and are copied once.
 
     ``later`` has the aliases of storages that may be copied later. One that is looked into at several places is copied
     now all the same: there may be something else in it.
@@ -79,7 +79,7 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
 
 
 def _looked_into_at_several_places(tensors: Iterable[LazyTensor]) -> set[Hashable]:
-    """Gives the aliases of storages in which there is more than one tensor."""
+    """Return the aliases of storages in which there is more than one tensor."""
     places: dict[Hashable, Hashable] = {}
     several = set()
     for tensor in tensors:
@@ -90,12 +90,12 @@ def _looked_into_at_several_places(tensors: Iterable[LazyTensor]) -> set[Hashabl
 
 
 def _whole(tensor: LazyTensor, several: set[Hashable]) -> LazyTensor:
-    """Gives what is copied for a tensor: its storage where others look into that elsewhere, else itself."""
+    """Return what is copied for a tensor: its storage where others look into that elsewhere, else itself."""
     return tensor.view.storage if tensor.view is not None and tensor.alias in several else tensor
 
 
 def _owner(tensor: LazyTensor, several: set[Hashable]) -> Hashable:
-    """Gives what tensors have in common that are copied once."""
+    """Return what tensors have in common that are copied once."""
     if tensor.view is not None and tensor.alias in several:
         return tensor.alias
     identity = tensor.identity
@@ -103,7 +103,7 @@ def _owner(tensor: LazyTensor, several: set[Hashable]) -> Hashable:
 
 
 def _into(storage: LazyTensor, tensor: LazyTensor, view: View) -> LazyTensor:
-    """Gives the same view into a copy of its storage."""
+    """Return the same view into a copy of its storage."""
     size = tensor.dtype.itemsize
     array = np.ndarray(
         tensor.shape,
@@ -126,7 +126,7 @@ class Copying:
         self._problem: BaseException | None = None
 
     def help(self) -> None:
-        """Makes copies until none is left to begin; an error ends this for all, and comes out of :meth:`finish`."""
+        """Make copies until none is left to begin; an error ends this for all, and comes out of :meth:`finish`."""
         with self._turn:
             self._helping += 1
         try:
@@ -140,7 +140,7 @@ class Copying:
                 self._turn.notify_all()
 
     def finish(self) -> None:
-        """Helps, waits for those that still copy, and raises the error of any, in every thread that calls this."""
+        """Help, waits for those that still copy, and raise the error of any, in every thread that calls this."""
         self.help()
         with self._turn:
             self._turn.wait_for(lambda: self._helping == 0)
@@ -162,7 +162,7 @@ class Copying:
 
 
 def make_copies(copies: Sequence[Copy]) -> None:
-    """Makes the copies with two threads, which fill the memory's bandwidth on two cores; more gain little anywhere.
+    """Make the copies with two threads, which fill the memory's bandwidth on two cores; more gain little anywhere.
 
     NumPy lets go of the interpreter as it copies.
     """

@@ -51,7 +51,7 @@ class SeedComparison:
 
 
 def survey(folder: str | os.PathLike[str]) -> list[RunRecord]:
-    """Gives the runs below a folder, sorted by name; reads headers only. Raises FileNotFoundError for no folder."""
+    """Return the runs below a folder, sorted by name; read headers only. Raise FileNotFoundError for no folder."""
     top = Path(folder)
     if not top.is_dir():
         raise FileNotFoundError(f"{top}: found no folder, expected one with runs below it; check the path")
@@ -59,7 +59,7 @@ def survey(folder: str | os.PathLike[str]) -> list[RunRecord]:
 
 
 def _places(top: Path) -> Iterator[Path]:
-    """Gives the folders with checkpoints or a saved model directly in them; looks into no checkpoint and no link."""
+    """Yield the folders with checkpoints or a saved model directly in them; look into no checkpoint and no link."""
     for here, folders, files in os.walk(top):
         place = Path(here)
         if any(epoch_of(name) is not None for name in (*folders, *files)) or _model_of(place).is_file():
@@ -109,7 +109,7 @@ def _results(path: Path) -> dict[str, float]:
 
 
 def compare_seeds(runs: Iterable[RunRecord]) -> list[SeedComparison]:
-    """Gives each metric over the runs of two seeds and more that differ in nothing else; values that are NaN or infinite
+    """Return each metric over the runs of two seeds and more that differ in nothing else; values that are NaN or infinite
     do not count."""
     groups: dict[str, dict[int, RunRecord]] = {}
     for run in runs:

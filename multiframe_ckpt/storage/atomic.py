@@ -50,9 +50,9 @@ _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 @contextmanager
 def staged(target: Path, *, overwrite: bool = False, durable: bool = True) -> Iterator[Path]:
-    """Gives a fresh path to write to; on a clean exit it becomes ``target`` whole and durable, else nothing changes.
+    """Yield a fresh path to write to; on a clean exit it becomes ``target`` whole and durable, else nothing changes.
 
-    ``durable=False`` flushes nothing: whole for every process, but not after a power cut. Raises TargetExistsError before
+    ``durable=False`` flushes nothing: whole for every process, but not after a power cut. Raise TargetExistsError before
     anything is written where ``target`` exists and ``overwrite`` is False.
     """
     target = Path(os.path.abspath(target))
@@ -72,7 +72,7 @@ def staged(target: Path, *, overwrite: bool = False, durable: bool = True) -> It
 
 @contextmanager
 def stage_for(target: Path) -> Iterator[Path]:
-    """Gives an empty temporary folder beside ``target``, on its file system, that is ours until it is deleted here."""
+    """Yield an empty temporary folder beside ``target``, on its file system, that is ours until it is deleted here."""
     stage, lock = _open_stage(target)
     try:
         yield stage
@@ -82,7 +82,7 @@ def stage_for(target: Path) -> Iterator[Path]:
 
 
 def discard(path: Path) -> None:
-    """Deletes a file or folder; a folder is renamed away first, so that nobody ever sees a part of it."""
+    """Delete a file or folder; a folder is renamed away first, so that nobody ever sees a part of it."""
     path = Path(os.path.abspath(path))
     if path.is_symlink() or not path.is_dir():
         path.unlink()
@@ -92,7 +92,7 @@ def discard(path: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Makes a folder and those above it; each is in its own parent for good before anything is in it."""
+    """Make a folder and those above it; each is in its own parent for good before anything is in it."""
     if folder.is_dir():
         return
     _make_folder(folder.parent)
@@ -101,7 +101,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def whereabouts(target: Path) -> Path:
-    """Gives the target, or the folder that stepped aside for it where nothing came after: that save died in between."""
+    """Return the target, or the folder that stepped aside for it where nothing came after: that save died in between."""
     if not os.path.lexists(target) and target.parent.is_dir():
         for name in os.listdir(target.parent):
             aside = target.parent / name / _ASIDE / target.name
@@ -133,7 +133,7 @@ def _open_stage(target: Path) -> tuple[Path, int]:
 
 
 def _lock(descriptor: int) -> bool:
-    """Says whether the lock is ours now; where the file system knows no locks every caller is told yes."""
+    """Return whether the lock is ours now; where the file system knows no locks every caller is told yes."""
     if fcntl is None:
         return True
     try:
@@ -146,7 +146,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def sweep(folder: Path, *, prefix: str = ".") -> None:
-    """Removes the temporaries that killed saves left in ``folder``: those of which nobody holds the lock."""
+    """Remove the temporaries that killed saves left in ``folder``: those of which nobody holds the lock."""
     if fcntl is None:
         return
     for name in os.listdir(folder):
@@ -164,7 +164,7 @@ def sweep(folder: Path, *, prefix: str = ".") -> None:
 
 
 def _bring_back(aside: Path, folder: Path) -> None:
-    """Gives a folder that stepped aside its name again, unless its successor took it."""
+    """Return a folder that stepped aside its name again, unless its successor took it."""
     for name in os.listdir(aside) if aside.is_dir() else ():
         if not os.path.lexists(folder / name):
             os.rename(aside / name, folder / name)
@@ -172,7 +172,7 @@ def _bring_back(aside: Path, folder: Path) -> None:
 
 
 def flush_tree(path: Path) -> None:
-    """Flushes a file, or every file and folder of a folder, to the disk."""
+    """Flush a file, or every file and folder of a folder, to the disk."""
     if not path.is_dir():
         flush(path)
         return
@@ -185,7 +185,7 @@ def flush_tree(path: Path) -> None:
 
 
 def _flush_file_system(path: Path) -> bool:
-    """Flushes all that the file system holds back, in one call; gives False where that tells of no failed write.
+    """Flush all that the file system holds back, in one call; return False where that tells of no failed write.
 
     Linux does since 5.8 (``sync(2)``). Earlier ones, and other systems, may lose a write and say nothing.
     """
@@ -207,7 +207,7 @@ def _give_up(problem: OSError) -> None:
 
 
 def flush(path: Path) -> None:
-    """Flushes a file, or the list of what a folder holds, to the disk."""
+    """Flush a file, or the list of what a folder holds, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -254,7 +254,7 @@ def _swap(fresh: Path, target: Path) -> None:
 
 
 def _renameat2(source: Path, target: Path, flags: int) -> bool:
-    """Renames with flags; gives False where the system or the file system has no such call."""
+    """Rename with flags; return False where the system or the file system has no such call."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         return False

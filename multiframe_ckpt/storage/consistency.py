@@ -20,7 +20,7 @@ _TRIES = 100
 
 
 def one_of_them(path: Path, read: Callable[[], T]) -> T:
-    """Gives what ``read`` makes of what lies at ``path``; reads again where that was replaced by another meanwhile.
+    """Return what ``read`` makes of what lies at ``path``; read again where that was replaced by another meanwhile.
 
     For what opens files by their names several times: some could come from the old checkpoint and some from the new.
     """
@@ -41,7 +41,7 @@ def one_of_them(path: Path, read: Callable[[], T]) -> T:
 
 
 def retried(path: Path, read: Callable[[], T]) -> T:
-    """Gives what ``read`` gives, which is called again where it raises ReplacedError."""
+    """Return what ``read`` gives, which is called again where it raises ReplacedError."""
     for _ in range(_TRIES):
         try:
             return read()
@@ -51,7 +51,7 @@ def retried(path: Path, read: Callable[[], T]) -> T:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Gives what is another after a replacement; None where nothing is, which ``read`` has better words for."""
+    """Return what is another after a replacement; None where nothing is, which ``read`` has better words for."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # ValueError: a path no system can have

@@ -51,7 +51,7 @@ class Descriptor:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Opens a file for reading; DamagedError for a pipe or device, which could keep the reader waiting for ever."""
+    """Open a file for reading; DamagedError for a pipe or device, which could keep the reader waiting for ever."""
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAITING))  # noqa: SIM115
     try:
         require_regular(os.fstat(file.fileno()), str(path))
@@ -62,13 +62,13 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def require_regular(status: os.stat_result, where: str) -> None:
-    """Raises DamagedError unless the status is that of a file with bytes of its own."""
+    """Raise DamagedError unless the status is that of a file with bytes of its own."""
     if not stat.S_ISREG(status.st_mode):
         raise DamagedError(f"{where}: found a pipe, device or folder, expected a file; copy what it gives into one")
 
 
 def read_at(descriptor: int, nbytes: int, offset: int) -> bytes:
-    """Gives the bytes at an offset, as many as are there: the system may give fewer than asked for in one call."""
+    """Return the bytes at an offset, as many as are there: the system may give fewer than asked for in one call."""
     piece = os.pread(descriptor, nbytes, offset)
     if len(piece) in (0, nbytes):
         return piece
@@ -92,11 +92,11 @@ class MappedFile(OpenedFile):
         return mmap.mmap(self._descriptor.number, 0, access=mmap.ACCESS_READ) if self.size else b""
 
     def descriptor(self) -> Descriptor:
-        """Gives the descriptor of the file that was opened, whatever its path leads to by now."""
+        """Return the descriptor of the file that was opened, whatever its path leads to by now."""
         return self._descriptor
 
     def require(self, offset: int, nbytes: int, what: str) -> None:
-        """Raises DamagedError unless the bytes lie inside the file."""
+        """Raise DamagedError unless the bytes lie inside the file."""
         if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
             raise DamagedError(
                 f"{self.path}: {what}: found {self.size} bytes in the file, expected {nbytes} at offset {offset}; "
@@ -104,7 +104,7 @@ class MappedFile(OpenedFile):
             )
 
     def bytes(self, offset: int, nbytes: int, what: str) -> bytes:
-        """Reads a small piece of the file, such as a header."""
+        """Read a small piece of the file, such as a header."""
         self.require(offset, nbytes, what)
         piece = read_at(self._descriptor.number, nbytes, offset)
         if len(piece) != nbytes:
@@ -112,14 +112,14 @@ class MappedFile(OpenedFile):
         return piece
 
     def raw(self, offset: int, nbytes: int, what: str) -> np.ndarray:
-        """Gives a piece of the file as a read-only 1-D uint8 array over the map."""
+        """Return a piece of the file as a read-only 1-D uint8 array over the map."""
         self.require(offset, nbytes, what)
         if os.fstat(self._descriptor.number).st_size < offset + nbytes:  # a map is read past its end only once
             raise DamagedError(f"{self.path}: {what}: found the file cut short since it was opened; fetch it again")
         return np.frombuffer(self.buffer, np.uint8, nbytes, offset) if nbytes else np.empty(0, np.uint8)
 
     def array(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
-        """Gives an array, over the map where that is aligned."""
+        """Return an array, over the map where that is aligned."""
         array = self.raw(offset, prod(shape) * dtype.itemsize, "values").view(dtype.numpy).reshape(shape)
         return array if array.flags.aligned else array.copy()
 
@@ -133,7 +133,7 @@ class MappedFile(OpenedFile):
         alias: Hashable | None = None,
         digest: str | None = None,
     ) -> LazyTensor:
-        """Gives the tensor whose little-endian, C-ordered bytes begin at ``offset``."""
+        """Return the tensor whose little-endian, C-ordered bytes begin at ``offset``."""
         if not (is_usual(shape) and 0 not in shape):
             require_shape(shape, dtype, f"{self.path}: {what}")
         nbytes = prod(shape) * dtype.itemsize

@@ -50,24 +50,24 @@ class Folder(Descriptor):
         self._above = above  # the checkpoint's own, None there: a circle would hold it open until the collector comes
 
     def inside(self, name: str) -> Folder:
-        """Gives a folder in this one; UnsafeError where it leads out of the checkpoint."""
+        """Return a folder in this one; UnsafeError where it leads out of the checkpoint."""
         return Folder(self._opened(name, _FOLDER), f"{self.where}/{name}", self._above or self)
 
     def names(self) -> dict[str, bool]:
-        """Gives the names in the folder, sorted, and whether a folder lies under each, and no link to one."""
+        """Return the names in the folder, sorted, and whether a folder lies under each, and no link to one."""
         with os.scandir(self.number) as entries:
             found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
         return dict(sorted(found.items()))
 
     def has(self, name: str) -> bool:
-        """Says whether a file lies there, here or behind a link; False for a name that no disk can have."""
+        """Return whether a file lies there, here or behind a link; False for a name that no disk can have."""
         try:
             return stat.S_ISREG(os.stat(name, dir_fd=self.number).st_mode)
         except (OSError, ValueError):
             return False
 
     def read(self, name: str, limit: int) -> bytes:
-        """Gives a small file's bytes; DamagedError where it has more than ``limit``, or is no file."""
+        """Return a small file's bytes; DamagedError where it has more than ``limit``, or is no file."""
         file = self._opened(name, _FILE)
         try:
             status = os.fstat(file)
@@ -79,7 +79,7 @@ class Folder(Descriptor):
             os.close(file)
 
     def glance(self, name: str, small: str, other: str) -> tuple[bytes, os.stat_result] | None:
-        """Gives the bytes of a small file in a folder below, and the status of another there, in the fewest calls.
+        """Return the bytes of a small file in a folder below, and the status of another there, in the fewest calls.
 
         Nothing is followed and nothing said: None where any of them is not there, or not what it usually is.
         """
@@ -100,7 +100,7 @@ class Folder(Descriptor):
         return (raw, status) if plain and len(raw) < _GLANCE else None
 
     def status(self, name: str) -> os.stat_result | None:
-        """Gives the status of a file in the checkpoint, or None where none lies there, here or behind a link."""
+        """Return the status of a file in the checkpoint, or None where none lies there, here or behind a link."""
         try:
             found = os.stat(name, dir_fd=self.number, follow_symlinks=False)
         except (OSError, ValueError):
@@ -113,7 +113,7 @@ class Folder(Descriptor):
     def tensor(
         self, name: str, seen: os.stat_result, dtype: DType, shape: tuple[int, ...], digest: str | None
     ) -> LazyTensor:
-        """Gives the tensor whose bytes are a whole file, of a known status; DamagedError where it has another size."""
+        """Return the tensor whose bytes are a whole file, of a known status; DamagedError where it has another size."""
         where = f"{self.where}/{name}"
         if not (is_usual(shape) and seen.st_size):
             require_shape(shape, dtype, where)
@@ -127,7 +127,7 @@ class Folder(Descriptor):
         return LazyTensor(dtype, shape, file, 0, file, None, digest)
 
     def opened_again(self, where: str, state: State) -> Descriptor:
-        """Opens a file below, whose state was seen before; ReplacedError where it is another one now."""
+        """Open a file below, whose state was seen before; ReplacedError where it is another one now."""
         try:
             file = Descriptor(self._opened(where[len(self.where) + 1 :], _FILE))
             if _state(os.fstat(file.number)) == state:
@@ -137,7 +137,7 @@ class Folder(Descriptor):
         raise ReplacedError(f"{where}: found the file replaced since it was opened, expected the same; open it again")
 
     def _opened(self, name: str, flags: int) -> int:
-        """Opens a file or folder of the checkpoint, for the caller to close."""
+        """Open a file or folder of the checkpoint, for the caller to close."""
         try:
             return _walk(self.number, name, flags)
         except OSError as problem:
@@ -157,7 +157,7 @@ class Folder(Descriptor):
         )
 
     def _resolved(self, name: str) -> str:
-        """Gives a name, its links followed, relative to the checkpoint; UnsafeError where it leads out."""
+        """Return a name, its links followed, relative to the checkpoint; UnsafeError where it leads out."""
         top = (self._above or self).where
         root = os.path.realpath(top)
         found = os.path.realpath(f"{self.where}/{name}")  # unlike Path.resolve(), takes a loop
@@ -177,11 +177,11 @@ class _FileOfFolder(OpenedFile):
         self._root, self.where, self._state = root, where, state
 
     def descriptor(self) -> Descriptor:
-        """Opens the file."""
+        """Open the file."""
         return self._root.opened_again(self.where, self._state)
 
     def array(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
-        """Gives the array, over a map."""
+        """Return the array, over a map."""
         nbytes = prod(shape) * dtype.itemsize
         with self.descriptor() as number:
             mapped = mmap.mmap(number, nbytes, access=mmap.ACCESS_READ, offset=offset) if nbytes else b""
@@ -193,7 +193,7 @@ def _state(status: os.stat_result) -> State:
 
 
 def _walk(start: int, name: str, flags: int) -> int:
-    """Opens a name below a folder, following no link."""
+    """Open a name below a folder, following no link."""
     while "/" in name:
         folder, _, name = name.partition("/")
         held = Descriptor(os.open(folder, _FOLDER, dir_fd=start))
@@ -202,12 +202,12 @@ def _walk(start: int, name: str, flags: int) -> int:
 
 
 def open_folder(path: Path) -> Folder:
-    """Opens a checkpoint's folder; its user named it, so that it may be reached by a link."""
+    """Open a checkpoint's folder; its user named it, so that it may be reached by a link."""
     return Folder(os.open(path, _FOLLOW), str(path))
 
 
 def read_folder(path: Path, read: Callable[[Folder], T]) -> T:
-    """Gives what ``read`` makes of a folder; reads again where the folder was replaced by another meanwhile.
+    """Return what ``read`` makes of a folder; read again where the folder was replaced by another meanwhile.
 
     Of the one that was replaced, files may be gone already.
     """

@@ -20,7 +20,7 @@ def bytes_needed(
     widened: Mapping[str, str] = {},
     written_apart: Sequence[Sequence[str]] = (),
 ) -> int:
-    """Gives the least that the tensors take on disk: one storage once, but for groups that are ``written_apart``.
+    """Return the least that the tensors take on disk: one storage once, but for groups that are ``written_apart``.
 
     ``widened`` has the dtypes of those that are stored wider.
     """
@@ -36,7 +36,7 @@ def bytes_needed(
 
 
 def require_room(target: Path, nbytes: int) -> None:
-    """Raises NoRoomError where the disk that ``target`` will lie on has less than ``nbytes`` free for this user."""
+    """Raise NoRoomError where the disk that ``target`` will lie on has less than ``nbytes`` free for this user."""
     target = Path(os.path.abspath(target))
     folder = next(parent for parent in target.parents if parent.exists())
     free = shutil.disk_usage(folder).free

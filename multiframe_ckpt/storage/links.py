@@ -22,7 +22,7 @@ _UNSUPPORTED = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errn
 
 
 def point(pointer: Path, name: str) -> None:
-    """Makes ``pointer`` stand for its sibling ``name``, durably; raises LinkRefusedError where the disk has no links."""
+    """Make ``pointer`` stand for its sibling ``name``, durably; raise LinkRefusedError where the disk has no links."""
     with stage_for(pointer) as stage:
         fresh = stage / pointer.name
         _link(fresh, pointer, name)
@@ -52,7 +52,7 @@ def _link(fresh: Path, pointer: Path, name: str) -> None:
 
 
 def pointed(pointer: Path, names: Iterable[str]) -> str | None:
-    """Gives which of the siblings ``names`` the pointer stands for, or None for none of them."""
+    """Return which of the siblings ``names`` the pointer stands for, or None for none of them."""
     if pointer.is_symlink():
         name = os.readlink(pointer)
         return name if name in set(names) else None

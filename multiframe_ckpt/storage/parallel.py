@@ -22,7 +22,7 @@ class Workers(ThreadPoolExecutor):
     """A ThreadPoolExecutor that works at once, in the calling thread, when the interpreter starts no threads."""
 
     def submit(self, work: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
-        """Gives the future of the work."""
+        """Return the future of the work."""
         try:
             return super().submit(work, *args, **kwargs)
         except RuntimeError:  # "cannot schedule new futures after interpreter shutdown"
@@ -49,7 +49,7 @@ _RUN = 2 * PIECE  # bytes of small ones that one thread takes together: handing 
 
 
 def in_parallel(work: Callable[[T], R], items: Sequence[T], size: Callable[[T], int]) -> Iterator[tuple[int, R]]:
-    """Gives (position, result) of ``work`` for each item as they are done, in the caller's thread.
+    """Yield (position, result) of ``work`` for each item as they are done, in the caller's thread.
 
     ``size`` says how many bytes an item is. The first error stops the rest, and is raised when all have stopped.
     """
@@ -75,7 +75,7 @@ def in_parallel(work: Callable[[T], R], items: Sequence[T], size: Callable[[T], 
 
 
 def runs_of(items: Sequence[T], size: Callable[[T], int]) -> list[list[T]]:
-    """Gives the items in runs: a large one by itself, small ones that follow each other up to two pieces together.
+    """Return the items in runs: a large one by itself, small ones that follow each other up to two pieces together.
 
     The system takes one large write in a fraction of the time of many small ones.
     """

@@ -61,7 +61,7 @@ class Passing:
         return self._hashed(self._pieces())
 
     def into(self, array: np.ndarray) -> Iterator[memoryview]:
-        """Fills an array of the tensor's dtype and shape as the bytes pass."""
+        """Fill an array of the tensor's dtype and shape as the bytes pass."""
         extent = self._tensor.extent
         if extent is not None:
             return self._hashed(_read(extent, chunks_of(array)))
@@ -91,7 +91,7 @@ class Passing:
 
 
 def whole(key: str, tensor: LazyTensor) -> bytes | memoryview:
-    """Gives all bytes of a small tensor, checked: pieces would cost more than the bytes do."""
+    """Return all bytes of a small tensor, checked: pieces would cost more than the bytes do."""
     if tensor.derived is not None and tensor.digest is None:
         base, change = tensor.derived.base, tensor.derived.change
         return bytes_of(change(elements_of(memoryview(whole(key, base)), base.dtype)))
@@ -118,12 +118,12 @@ def _cut_short(extent: Extent, offset: int) -> DamagedError:
 
 
 def elements_of(piece: memoryview, dtype: DType) -> np.ndarray:
-    """Gives bytes as the elements that they are."""
+    """Return bytes as the elements that they are."""
     return np.frombuffer(piece, np.uint8).view(dtype.numpy)
 
 
 def _buffer() -> memoryview:
-    """Gives this thread's piece of memory, over and over the same, so that it stays in cache."""
+    """Return this thread's piece of memory, over and over the same, so that it stays in cache."""
     if not hasattr(_buffers, "piece"):
         # It begins with a page, since systems copy faster to there; private, or a forked process would write into it.
         _buffers.piece = memoryview(mmap.mmap(-1, PIECE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
@@ -132,7 +132,7 @@ def _buffer() -> memoryview:
 
 
 def _read(extent: Extent, pieces: Iterable[memoryview]) -> Iterator[memoryview]:
-    """Fills pieces of memory with the bytes of an extent, one behind the other."""
+    """Fill pieces of memory with the bytes of an extent, one behind the other."""
     with extent.descriptor() as descriptor:
         offset = extent.offset
         for piece in pieces:
@@ -169,7 +169,7 @@ class Move:
 
 
 def move(job: Move) -> dict[str, str]:
-    """Moves one tensor and gives scheme → digest; DamagedError where its bytes are not the ones its file promised."""
+    """Move one tensor and return scheme → digest; DamagedError where its bytes are not the ones its file promised."""
     if job.tensor.nbytes <= SMALL:
         raw = whole(job.key, job.tensor)
         put(job.descriptor, raw, put(job.descriptor, job.head, job.offset))
@@ -186,7 +186,7 @@ def move(job: Move) -> dict[str, str]:
 
 
 def move_run(run: Sequence[Move]) -> list[dict[str, str]]:
-    """Moves tensors that go one behind the other to one file: small ones in one write."""
+    """Move tensors that go one behind the other to one file: small ones in one write."""
     if len(run) == 1:
         return [move(run[0])]
     raws = [whole(job.key, job.tensor) for job in run]
@@ -197,7 +197,7 @@ def move_run(run: Sequence[Move]) -> list[dict[str, str]]:
 
 
 def put(descriptor: int, piece: bytes | memoryview, offset: int) -> int:
-    """Writes bytes at an offset and gives where they end; the system may take fewer than it is given in one call."""
+    """Write bytes at an offset and return where they end; the system may take fewer than it is given in one call."""
     left = memoryview(piece)
     while left:
         count = os.pwrite(descriptor, left, offset)
@@ -206,7 +206,7 @@ def put(descriptor: int, piece: bytes | memoryview, offset: int) -> int:
 
 
 def put_all(descriptor: int, pieces: Sequence[bytes | memoryview], offset: int) -> None:
-    """Writes pieces one behind the other, without copying them together, as far as the system takes them so."""
+    """Write pieces one behind the other, without copying them together, as far as the system takes them so."""
     for start in range(0, len(pieces), _AT_ONCE):
         some = pieces[start : start + _AT_ONCE]
         nbytes = sum(map(len, some))
@@ -217,20 +217,20 @@ def put_all(descriptor: int, pieces: Sequence[bytes | memoryview], offset: int) 
 
 
 def read_through(table: Mapping[str, LazyTensor]) -> Iterator[str]:
-    """Reads every tensor, large ones several at a time, and gives the key of each; DamagedError for the first damage."""
+    """Read every tensor, large ones several at a time, and yield the key of each; DamagedError for the first damage."""
     keys = list(table)
     for at, _ in in_parallel(lambda key: read_once(key, table[key]), keys, lambda key: table[key].nbytes):
         yield keys[at]
 
 
 def read_once(key: str, tensor: LazyTensor) -> None:
-    """Reads a tensor and keeps nothing of it; DamagedError where its bytes are not the ones its file promised."""
+    """Read a tensor and keep nothing of it; DamagedError where its bytes are not the ones its file promised."""
     for _ in Passing(key, tensor):
         pass
 
 
 def materialized(tree: Tree) -> Tree:
-    """Gives the tree with its tensors in memory of their own, read now, several at a time, and checked.
+    """Return the tree with its tensors in memory of their own, read now, several at a time, and checked.
 
     Those that are parts of one storage stay as they are: what they share is kept when they are read.
     """

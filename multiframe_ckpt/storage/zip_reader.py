@@ -78,7 +78,7 @@ class MappedArchive:
     # The directory
 
     def _end(self) -> tuple[int, int, int, bytes]:
-        """Gives the directory's number of entries, size and offset, and the archive's comment."""
+        """Return the directory's number of entries, size and offset, and the archive's comment."""
         start = max(0, self.file.size - _END_SPAN)
         tail = self.file.bytes(start, self.file.size - start, "zip directory")
         at = tail.rfind(b"PK\x05\x06")
@@ -159,7 +159,7 @@ class MappedArchive:
         return FormatError(f"{self._where(name)}: found compression {method}, expected none or deflate; zip it again")
 
     def _data_offset(self, header: int, raw: bytes, same: bytes, said: tuple[int, ...], name: str) -> int:
-        """Gives where a member's bytes begin, after comparing its own header with its entry, as given."""
+        """Return where a member's bytes begin, after comparing its own header with its entry, as given."""
         local = self.file.bytes(header, _LOCAL.size + len(raw), "the header of a member")
         if local[_SAME] == same and local[_LOCAL.size :] == raw and local[:4] == b"PK\x03\x04":
             return header + len(local) + int.from_bytes(local[_SAME.stop : _LOCAL.size], "little")
@@ -180,7 +180,7 @@ class MappedArchive:
         return offset
 
     def _require_apart(self) -> None:
-        """Refuses members that lie on each other: a small file could so unpack to any size."""
+        """Refuse members that lie on each other: a small file could so unpack to any size."""
         end = 0
         for member in sorted(self.members.values(), key=lambda member: member.header):
             if member.header < end:
@@ -193,7 +193,7 @@ class MappedArchive:
             raise UnsafeError(f"{self.file.path}: found a member on top of the directory; the file is forged")
 
     def _require_modest(self) -> None:
-        """Refuses an archive that would inflate to many times its size: reading it could fill the memory."""
+        """Refuse an archive that would inflate to many times its size: reading it could fill the memory."""
         inflated = sum(member.size for member in self.members.values() if not member.stored)
         if inflated > max(_FREE_INFLATED, _MOST_INFLATED * self.file.size):
             raise UnsafeError(
@@ -204,12 +204,12 @@ class MappedArchive:
     # Members
 
     def stored_at(self, name: str) -> int | None:
-        """Gives the offset of a member's bytes in the file, or None where they are compressed."""
+        """Return the offset of a member's bytes in the file, or None where they are compressed."""
         member = self.members[name]
         return member.offset if member.stored else None
 
     def head(self, name: str, nbytes: int) -> bytes:
-        """Gives the first bytes of a member, as many as there are."""
+        """Return the first bytes of a member, as many as there are."""
         member = self.members[name]
         if member.stored:
             return self.file.bytes(member.offset, min(nbytes, member.size), self._where(name))
@@ -220,7 +220,7 @@ class MappedArchive:
             raise self._not_inflated(name, problem) from None
 
     def inflated(self, name: str) -> np.ndarray:
-        """Gives all bytes of a compressed member, after checking their number and CRC."""
+        """Return all bytes of a compressed member, after checking their number and CRC."""
         member = self.members[name]
         found = np.empty(member.size, np.uint8)
         done = crc = 0
@@ -254,13 +254,13 @@ class MappedArchive:
         )
 
     def before_directory(self) -> bytes:
-        """Gives the bytes between the last member and the directory; most archives have none there."""
+        """Return the bytes between the last member and the directory; most archives have none there."""
         start = max((member.offset + member.packed for member in self.members.values()), default=0)
         return self.file.bytes(start, max(0, self._directory_offset - start), "bytes before the directory")
 
 
 def _widened(extra: bytes, size: int, packed: int, header: int) -> tuple[int, int, int]:
-    """Gives the size, packed size and header offset, those that do not fit into 32 bits from the zip64 extra field."""
+    """Return the size, packed size and header offset, those that do not fit into 32 bits from the zip64 extra field."""
     values = [size, packed, header]
     at = 0
     while at + 4 <= len(extra):

@@ -77,7 +77,7 @@ class ArchiveWriter:
         digest: bool = False,
         moved: Callable[[str, LazyTensor], object] = lambda key, tensor: None,
     ) -> dict[str, str]:
-        """Writes members; gives with ``digest`` name → digest of each one's tensor, or of its head where it has none.
+        """Write members; return with ``digest`` name → digest of each one's tensor, or of its head where it has none.
 
         ``moved`` is told the key of each tensor as it has been written.
         """
@@ -95,11 +95,11 @@ class ArchiveWriter:
         return {place.member.name: one.digest for place, one in zip(places, found, strict=True)} if digest else {}
 
     def add_raw(self, raw: bytes) -> None:
-        """Writes bytes that are no member, where the next one would begin."""
+        """Write bytes that are no member, where the next one would begin."""
         self._end = put(self._descriptor, raw, self._end)
 
     def finish(self, comment: bytes = b"") -> None:
-        """Writes the headers and the directory."""
+        """Write the headers and the directory."""
         entries = []
         for place, crc in zip(self._places, self._crcs, strict=True):
             if place.size > SMALL:
@@ -121,7 +121,7 @@ class ArchiveWriter:
             self._end = offset + size
 
     def _write(self, run: list[_Place], digest: bool) -> list[_Written]:
-        """Writes small members together, with their headers; a large one without, which :meth:`finish` then adds."""
+        """Write small members together, with their headers; a large one without, which :meth:`finish` then add."""
         if run[0].size > SMALL:
             return [self._write_large(run[0], digest)]
         written: list[_Written] = []

@@ -30,7 +30,7 @@ _SEED = 20240229
 
 
 def samples(dtype: str, shape: tuple[int, ...] = (3, 4)) -> np.ndarray:
-    """Gives an array of small numbers that every dtype of the kind holds exactly; floats include -0.0 and infinity."""
+    """Return an array of small numbers that every dtype of the kind holds exactly; floats include -0.0 and infinity."""
     row = dtype_named(dtype)
     assert row is not None, f"{dtype}: expected a name of multiframe_ckpt.dtypes.DTYPES"
     array = np.random.default_rng(_SEED).integers(0, 2 if row.kind == "bool" else 16, shape).astype(row.numpy)
@@ -42,7 +42,7 @@ def samples(dtype: str, shape: tuple[int, ...] = (3, 4)) -> np.ndarray:
 
 
 def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
-    """Says whether two arrays have one dtype, one shape and the same bits."""
+    """Return whether two arrays have one dtype, one shape and the same bits."""
     return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
 
 
@@ -54,11 +54,11 @@ class BackendContract:
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "int64")
 
     def tensor(self, array: np.ndarray) -> Any:
-        """Gives a live tensor that holds the array's values in memory of its own."""
+        """Return a live tensor that holds the array's values in memory of its own."""
         raise NotImplementedError
 
     def array(self, tensor: Any) -> np.ndarray:
-        """Gives a live tensor's values, bfloat16 and float8 as ml_dtypes' types."""
+        """Return a live tensor's values, bfloat16 and float8 as ml_dtypes' types."""
         raise NotImplementedError
 
     def test_it_owns_its_tensors_and_nothing_else(self) -> None:
@@ -171,7 +171,7 @@ class ModuleContract(BackendContract):
     """The same, and the promises about modules."""
 
     def module(self) -> Any:
-        """Gives a fresh module of at least two parameters with values of its own."""
+        """Return a fresh module of at least two parameters with values of its own."""
         raise NotImplementedError
 
     def test_a_module_gives_its_state_dict_and_takes_it_back(self) -> None:

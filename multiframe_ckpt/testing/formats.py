@@ -46,15 +46,15 @@ class FormatContract:
     notices_every_flip: ClassVar[bool] = False
 
     def refused_trees(self) -> list[tuple[Tree, type[RefusedError]]]:
-        """Gives trees that the layout refuses, each with the error; extend it with the layout's own."""
+        """Return trees that the layout refuses, each with the error; extend it with the layout's own."""
         return [({"x": Inert("some.module.Class")}, ValueRefusedError)]
 
     def trees(self) -> st.SearchStrategy[Tree]:
-        """Gives the random trees to try."""
+        """Return the random trees to try."""
         return trees(dtypes=self.dtypes)
 
     def written(self, tree: Tree, folder: Path, name: str = "checkpoint") -> Path:
-        """Writes the tree to a fresh path in ``folder`` and gives the path."""
+        """Write the tree to a fresh path in ``folder`` and return the path."""
         path = folder / (name + (self.format.suffixes[0] if self.format.suffixes else ""))
         self.format.write(tree, path)
         return path
@@ -207,7 +207,7 @@ class FormatContract:
 
 
 def _read_now(path: tuple[Any, ...], leaf: Tree) -> Tree:
-    """Gives a tensor with its bytes read and, where its file has a digest of them, checked."""
+    """Return a tensor with its bytes read and, where its file has a digest of them, checked."""
     if not isinstance(leaf, LazyTensor):
         return leaf
     array = leaf.numpy()
@@ -215,7 +215,7 @@ def _read_now(path: tuple[Any, ...], leaf: Tree) -> Tree:
 
 
 def _damage_tree() -> Tree:
-    """Gives a tree that is small, since it is read once for each of its file's bits."""
+    """Return a tree that is small, since it is read once for each of its file's bits."""
     weight = LazyTensor.of_array(np.array([[1, -2, 3]], np.float32), alias="weight")
     return {"model": {"w": weight, "t": weight, "n": LazyTensor.of_array(np.array(7))}, "epoch": 3, "lr": (0.5, "x")}
 

@@ -48,19 +48,19 @@ _FLOATS = st.one_of(st.floats(), _FLOAT_BITS)
 
 
 def names() -> st.SearchStrategy[str]:
-    """Gives names as models have them, hostile ones, and any text."""
+    """Return names as models have them, hostile ones, and any text."""
     usual = st.sampled_from(["l1.weight", "l1.bias", "layers.0.attn.qkv", "lr", "state", "exp_avg"])
     return st.one_of(usual, st.sampled_from(HOSTILE_NAMES), st.text(max_size=8))
 
 
 def dict_keys() -> st.SearchStrategy[Any]:
-    """Gives names, and the other keys a dict may have: ints as optimizers use them, None, bools, bytes, tuples."""
+    """Return names, and the other keys a dict may have: ints as optimizers use them, None, bools, bytes, tuples."""
     others = st.one_of(st.none(), st.booleans(), st.floats(allow_nan=False), st.binary(max_size=3))
     return st.one_of(names(), st.integers(-2, 12), others, st.tuples(st.integers(0, 3), names()))
 
 
 def plain_values() -> st.SearchStrategy[Any]:
-    """Gives plain leaf values of every type, huge ints and every float included."""
+    """Return plain leaf values of every type, huge ints and every float included."""
     ints = st.one_of(st.integers(), st.integers(-(2**65), 2**65), st.sampled_from([2**53, 2**53 + 1, 10**4000]))
     complexes = st.builds(complex, _FLOATS, _FLOATS)
     return st.one_of(
@@ -70,7 +70,7 @@ def plain_values() -> st.SearchStrategy[Any]:
 
 @st.composite
 def tensors(draw: st.DrawFn, dtypes: Sequence[DType] = DTYPES) -> LazyTensor:
-    """Gives tensors of any bits (NaN payloads, -0.0, denormals among them), 0-d, empty and not contiguous ones too."""
+    """Return tensors of any bits (NaN payloads, -0.0, denormals among them), 0-d, empty and not contiguous ones too."""
     dtype = draw(st.sampled_from(list(dtypes)))
     shape = tuple(draw(st.lists(st.integers(0, 4), max_size=4)))
     nbytes = prod(shape) * dtype.itemsize
@@ -81,7 +81,7 @@ def tensors(draw: st.DrawFn, dtypes: Sequence[DType] = DTYPES) -> LazyTensor:
 
 @st.composite
 def trees(draw: st.DrawFn, dtypes: Sequence[DType] = DTYPES, keys: st.SearchStrategy[Any] | None = None) -> Tree:
-    """Gives whole checkpoints: now a flat state dict, now a nest of containers; some tensors under several names."""
+    """Return whole checkpoints: now a flat state dict, now a nest of containers; some tensors under several names."""
     pool = [
         LazyTensor(tensor.dtype, tensor.shape, tensor.source, alias=("pool", index))
         for index, tensor in enumerate(draw(st.lists(tensors(dtypes), min_size=1, max_size=4)))

@@ -70,7 +70,7 @@ class Terminal:
         return _ESCAPES.sub("", self._raw.decode("utf-8", "replace")).replace("\r\n", "\n")
 
     def expect(self, text: str) -> None:
-        """Waits until the program writes ``text``, after what was expected before."""
+        """Wait until the program writes ``text``, after what was expected before."""
         while text not in self.screen[self._seen :]:
             if not self._read():
                 raise AssertionError(f"found no {text!r}, expected it on the screen:\n{self.screen}")
@@ -85,7 +85,7 @@ class Terminal:
         os.write(self._master, keys.encode())
 
     def interrupt(self) -> None:
-        """Presses Ctrl-C once the program waits for a key.
+        """Press Ctrl-C once the program waits for a key.
 
         Between showing a prompt and reading, Python would note the signal and act on it only after the next line, which
         a person never is fast enough to see.
@@ -97,7 +97,7 @@ class Terminal:
         self.press("\x03")
 
     def finished(self) -> int:
-        """Waits for the program's end and gives its exit status."""
+        """Wait for the program's end and return its exit status."""
         while self._read():
             pass
         try:
@@ -106,7 +106,7 @@ class Terminal:
             raise AssertionError(f"found a program that goes on, expected its end:\n{self.screen}") from None
 
     def _read(self) -> bool:
-        """Reads what there is, waiting for some; says whether there was any."""
+        """Read what there is, waiting for some; return whether there was any."""
         ready, _, _ = select.select([self._master], [], [], _PATIENCE)
         try:
             piece = os.read(self._master, 1 << 16) if ready else b""

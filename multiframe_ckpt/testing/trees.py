@@ -15,7 +15,7 @@ __all__ = ["assert_trees_equal", "flat_tree", "rich_tree", "tensor_of_bytes"]
 
 
 def assert_trees_equal(found: Tree, expected: Tree) -> None:
-    """Raises AssertionError, naming the place, unless the two trees are the same to the bit.
+    """Raise AssertionError, naming the place, unless the two trees are the same to the bit.
 
     Compared are the types of containers and plain values (1 is not True, nor 1.0), the order of dict keys, the bits of
     floats, the dtype, shape and bytes of tensors, and which tensors are tied.
@@ -66,7 +66,7 @@ def _shown(leaf: Tree) -> str:
 def tensor_of_bytes(
     dtype: DType, shape: tuple[int, ...], pattern: Iterable[int], *, alias: str | None = None
 ) -> LazyTensor:
-    """Gives a tensor of that shape whose bytes repeat ``pattern``, whatever values they mean."""
+    """Return a tensor of that shape whose bytes repeat ``pattern``, whatever values they mean."""
     count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     bits = 1 if dtype.kind == "bool" else 0xFF  # NumPy has no meaning for a bool of another byte
     raw = np.frombuffer(bytes(byte & bits for byte in islice(cycle(pattern), count)), np.uint8)
@@ -74,14 +74,14 @@ def tensor_of_bytes(
 
 
 def flat_tree() -> Tree:
-    """Gives a plain state dict: names to tensors, two of them tied."""
+    """Return a plain state dict: names to tensors, two of them tied."""
     weight = LazyTensor.of_array(np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4), alias="weight")
     bias = LazyTensor.of_array(np.array([0.5, -0.0, np.inf, np.nan], np.float32))
     return {"z.weight": weight, "z.bias": bias, "a.weight": weight}
 
 
 def rich_tree(dtypes: Iterable[DType] = DTYPES) -> Tree:
-    """Gives a training checkpoint that holds every kind of thing a tree can: all of ``dtypes``, 0-d, empty, tied."""
+    """Return a training checkpoint that holds every kind of thing a tree can: all of ``dtypes``, 0-d, empty, tied."""
     floats = [0x01, 0x00, 0xC0, 0x7F, 0x00, 0x00, 0x00, 0x80, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0xF0, 0x7F, 0xFF]
     tensors = {dtype.name: tensor_of_bytes(dtype, (3, 2, 5), floats) for dtype in dtypes}
     shapes = {

@@ -55,37 +55,37 @@ class Hashing:
                 self._xxh3 = xxhash.xxh3_128()
 
     def update(self, piece: Bytes) -> None:
-        """Takes the next piece."""
+        """Take the next piece."""
         if self._xxh3 is not None:
             self._xxh3.update(piece)
         for scheme, crc in self._crcs.items():
             self._crcs[scheme] = crc32(piece, crc)
 
     def digests(self) -> dict[str, str]:
-        """Gives scheme → digest of what has passed."""
+        """Return scheme → digest of what has passed."""
         found = {scheme: f"{scheme}:{crc:08x}" for scheme, crc in self._crcs.items()}
         return found if self._xxh3 is None else found | {"xxh3": f"xxh3:{self._xxh3.hexdigest()}"}
 
 
 def bytes_of(array: np.ndarray) -> memoryview:
-    """Gives a C-ordered array's bytes, without copying them."""
+    """Return a C-ordered array's bytes, without copying them."""
     return memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
 
 
 def chunks_of(array: np.ndarray) -> Iterator[memoryview]:
-    """Gives the bytes of a C-ordered array piece by piece, without copying them."""
+    """Yield the bytes of a C-ordered array piece by piece, without copying them."""
     flat = bytes_of(array)
     for start in range(0, len(flat), PIECE):
         yield flat[start : start + PIECE]
 
 
 def scheme_of(digest: str) -> str:
-    """Gives the scheme of a digest."""
+    """Return the scheme of a digest."""
     return digest.partition(":")[0]
 
 
 def digest_of(array: np.ndarray, scheme: str = "xxh3") -> str:
-    """Gives the digest of a C-ordered array's bytes."""
+    """Return the digest of a C-ordered array's bytes."""
     hashing = Hashing([scheme])
     for chunk in chunks_of(array):
         hashing.update(chunk)
@@ -93,7 +93,7 @@ def digest_of(array: np.ndarray, scheme: str = "xxh3") -> str:
 
 
 def digest_of_bytes(raw: Bytes, scheme: str = "xxh3", head: bytes = b"") -> str:
-    """Gives the digest of bytes at once: of a header, or of a small tensor; a CRC also of a head before them."""
+    """Return the digest of bytes at once: of a header, or of a small tensor; a CRC also of a head before them."""
     if scheme == "xxh3":
         return f"xxh3:{xxhash.xxh3_128_hexdigest(raw)}"
     start = int(scheme.partition("-")[2] or "0", 16)
@@ -101,12 +101,12 @@ def digest_of_bytes(raw: Bytes, scheme: str = "xxh3", head: bytes = b"") -> str:
 
 
 def is_digest(text: str) -> bool:
-    """Says whether a file's text is a digest of a scheme that is checked here."""
+    """Return whether a file's text is a digest of a scheme that is checked here."""
     return _DIGEST.fullmatch(text) is not None
 
 
 def require_digest(where: str, found: str, promised: str) -> None:
-    """Raises DamagedError unless the two are one."""
+    """Raise DamagedError unless the two are one."""
     if found != promised:
         raise DamagedError(
             f"{where}: found bytes with digest {found}, expected {promised}; "

@@ -15,7 +15,7 @@ __all__ = ["moved", "plain_inert", "settled", "without"]
 
 
 def settled(tree: Tree) -> Tree:
-    """Gives the tree for reading now: whatever a framework still does to its live tensors has been waited for."""
+    """Return the tree for reading now: whatever a framework still does to its live tensors has been waited for."""
 
     def change(_: Path, leaf: Tree) -> Tree:
         if type(leaf) is not LazyTensor or (wait := getattr(leaf.source, "settled", None)) is None:
@@ -26,7 +26,7 @@ def settled(tree: Tree) -> Tree:
 
 
 def plain_inert(tree: Tree) -> tuple[Tree, list[str]]:
-    """Gives the tree with each Inert as its plain dict, and the ``key: type`` of each: what writing them loses."""
+    """Return the tree with each Inert as its plain dict, and the ``key: type`` of each: what writing them loses."""
     found: list[str] = []
 
     def flatten(node: Tree, path: Path) -> Tree:
@@ -46,7 +46,7 @@ def plain_inert(tree: Tree) -> tuple[Tree, list[str]]:
 
 
 def without(tree: Tree, keys: set[str]) -> Tree:
-    """Gives the tree without the tensors called ``keys``, and without the dicts that become empty so.
+    """Return the tree without the tensors called ``keys``, and without the dicts that become empty so.
 
     A list or tuple keeps its length: None stands in the place.
     """
@@ -69,9 +69,9 @@ def without(tree: Tree, keys: set[str]) -> Tree:
 
 
 def moved(tree: Tree, renames: Mapping[str, str]) -> Tree:
-    """Gives the tree with tensors under other keys; one that keeps its dict keeps its place in it.
+    """Return the tree with tensors under other keys; one that keeps its dict keeps its place in it.
 
-    Raises KeyRefusedError where a new key is taken by a plain value, or an old one is an item of a list.
+    Raise KeyRefusedError where a new key is taken by a plain value, or an old one is an item of a list.
     """
     skeleton, table = partition(tree)
     far: list[tuple[tuple[str, ...], LazyTensor]] = []

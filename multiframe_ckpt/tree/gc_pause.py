@@ -20,7 +20,7 @@ _was_enabled = False
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Pauses the collector, in all threads, until the last such block ends; one that was off before stays off."""
+    """Pause the collector, in all threads, until the last such block ends; one that was off before stays off."""
     global _pauses, _was_enabled
     with _lock:
         if _pauses == 0:

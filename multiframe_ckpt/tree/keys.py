@@ -15,7 +15,7 @@ Path: TypeAlias = tuple[Any, ...]
 
 
 def join_key(path: Path) -> str:
-    """Gives the key of a path: its components escaped and joined by ``/``."""
+    """Return the key of a path: its components escaped and joined by ``/``."""
     return _escaped(path[0]) if len(path) == 1 else "/".join(map(_escaped, path))
 
 
@@ -32,5 +32,5 @@ def _spelled(part: Any) -> str:
 
 
 def split_key(key: str) -> tuple[str, ...]:
-    """Gives the components of a key, unescaped, all of them str."""
+    """Return the components of a key, unescaped, all of them str."""
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in key.split("/"))

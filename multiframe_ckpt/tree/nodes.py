@@ -54,7 +54,7 @@ class Inert:
     entries: dict[Any, Tree] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Tree]:
-        """Gives the parts that are there as a plain dict, under ``__inert__`` the type's name."""
+        """Return the parts that are there as a plain dict, under ``__inert__`` the type's name."""
         parts = {"args": self.args, "state": self.state, "items": self.items, "entries": self.entries}
         return {"__inert__": self.type_name} | {
             name: part for name, part in parts.items() if part not in (None, (), [], {})
@@ -69,12 +69,12 @@ class TensorRef:
 
 
 def is_plain(value: object) -> bool:
-    """Says whether ``value`` is one of the plain leaf values of a tree."""
+    """Return whether ``value`` is one of the plain leaf values of a tree."""
     return type(value) in _PLAIN
 
 
 def children(node: Tree) -> Iterator[tuple[Any, Tree]] | None:
-    """Gives a container's (key, child) pairs, or None for a leaf."""
+    """Return a container's (key, child) pairs, or None for a leaf."""
     if type(node) in _LEAVES:
         return None
     if isinstance(node, Mapping):
@@ -87,7 +87,7 @@ def children(node: Tree) -> Iterator[tuple[Any, Tree]] | None:
 
 
 def leaves(tree: Tree) -> Iterator[tuple[Path, Tree]]:
-    """Walks every leaf with its path, in order; raises ValueRefusedError past MAX_DEPTH."""
+    """Walk every leaf with its path, in order; raise ValueRefusedError past MAX_DEPTH."""
     stack: list[Iterator[tuple[Any, Tree]]] = []
     path: list[Any] = []
     inside = children(tree)
@@ -117,7 +117,7 @@ def leaves(tree: Tree) -> Iterator[tuple[Path, Tree]]:
 
 
 def map_leaves(tree: Tree, change: Callable[[Path, Tree], Tree], *, path: Path = ()) -> Tree:
-    """Gives the tree with every leaf replaced by ``change(path, leaf)``; containers keep their kind and order."""
+    """Return the tree with every leaf replaced by ``change(path, leaf)``; containers keep their kind and order."""
     if type(tree) in _LEAVES:
         return change(path, tree)
     if len(path) > MAX_DEPTH:
@@ -135,7 +135,7 @@ def map_leaves(tree: Tree, change: Callable[[Path, Tree], Tree], *, path: Path =
 
 
 def partition(tree: Tree) -> tuple[Tree, dict[str, LazyTensor]]:
-    """Splits a tree into its skeleton, which holds a TensorRef for each tensor, and a table of the tensors by key."""
+    """Split a tree into its skeleton, which holds a TensorRef for each tensor, and a table of the tensors by key."""
     table: dict[str, LazyTensor] = {}
 
     def move(path: Path, leaf: Tree) -> Tree:
@@ -155,12 +155,12 @@ def _listed(table: dict[str, LazyTensor], path: Path, tensor: LazyTensor) -> str
 
 
 def combine(skeleton: Tree, table: Mapping[str, Tree]) -> Tree:
-    """Undoes :func:`partition`: puts ``table[ref.key]`` where the skeleton has a TensorRef; KeyError where none is."""
+    """Undo :func:`partition`: puts ``table[ref.key]`` where the skeleton has a TensorRef; KeyError where none is."""
     return map_leaves(skeleton, lambda _, leaf: table[leaf.key] if isinstance(leaf, TensorRef) else leaf)
 
 
 def tensors_of(tree: Tree) -> dict[str, LazyTensor]:
-    """Gives every tensor of the tree by its key, in order: the table of :func:`partition`, without its skeleton."""
+    """Return every tensor of the tree by its key, in order: the table of :func:`partition`, without its skeleton."""
     table: dict[str, LazyTensor] = {}
     for path, leaf in leaves(tree):
         if isinstance(leaf, LazyTensor):

@@ -25,7 +25,7 @@ class Rename:
     new: str
 
     def apply(self, key: str) -> str | None:
-        """Gives the new key, or None where the rule does not match."""
+        """Return the new key, or None where the rule does not match."""
         pattern = "(.*)".join(re.escape(part) for part in self.old.split("*"))
         match = re.fullmatch(pattern, key, re.DOTALL)
         if match is None:
@@ -35,7 +35,7 @@ class Rename:
 
 
 def parse_rename(rule: str) -> Rename:
-    """Reads ``OLD=NEW``; raises KeyRefusedError for anything else."""
+    """Read ``OLD=NEW``; raise KeyRefusedError for anything else."""
     old, equals, new = rule.partition("=")
     if not equals or not old or old.count("*") != new.count("*"):
         raise KeyRefusedError(
@@ -45,7 +45,7 @@ def parse_rename(rule: str) -> Rename:
 
 
 def renamed(keys: Iterable[str], rules: Sequence[Rename]) -> dict[str, str]:
-    """Gives ``{old key: new key}`` for the keys that change; raises KeyRefusedError for a rule that does not work out."""
+    """Return ``{old key: new key}`` for the keys that change; raise KeyRefusedError for a rule that does not work out."""
     final: dict[str, str] = {}
     unused = set(rules)
     for key in keys:
@@ -74,9 +74,9 @@ def renamed(keys: Iterable[str], rules: Sequence[Rename]) -> dict[str, str]:
 
 
 def select(keys: Iterable[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
-    """Gives the keys that match any ``include`` glob (all, where there is none) and no ``exclude`` glob.
+    """Return the keys that match any ``include`` glob (all, where there is none) and no ``exclude`` glob.
 
-    Raises KeyRefusedError for a glob that matches nothing, since that is a slip of the pen.
+    Raise KeyRefusedError for a glob that matches nothing, since that is a slip of the pen.
     """
     keys = list(keys)
     for glob in (*include, *exclude):

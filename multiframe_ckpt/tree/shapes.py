@@ -19,12 +19,12 @@ _MAX_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # NumPy'
 
 
 def is_usual(shape: tuple[int, ...]) -> bool:
-    """Says whether a shape needs no closer look where a tensor of it has bytes, and they lie in a file."""
+    """Return whether a shape needs no closer look where a tensor of it has bytes, and they lie in a file."""
     return len(shape) <= _FEW_DIMENSIONS and min(shape, default=0) >= 0
 
 
 def require_shape(shape: tuple[int, ...], dtype: DType, where: str) -> None:
-    """Raises DamagedError for a shape that no array has; NumPy counts an empty array's other dimensions too."""
+    """Raise DamagedError for a shape that no array has; NumPy counts an empty array's other dimensions too."""
     if min(shape, default=0) < 0:
         raise DamagedError(f"{where}: found shape {shape}, expected no negative dimension")
     if len(shape) > _MAX_DIMENSIONS:

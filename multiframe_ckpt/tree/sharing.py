@@ -10,7 +10,7 @@ __all__ = ["shared_storages", "tied_groups"]
 
 
 def tied_groups(tensors: dict[str, LazyTensor]) -> list[list[str]]:
-    """Gives the groups of two and more keys that name one and the same tensor, in the order of ``tensors``."""
+    """Return the groups of two and more keys that name one and the same tensor, in the order of ``tensors``."""
     groups: dict[Hashable, list[str]] = {}
     for key, tensor in tensors.items():
         if tensor.identity is not None:
@@ -19,7 +19,7 @@ def tied_groups(tensors: dict[str, LazyTensor]) -> list[list[str]]:
 
 
 def shared_storages(tensors: dict[str, LazyTensor]) -> list[list[str]]:
-    """Gives the groups of two and more keys whose tensors look into one storage, whether or not at the same place."""
+    """Return the groups of two and more keys whose tensors look into one storage, whether or not at the same place."""
     groups: dict[Hashable, list[str]] = {}
     for key, tensor in tensors.items():
         if tensor.alias is not None:

@@ -49,11 +49,11 @@ class OpenedFile:
     where: str  # its path when it was opened
 
     def descriptor(self) -> AbstractContextManager[int]:
-        """Gives the number of the very file that was opened, whatever its path leads to by now."""
+        """Return the number of the very file that was opened, whatever its path leads to by now."""
         raise NotImplementedError
 
     def array(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
-        """Gives the array whose bytes begin at ``offset``, read-only."""
+        """Return the array whose bytes begin at ``offset``, read-only."""
         raise NotImplementedError
 
 
@@ -96,7 +96,7 @@ class LazyTensor:
 
     @classmethod
     def of_array(cls, array: np.ndarray, *, name: str = "array", alias: Hashable | None = None) -> LazyTensor:
-        """Gives a tensor over a live array, without copying it; raises DtypeRefusedError for a dtype of no row."""
+        """Return a tensor over a live array, without copying it; raise DtypeRefusedError for a dtype of no row."""
         dtype = dtype_of_numpy(array.dtype)
         if dtype is None:
             raise DtypeRefusedError(
@@ -115,7 +115,7 @@ class LazyTensor:
         alias: Hashable | None = None,
         digest: str | None = None,
     ) -> LazyTensor:
-        """Gives a tensor of ``base``'s shape whose elements are what ``change`` makes of base's, read when asked for."""
+        """Return a tensor of ``base``'s shape whose elements are what ``change`` makes of base's, read when asked for."""
         derived = Derived(base, change)
         return cls(dtype, base.shape, lambda: change(base.numpy()), alias=alias, digest=digest, derived=derived)
 
@@ -144,9 +144,9 @@ class LazyTensor:
         return (self.alias, self.dtype.name, self.shape, where)
 
     def numpy(self) -> np.ndarray:
-        """Reads the tensor now: C order, native byte order, read-only when it is mapped from a file.
+        """Read the tensor now: C order, native byte order, read-only when it is mapped from a file.
 
-        Raises DamagedError where the bytes are not the ones its digest promises.
+        Raise DamagedError where the bytes are not the ones its digest promises.
         """
         array = self.read()
         if array.dtype != self.dtype.numpy or array.shape != self.shape:
@@ -158,12 +158,12 @@ class LazyTensor:
         return array
 
     def read(self) -> np.ndarray:
-        """Reads the tensor as its source gives it: with any strides, and not compared with its digest."""
+        """Read the tensor as its source gives it: with any strides, and not compared with its digest."""
         source = self.source
         return source.array(self.at, self.dtype, self.shape) if isinstance(source, OpenedFile) else source()
 
     def seen_as(self, dtype: DType, digest: str | None) -> LazyTensor:
-        """Gives the same bytes, of this digest, as elements of another dtype of the same size."""
+        """Return the same bytes, of this digest, as elements of another dtype of the same size."""
         if isinstance(self.source, OpenedFile):
             return replace(self, dtype=dtype, digest=digest)
         return replace(self, dtype=dtype, digest=digest, source=lambda: self.numpy().view(dtype.numpy))

@@ -21,7 +21,7 @@ class QuietFile(io.FileIO):
         self._problem: BaseException | None = None
 
     def write(self, data: Any) -> int:
-        """Writes all of the data, unless a write failed before."""
+        """Write all of the data, unless a write failed before."""
         view = memoryview(data).cast("B")
         done = 0
         try:
@@ -32,7 +32,7 @@ class QuietFile(io.FileIO):
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
-        """Sets the file's size, unless a write failed before."""
+        """Set the file's size, unless a write failed before."""
         try:
             return super().truncate(size) if self._problem is None else 0
         except BaseException as problem:
@@ -40,6 +40,6 @@ class QuietFile(io.FileIO):
             return 0
 
     def check(self) -> None:
-        """Raises the first error there was."""
+        """Raise the first error there was."""
         if self._problem is not None:
             raise self._problem

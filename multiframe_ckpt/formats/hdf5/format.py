@@ -43,7 +43,7 @@ class Hdf5Format:
     suffixes = (".h5", ".hdf5")
 
     def sniff(self, path: Path) -> bool:
-        """Says whether HDF5's signature stands where it may."""
+        """Return whether HDF5's signature stands where it may."""
         try:
             with open_regular(path) as file:
                 return any(file.seek(start) == start and file.read(8) == _SIGNATURE for start in _STARTS)
@@ -51,7 +51,7 @@ class Hdf5Format:
             return False
 
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
-        """Gives the tree; in a file of another writer groups are dicts, and datasets of text are plain values."""
+        """Return the tree; in a file of another writer groups are dicts, and datasets of text are plain values."""
         reader = Hdf5Reader(path)
         document = reader.root_attribute(METADATA_KEY)
         if document is None:
@@ -60,19 +60,19 @@ class Hdf5Format:
         return assemble(document, reader.tensors(), where, reader.text_attributes())
 
     def plan(self, tree: Tree) -> WritePlan:
-        """Says which tensors lose a shared storage; those that are one and the same stay so, as hard links."""
+        """Return which tensors lose a shared storage; those that are one and the same stay so, as hard links."""
         document, members = _document_of(tree)
         document.text(_outline(members), {})
         return WritePlan(lost_ties=duplicated_ties(partition(tree)[1]).lost_ties)
 
     def read_metadata(self, path: Path) -> dict[str, str]:
-        """Gives the root attributes that are text."""
+        """Return the root attributes that are text."""
         return Hdf5Reader(path).text_attributes()
 
     def write(
         self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
     ) -> None:
-        """Writes the tree with root attributes of text, such as the ``backend`` that Keras looks for."""
+        """Write the tree with root attributes of text, such as the ``backend`` that Keras looks for."""
         import h5py  # import cost: a fifth of a second that other formats need not pay
 
         document, members = _document_of(tree)
@@ -95,7 +95,7 @@ class Hdf5Format:
 def _write_members(
     file: Any, disk: QuietFile, document: Document, members: Mapping[str, LazyTensor], meter: Meter, *, digest: bool
 ) -> dict[str, str] | None:
-    """Writes each member as a dataset, or as another link to the one it is tied to; gives the digests, if asked for."""
+    """Write each member as a dataset, or as another link to the one it is tied to; return the digests, if asked for."""
     member_of = {note.name: note.member for note in document.notes}
     digests: dict[str, str] = {}
     for note in document.notes:
@@ -132,7 +132,7 @@ def _write_dataset(group: Any, name: str, dtype: DType, array: np.ndarray) -> No
 
 
 def _bits(dtype: DType) -> np.dtype | None:
-    """Gives the unsigned int that stands in for a dtype which HDF5 does not have, or None."""
+    """Return the unsigned int that stands in for a dtype which HDF5 does not have, or None."""
     return None if dtype.numpy.isbuiltin == 1 else _BITS[dtype.itemsize]
 
 
@@ -153,7 +153,7 @@ def _outline(members: Mapping[str, LazyTensor]) -> dict[str, tuple[DType, tuple[
 
 
 def _fits_beside(names: Mapping[str, LazyTensor]) -> Callable[[str], bool]:
-    """Gives the test of a name: whether its parts can be groups and a dataset, and no other tensor lies on the way."""
+    """Return the test of a name: whether its parts can be groups and a dataset, and no other tensor lies on the way."""
 
     def fits(name: str) -> bool:
         *parents, last = name.split("/")

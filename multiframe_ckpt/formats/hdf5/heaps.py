@@ -23,7 +23,7 @@ _OBJECT = struct.Struct("<H6xQ")
 
 
 def require_sound_heaps(file: mmap | bytes, where: str) -> None:
-    """Raises DamagedError for a collection that cannot be walked to its end."""
+    """Raise DamagedError for a collection that cannot be walked to its end."""
     at = file.find(_START)
     while at >= 0:
         size = int.from_bytes(file[at + 8 : at + _HEADER], "little")
@@ -37,7 +37,7 @@ def require_sound_heaps(file: mmap | bytes, where: str) -> None:
 
 
 def _walked(file: mmap | bytes, at: int, end: int) -> int:
-    """Gives where the objects of a collection end; past ``end`` where one leads nowhere."""
+    """Return where the objects of a collection end; past ``end`` where one leads nowhere."""
     while at + _OBJECT.size <= end:
         index, length = _OBJECT.unpack_from(file, at)
         step = length if index == 0 else _OBJECT.size + -(-length // 8) * 8

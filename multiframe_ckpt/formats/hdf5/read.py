@@ -56,7 +56,7 @@ class Hdf5Reader:
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """Turns what h5py raises for a broken file into DamagedError."""
+        """Turn what h5py raises for a broken file into DamagedError."""
         try:
             yield
         except FormatError:
@@ -68,7 +68,7 @@ class Hdf5Reader:
             ) from None
 
     def root_attribute(self, name: str) -> bytes | None:
-        """Gives the bytes of a root attribute of bytes, or None where there is none."""
+        """Return the bytes of a root attribute of bytes, or None where there is none."""
         with self._errors(f"attribute {name!r}"):
             if name not in self._file.attrs:
                 return None
@@ -78,7 +78,7 @@ class Hdf5Reader:
         return found.tobytes()
 
     def text_attributes(self) -> dict[str, str]:
-        """Gives the root attributes that are text."""
+        """Return the root attributes that are text."""
         with self._errors("root attributes"):
             values = {name: self._attribute(name) for name in self._file.attrs}
             return {name: value for name, value in values.items() if isinstance(value, str)}
@@ -89,7 +89,7 @@ class Hdf5Reader:
         return self._file.attrs[name]
 
     def _require_sound_heaps(self) -> None:
-        """Looks through the file once, before the library reads text of varying length."""
+        """Look through the file once, before the library reads text of varying length."""
         if self._heaps_are_sound:
             return
         if self._file.id.get_create_plist().get_sizes()[1] != 8:
@@ -101,11 +101,11 @@ class Hdf5Reader:
         self._heaps_are_sound = True
 
     def nested(self) -> Tree:
-        """Gives the file as nested dicts."""
+        """Return the file as nested dicts."""
         return self._group(self._file, ())
 
     def tensors(self) -> dict[str, LazyTensor]:
-        """Gives every tensor by its path in the file."""
+        """Return every tensor by its path in the file."""
         found: dict[str, LazyTensor] = {}
 
         def collect(node: Tree, path: tuple[str, ...]) -> None:
@@ -176,7 +176,7 @@ class Hdf5Reader:
             )
 
     def _require_stored(self, dataset: Any, where: str) -> None:
-        """Refuses a dataset whose claimed size its stored bytes cannot account for."""
+        """Refuse a dataset whose claimed size its stored bytes cannot account for."""
         chunk = prod(dataset.chunks or ()) * dataset.dtype.itemsize
         claimed = max(prod(dataset.shape) * dataset.dtype.itemsize, chunk)
         stored = dataset.id.get_storage_size()
@@ -206,7 +206,7 @@ class Hdf5Reader:
         return named if named and stored.name == f"uint{8 * named.itemsize}" else stored
 
     def _mapped(self, dataset: Any, dtype: DType, where: str) -> LazyTensor | None:
-        """Gives the tensor over the map where its bytes lie whole in the file as NumPy would have them, else None."""
+        """Return the tensor over the map where its bytes lie whole in the file as NumPy would have them, else None."""
         native = self._h5py.h5t.py_create(dtype.numpy, logical=True)
         offset = dataset.id.get_offset()  # None unless contiguous and written
         if offset is None or self._file.userblock_size or not dataset.id.get_type().equal(native):

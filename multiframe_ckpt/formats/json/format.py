@@ -56,7 +56,7 @@ class JsonFormat:
     suffixes = (".json",)
 
     def sniff(self, path: Path) -> bool:
-        """Says whether ``path`` is a JSON object whose entry ``format`` is this library's."""
+        """Return whether ``path`` is a JSON object whose entry ``format`` is this library's."""
         try:
             with open_regular(path) as file:
                 start = file.read(4096)
@@ -65,7 +65,7 @@ class JsonFormat:
             return False
 
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
-        """Gives the tree; one without ``tree`` is a flat dict of its layers."""
+        """Return the tree; one without ``tree`` is a flat dict of its layers."""
         scanner = Scanner(MappedFile(path).buffer, str(path))
         entries = scanner.document({"layers": lambda start: scanner.array(start, scanner.object)})
         version = _version(scanner, entries)
@@ -82,25 +82,25 @@ class JsonFormat:
         return tree
 
     def unread(self, path: Path, table: Mapping[str, LazyTensor]) -> Unread:
-        """Gives the entries that this library does not know: they do not matter, and the seal does not cover them."""
+        """Return the entries that this library does not know: they do not matter, and the seal does not cover them."""
         entries = Scanner(MappedFile(path).buffer, str(path)).document({})
         return Unread(tuple(key for key in entries if key not in _ENTRIES))
 
     def plan(self, tree: Tree) -> WritePlan:
-        """Says which tensors lose a shared storage; those that are one and the same stay so."""
+        """Return which tensors lose a shared storage; those that are one and the same stay so."""
         skeleton, table = partition(tree)
         encode(skeleton)
         return WritePlan(lost_ties=duplicated_ties(table).lost_ties)
 
     def read_metadata(self, path: Path) -> dict[str, str]:
-        """Gives the text entries of ``metadata``."""
+        """Return the text entries of ``metadata``."""
         scanner = Scanner(MappedFile(path).buffer, str(path))
         return _metadata(scanner, scanner.document({}))
 
     def write(
         self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
     ) -> None:
-        """Writes the tree with an entry ``metadata``."""
+        """Write the tree with an entry ``metadata``."""
         skeleton, table = partition(tree)
         head = {"format": _FORMAT, "format_version": FORMAT_VERSION}
         check_metadata(options.metadata)
@@ -124,7 +124,7 @@ def _text(value: Any, *, indent: int | None = None) -> str:
 def _layers(
     table: dict[str, LazyTensor], meter: Meter, options: WriteOptions, heads: list[dict[str, Any]]
 ) -> Iterator[str]:
-    """Gives the text of every layer, and adds what each says before its values to ``heads``."""
+    """Yield the text of every layer, and add what each says before its values to ``heads``."""
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
     comma = ""
     for key, tensor in table.items():
@@ -148,7 +148,7 @@ def _head(key: str, tensor: LazyTensor, digest: str | None) -> dict[str, Any]:
 
 
 def _seal(metadata: Mapping[str, str], outline: Mapping[str, Any], heads: list[dict[str, Any]]) -> str:
-    """Gives the digest of all that a file says but its tensors' values, however it is laid out.
+    """Return the digest of all that a file says but its tensors' values, however it is laid out.
 
     ``outline`` is the entry ``tree`` where there is one. Keys are sorted, since other tools may sort those of a file.
     """
@@ -162,7 +162,7 @@ def _has_mark(path: Path) -> bool:
 
 
 def _load(scanner: Scanner, entries: Mapping[str, Any], key: str) -> Any:
-    """Gives the value of an entry, or None where there is none."""
+    """Return the value of an entry, or None where there is none."""
     span = entries.get(key)
     return scanner.load(span) if isinstance(span, Span) else None
 
@@ -184,7 +184,7 @@ def _version(scanner: Scanner, entries: Mapping[str, Any]) -> int:
 
 
 def _check_seal(scanner: Scanner, entries: Mapping[str, Any], expected: str) -> None:
-    """Raises DamagedError unless the seal is that of what was read, or null, by which a person says so."""
+    """Raise DamagedError unless the seal is that of what was read, or null, by which a person says so."""
     found = _load(scanner, entries, "seal")
     if found != expected and not ("seal" in entries and found is None):
         raise DamagedError(
@@ -194,7 +194,7 @@ def _check_seal(scanner: Scanner, entries: Mapping[str, Any], expected: str) -> 
 
 
 def _add_layer(table: dict[str, LazyTensor], scanner: Scanner, layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds a layer to the table, which holds the layers before it; gives what it says before its values."""
+    """Add a layer to the table, which holds the layers before it; return what it says before its values."""
     name = decode(_load(scanner, layer, "name"), f"{scanner.where}: name")
     where = f"{scanner.where}: layer {name!r}"
     if not isinstance(name, str) or name in table:

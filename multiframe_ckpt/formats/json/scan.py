@@ -45,7 +45,7 @@ class Scanner:
         self.size = len(text)
 
     def document(self, readers: Mapping[str, Callable[[int], tuple[Any, int]]]) -> dict[str, Any]:
-        """Gives the entries of the object that the whole text is; see :meth:`object`."""
+        """Return the entries of the object that the whole text is; see :meth:`object`."""
         entries, stop = self.object(self._skip(0), readers)
         if self._skip(stop) != self.size:
             raise self._damaged(stop, "the end of the text")
@@ -54,7 +54,7 @@ class Scanner:
     def object(
         self, start: int, readers: Mapping[str, Callable[[int], tuple[Any, int]]] = {}
     ) -> tuple[dict[str, Any], int]:
-        """Gives the entries of the object at ``start``, and where it stops.
+        """Return the entries of the object at ``start``, and where it stops.
 
         An entry is the Span of its value, or for a key of ``readers`` what its reader makes of the value's start.
         """
@@ -74,7 +74,7 @@ class Scanner:
         return entries, at + 1
 
     def array(self, start: int, reader: Callable[[int], tuple[Any, int]]) -> tuple[list[Any], int]:
-        """Gives what ``reader`` makes of each item of the array at ``start``, and where it stops."""
+        """Return what ``reader`` makes of each item of the array at ``start``, and where it stops."""
         items: list[Any] = []
         at = self._after(self._expect(start, b"["))
         while self._byte(at) != b"]":
@@ -86,7 +86,7 @@ class Scanner:
         return items, at + 1
 
     def load(self, span: Span) -> Any:
-        """Gives the value at a span."""
+        """Return the value at a span."""
         return load_json(self.text[span.start : span.stop], f"{self.where}: byte {span.start}")
 
     def _span(self, start: int) -> tuple[Span, int]:
@@ -104,7 +104,7 @@ class Scanner:
         return match.end()
 
     def _numbers_stop(self, start: int) -> int:
-        """Gives where the array at ``start`` stops, counting brackets block by block while it holds numbers only."""
+        """Return where the array at ``start`` stops, counting brackets block by block while it holds numbers only."""
         depth = 0
         for block in range(start, self.size, _BLOCK):
             piece = self.text[block : block + _BLOCK]
@@ -123,7 +123,7 @@ class Scanner:
         raise self._damaged(self.size, "a closing bracket")
 
     def _structure_stop(self, start: int, depth: int) -> int:
-        """Gives where ``depth`` brackets are closed, or the one at ``start``, whatever the text between holds."""
+        """Return where ``depth`` brackets are closed, or the one at ``start``, whatever the text between holds."""
         while (mark := _MARK.search(self.text, start)) is not None:
             if mark.group() == b'"':
                 start = self._string_stop(mark.start())
@@ -137,7 +137,7 @@ class Scanner:
         raise self._damaged(self.size, "a closing bracket")
 
     def _string_stop(self, start: int) -> int:
-        """Gives where the string at ``start`` stops; a regular expression would remember every escape on the way."""
+        """Return where the string at ``start`` stops; a regular expression would remember every escape on the way."""
         at = self._expect(start, b'"')
         while (at := self.text.find(b'"', at + 1)) >= 0:
             first = at

@@ -46,14 +46,14 @@ _BLANK_BRACKETS = bytes.maketrans(b"[]", b"  ")
 
 
 def _parts(dtype: DType, shape: tuple[int, ...]) -> tuple[DType, tuple[int, ...]]:
-    """Gives the real dtype and shape of what is written: a complex number is a row of two."""
+    """Return the real dtype and shape of what is written: a complex number is a row of two."""
     name = _PARTS.get(dtype.name)
     part = dtype_named(name) if name else None
     return (part, (*shape, 2)) if part else (dtype, shape)
 
 
 def _rollovers(shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
-    """Gives, for elements ``start`` to ``stop``, how many brackets open before each; as many close before it."""
+    """Return, for elements ``start`` to ``stop``, how many brackets open before each; as many close before it."""
     numbers = np.arange(start, stop)
     rows = np.zeros(stop - start, np.int64)
     for axis in range(1, len(shape)):
@@ -62,7 +62,7 @@ def _rollovers(shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
 
 
 def value_texts(array: np.ndarray, dtype: DType) -> Iterator[str]:
-    """Gives the JSON text of a C-ordered array's values, as nested lists with a row on a line, piece by piece."""
+    """Yield the JSON text of a C-ordered array's values, as nested lists with a row on a line, piece by piece."""
     if array.size == 0:
         yield "[]"  # whatever its shape: 2**40 empty rows say no more
         return
@@ -104,7 +104,7 @@ def _texts(flat: np.ndarray, dtype: DType) -> list[str]:
 
 
 def _float32_texts(flat: np.ndarray) -> list[str]:
-    """Gives the shortest text of each float32, or its double's where rounding twice would miss it."""
+    """Return the shortest text of each float32, or its double's where rounding twice would miss it."""
     short = flat.astype("S")
     texts = [text.decode("ascii") for text in short.tolist()]
     missed = np.flatnonzero(short.astype(np.float64).astype(np.float32).view(np.uint32) != flat.view(np.uint32))
@@ -122,14 +122,14 @@ def _odd_text(one: np.ndarray, dtype: DType) -> str:
 
 
 def least_text(dtype: DType, shape: tuple[int, ...]) -> int:
-    """Gives the fewest bytes of text that can hold the values: a digit and a comma for each."""
+    """Return the fewest bytes of text that can hold the values: a digit and a comma for each."""
     return 2 * prod(_parts(dtype, shape)[1]) - 1
 
 
 def parse_values(
     text: mmap.mmap | bytes, start: int, stop: int, dtype: DType, shape: tuple[int, ...], where: str
 ) -> np.ndarray:
-    """Reads the values between ``start`` and ``stop``; DamagedError where they are not of that dtype and shape.
+    """Read the values between ``start`` and ``stop``; DamagedError where they are not of that dtype and shape.
 
     The text is parsed piece by piece, so that little more memory is used than the tensor itself takes.
     """
@@ -176,7 +176,7 @@ def _parse_pieces(
 
 
 def _require_rows(piece: bytes, shape: tuple[int, ...], done: int, count: int) -> None:
-    """Raises ValueError unless brackets open and close around each value of the piece where the shape has them."""
+    """Raise ValueError unless brackets open and close around each value of the piece where the shape has them."""
     raw = np.frombuffer(piece, np.uint8)
     starts = np.concatenate([[0], np.flatnonzero(raw == ord(",")) + 1])
     _require(len(starts) == count, "commas elsewhere than between values")
@@ -187,7 +187,7 @@ def _require_rows(piece: bytes, shape: tuple[int, ...], done: int, count: int) -
 
 
 def _numbers(values: list[Any], dtype: DType) -> np.ndarray:
-    """Gives parsed JSON values as an array; ValueError or OverflowError for one that the dtype cannot hold."""
+    """Return parsed JSON values as an array; ValueError or OverflowError for one that the dtype cannot hold."""
     kinds = set(map(type, values))
     if dtype.kind == "bool":
         _require(kinds == {bool}, "values that are not true or false")

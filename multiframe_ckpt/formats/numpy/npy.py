@@ -42,14 +42,14 @@ class ArrayHeader:
 
 
 def header_bytes(descr: str, shape: tuple[int, ...]) -> bytes:
-    """Gives a version 1.0 header, padded with spaces to a multiple of 64 bytes as NumPy does."""
+    """Return a version 1.0 header, padded with spaces to a multiple of 64 bytes as NumPy does."""
     text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode("ascii")
     text += b" " * (-(len(_MAGIC) + 4 + len(text) + 1) % _ALIGNMENT) + b"\n"
     return _MAGIC + b"\x01\x00" + struct.pack("<H", len(text)) + text
 
 
 def read_header(start: bytes, where: str) -> ArrayHeader:
-    """Reads a header from the first bytes of the data, of which HEADER_CAP + 12 are enough."""
+    """Read a header from the first bytes of the data, of which HEADER_CAP + 12 are enough."""
     length_code = _LENGTH.get(start[6]) if len(start) > 12 and start[:6] == _MAGIC and start[7] == 0 else None
     if length_code is None:
         raise DamagedError(f"{where}: found no .npy header, expected one of version 1 to 3; fetch the file again")

@@ -45,14 +45,14 @@ class NpzFormat:
     suffixes = (".npz",)
 
     def sniff(self, path: Path) -> bool:
-        """Says whether ``path`` is a zip archive of ``.npy`` members, or of none but written by this library."""
+        """Return whether ``path`` is a zip archive of ``.npy`` members, or of none but written by this library."""
         try:
             return _begins_with_npy(path) or _is_npz(MappedArchive(path))
         except (FormatError, OSError, ValueError):  # ValueError: a path with a NUL in it
             return False
 
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
-        """Gives the tree; an archive of another writer is a flat dict of its members, in the archive's order."""
+        """Return the tree; an archive of another writer is a flat dict of its members, in the archive's order."""
         archive = MappedArchive(path)
         members = {name.removesuffix(_SUFFIX): _read_member(archive, name) for name in archive.members}
         if len(members) != len(archive.members):
@@ -64,7 +64,7 @@ class NpzFormat:
         return assemble(document, tensors, f"{path}: {METADATA_KEY}")
 
     def plan(self, tree: Tree) -> WritePlan:
-        """Says which ties are written twice; this layout holds every tree."""
+        """Return which ties are written twice; this layout holds every tree."""
         document, members = _document_of(tree)
         document.text(_outline(members), {})
         return duplicated_ties(partition(tree)[1])
@@ -72,7 +72,7 @@ class NpzFormat:
     def write(
         self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
     ) -> None:
-        """Writes the tree to a fresh path."""
+        """Write the tree to a fresh path."""
         document, members = _document_of(tree)
         document.text(_outline(members), {})  # raises for what it cannot hold before anything is written
         meter = Meter(members, on_progress)
@@ -89,7 +89,7 @@ class NpzFormat:
 
 
 def _comment() -> bytes:
-    """Gives the archive's comment, by which a document that another tool dropped is missed."""
+    """Return the archive's comment, by which a document that another tool dropped is missed."""
     return METADATA_KEY.encode("ascii")
 
 
@@ -102,12 +102,12 @@ def _outline(members: Mapping[str, LazyTensor]) -> dict[str, tuple[DType, tuple[
 
 
 def _stored_as(dtype: DType) -> DType:
-    """Gives the dtype whose bits the layout holds: itself, or an unsigned int for one that NumPy itself lacks."""
+    """Return the dtype whose bits the layout holds: itself, or an unsigned int for one that NumPy itself lacks."""
     return dtype if dtype.numpy.isbuiltin == 1 else _BITS[dtype.itemsize]
 
 
 def _fits(name: str) -> bool:
-    """Says whether a member may have the name: what ``numpy.load`` finds, and what no unpacker trips over."""
+    """Return whether a member may have the name: what ``numpy.load`` finds, and what no unpacker trips over."""
     return (
         is_utf8(name)
         and 0 < len(name.encode("utf-8")) <= _NAME_CAP
@@ -118,7 +118,7 @@ def _fits(name: str) -> bool:
 
 
 def _begins_with_npy(path: Path) -> bool:
-    """Says whether a zip file's first member is a ``.npy``; damage to its end can then be told of."""
+    """Return whether a zip file's first member is a ``.npy``; damage to its end can then be told of."""
     with open_regular(path) as file:
         start = file.read(30 + 2 * _NAME_CAP)
     name = start[30 : 30 + int.from_bytes(start[26:28], "little")]
@@ -126,12 +126,12 @@ def _begins_with_npy(path: Path) -> bool:
 
 
 def _is_npz(archive: MappedArchive) -> bool:
-    """Says whether an archive without members was written by this library."""
+    """Return whether an archive without members was written by this library."""
     return not archive.members and (archive.comment == _comment() or looks_like_document(archive.before_directory()))
 
 
 def _read_member(archive: MappedArchive, name: str) -> Tree:
-    """Gives the tensor of a member, or the plain value of an array of text."""
+    """Return the tensor of a member, or the plain value of an array of text."""
     where = f"{archive.file.path}: {name!r}"
     header = read_header(archive.head(name, HEADER_CAP + 12), where)
     dtype = dtype_of_numpy(header.dtype)
@@ -152,7 +152,7 @@ def _read_member(archive: MappedArchive, name: str) -> Tree:
 
 
 def _crc(archive: MappedArchive, name: str, header: ArrayHeader) -> str | None:
-    """Gives the digest of a stored array's bytes: the member's CRC goes on from that of its header."""
+    """Return the digest of a stored array's bytes: the member's CRC goes on from that of its header."""
     crc = archive.members[name].crc
     return f"crc32-{crc32(archive.head(name, header.size)):08x}:{crc:08x}" if crc else None
 
@@ -167,7 +167,7 @@ def _require_size(archive: MappedArchive, name: str, header: ArrayHeader, where:
 
 
 def _array(archive: MappedArchive, name: str, header: ArrayHeader) -> np.ndarray:
-    """Reads an array that cannot be mapped as it lies: compressed, big-endian, or in Fortran order."""
+    """Read an array that cannot be mapped as it lies: compressed, big-endian, or in Fortran order."""
     offset = archive.stored_at(name)
     if offset is None:
         raw = archive.inflated(name)[header.size :]

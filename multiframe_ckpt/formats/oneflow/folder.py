@@ -44,7 +44,7 @@ class OneFlowFormat:
     suffixes: tuple[str, ...] = ()
 
     def sniff(self, path: Path) -> bool:
-        """Says whether the path is a folder of variables, finished or not."""
+        """Return whether the path is a folder of variables, finished or not."""
         try:
             if (path / PICKLE).is_file():  # a nested checkpoint has markers below, also where it lost its own
                 return (path / MARKER).exists() or _has_snapshot(path)
@@ -53,9 +53,9 @@ class OneFlowFormat:
             return False
 
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
-        """Gives the tree; flat checkpoints in the order they were written where the note says it, else sorted by name.
+        """Return the tree; flat checkpoints in the order they were written where the note says it, else sorted by name.
 
-        Raises IncompleteError without ``snapshot_done``, unless the options allow it.
+        Raise IncompleteError without ``snapshot_done``, unless the options allow it.
         """
         if not path.is_dir():
             raise FormatError(
@@ -72,7 +72,7 @@ class OneFlowFormat:
         return tree
 
     def plan(self, tree: Tree) -> WritePlan:
-        """Refuses names and dtypes that the folder or ``flow.load`` cannot hold; says what is widened and doubled."""
+        """Refuse names and dtypes that the folder or ``flow.load`` cannot hold; say what is widened and doubled."""
         table = tensors_of(tree)
         folders = _folders(tree)
         _refuse_names(folders)
@@ -83,7 +83,7 @@ class OneFlowFormat:
     def write(
         self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
     ) -> None:
-        """Writes the folder, the marker of each snapshot last."""
+        """Write the folder, the marker of each snapshot last."""
         self.plan(tree)
         folders = _folders(tree)
         table = tensors_of(tree)
@@ -111,7 +111,7 @@ class OneFlowFormat:
             (path / snapshot / MARKER).touch()
 
     def unread(self, path: Path, table: Mapping[str, LazyTensor]) -> Unread:
-        """Gives a nested checkpoint's variables that no tensor comes from, a tied one's others, and the extra files."""
+        """Return a nested checkpoint's variables that no tensor comes from, a tied one's others, and the extra files."""
         root = open_folder(path)
         read = _folders_of(table.values()) if root.has(PICKLE) else None
         copies, extra = dict[str, LazyTensor](), list[str]()
@@ -124,12 +124,12 @@ class OneFlowFormat:
         return Unread(tuple(sorted(extra)), copies)
 
     def describe(self, path: Path) -> dict[str, object]:
-        """Gives the framework and whether the checkpoint nests."""
+        """Return the framework and whether the checkpoint nests."""
         return {"framework": "OneFlow", "container": "nested folders" if (path / PICKLE).is_file() else "folder"}
 
 
 def widened(table: dict[str, LazyTensor]) -> dict[str, str]:
-    """Gives key → stored dtype for the tensors that OneFlow needs wider; raises DtypeRefusedError where none is."""
+    """Return key → stored dtype for the tensors that OneFlow needs wider; raise DtypeRefusedError where none is."""
     stored = {key: stored_dtype(key, tensor.dtype).name for key, tensor in table.items()}
     return {key: name for key, name in stored.items() if name != table[key].dtype.name}
 
@@ -191,7 +191,7 @@ def _read_snapshot(folder: Folder, options: ReadOptions, skipped: list[str]) -> 
 
 
 def _variable(snapshot: Folder, name: str) -> tuple[LazyTensor, Note | None] | None:
-    """Gives a variable, or None for what is none: a folder of something else, which one may not even enter."""
+    """Return a variable, or None for what is none: a folder of something else, which one may not even enter."""
     usual = read_usual(snapshot, name)
     if usual is not None:
         return usual
@@ -212,19 +212,19 @@ def _copy(folder: Folder) -> LazyTensor:
 
 
 def _own_files(place: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Gives the names that the layout has a use for in a folder of these names."""
+    """Return the names that the layout has a use for in a folder of these names."""
     files = ("out", "meta", MARKER) if "out" in names else (MARKER,)
     return (*files, PICKLE) if place == "." else files
 
 
 def _folders_of(tensors: Iterable[LazyTensor]) -> set[str]:
-    """Gives the folders in which the tensors' files lie."""
+    """Return the folders in which the tensors' files lie."""
     extents = [tensor.derived.base.extent if tensor.derived else tensor.extent for tensor in tensors]
     return {os.path.dirname(extent.where) for extent in extents if extent is not None}
 
 
 def _tie(variables: Iterable[tuple[LazyTensor, Note | None]]) -> None:
-    """Ties variables that the notes say are one tensor, unless their digests say otherwise: one was written anew."""
+    """Tie variables that the notes say are one tensor, unless their digests say otherwise: one was written anew."""
     ties: dict[tuple[str, str], Hashable] = {}
     for tensor, note in variables:
         if note is not None and note.tied is not None and note.digest is not None:
@@ -232,7 +232,7 @@ def _tie(variables: Iterable[tuple[LazyTensor, Note | None]]) -> None:
 
 
 def _refuse_parts(where: str, names: Iterable[str]) -> None:
-    """Refuses a folder of snapshots that lost its pickle: without it the parts are no checkpoint, and nothing is left."""
+    """Refuse a folder of snapshots that lost its pickle: without it the parts are no checkpoint, and nothing is left."""
     for name in names:
         part = os.path.join(where, name)
         below = () if os.path.islink(part) else os.walk(part)
@@ -264,13 +264,13 @@ def _check_count(where: str, found: dict[str, tuple[LazyTensor, Note | None]]) -
 
 
 def _folders(tree: Tree) -> dict[TreePath, str]:
-    """Gives each tensor's folder, relative to the checkpoint."""
+    """Return each tensor's folder, relative to the checkpoint."""
     paths = [path for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
     return {path: "/".join(str(part) for part in path) or _BARE for path in paths}
 
 
 def _snapshots(folders: dict[TreePath, str]) -> dict[str, list[str]]:
-    """Gives the variables of each snapshot by the snapshot's folder, '' for the top."""
+    """Return the variables of each snapshot by the snapshot's folder, '' for the top."""
     snapshots: dict[str, list[str]] = {}
     for folder in folders.values():
         snapshots.setdefault(os.path.dirname(folder), []).append(folder)
@@ -311,7 +311,7 @@ def _refusal(key: str, found: str) -> KeyRefusedError:
 
 
 def _check_names(snapshot: Path, folders: Iterable[str]) -> None:
-    """Refuses names that the disk changed, as one that normalises Unicode does."""
+    """Refuse names that the disk changed, as one that normalises Unicode does."""
     there = set(os.listdir(snapshot)) if snapshot.is_dir() else set()
     for folder in folders:
         if os.path.basename(folder) not in there:

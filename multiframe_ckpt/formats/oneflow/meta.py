@@ -63,7 +63,7 @@ class Note:
     pickle: str | None = None  # the digest of the pickled_data that points here
 
     def parts(self) -> dict[str, Any]:
-        """Gives what the line says: all that is not None."""
+        """Return what the line says: all that is not None."""
         return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
 
 
@@ -77,7 +77,7 @@ class VariableMeta:
 
 
 def render_meta(meta: VariableMeta) -> bytes:
-    """Gives the bytes that OneFlow writes, and our comment line behind them."""
+    """Return the bytes that OneFlow writes, and our comment line behind them."""
     dims = "".join(f"  dim: {dim}\n" for dim in meta.shape)
     text = f"shape {{\n{dims}}}\ndata_type: {meta.dtype.oneflow}\n"
     if meta.note is not None:
@@ -87,12 +87,12 @@ def render_meta(meta: VariableMeta) -> bytes:
 
 
 def parse_meta(raw: bytes, where: str) -> VariableMeta:
-    """Reads the ``meta`` file ``where``; DamagedError says what OneFlow would not read either."""
+    """Read the ``meta`` file ``where``; DamagedError says what OneFlow would not read either."""
     return as_written(raw) or _parsed(raw, where)
 
 
 def as_written(raw: bytes) -> VariableMeta | None:
-    """Reads what a writer writes and nothing contradicts; None for all else, which the parsers read or refuse."""
+    """Read what a writer writes and nothing contradicts; None for all else, which the parsers read or refuse."""
     match = _AS_WRITTEN.fullmatch(raw.decode("latin-1"))  # takes all bytes; what is no ASCII does not match
     if match is None:
         return None
@@ -157,7 +157,7 @@ def _note(text: str, damaged: Callable[[str], DamagedError]) -> Note | None:
 
 
 def _has_remains(text: str) -> bool:
-    """Says whether a comment was our line: one flipped bit breaks one of two words; one cut short lacks its line's end."""
+    """Return whether a comment was our line: one flipped bit breaks one of two words; one cut short lacks its line's end."""
     comments = (line.partition("#")[2] for line in text.split("\n"))
     cut = text.rpartition("\n")[2].startswith("#")
     return cut or any("multiframe_ckpt" in comment or '"index"' in comment for comment in comments)
@@ -196,7 +196,7 @@ class _Parser:
         return token
 
     def message(self, readers: dict[str, Callable[[_Parser], object]], close: str = "") -> dict[str, object]:
-        """Reads fields until ``close``; each may stand once."""
+        """Read fields until ``close``; each may stand once."""
         fields: dict[str, object] = {}
         while self._next != close:
             name = self._token()
@@ -208,7 +208,7 @@ class _Parser:
         return fields
 
     def shape(self) -> tuple[int, ...]:
-        """Reads ``{ dim: … }``."""
+        """Read ``{ dim: … }``."""
         self._take(":")
         close = {"{": "}", "<": ">"}.get(self._token())
         if close is None:
@@ -241,7 +241,7 @@ class _Parser:
         return number
 
     def data_type(self) -> DType:
-        """Reads ``: kFloat`` or ``: 2``."""
+        """Read ``: kFloat`` or ``: 2``."""
         if not self._take(":"):
             raise self._damaged("data_type without ':'")
         token = self._token()

@@ -97,14 +97,14 @@ def _builders(load: Callable[[Any], LazyTensor]) -> Builders:
 
 
 def read_folder_pickle(folder: Folder, name: str, *, allow_inert: bool) -> Tree:
-    """Gives the object of a folder's ``pickled_data``, whose tensors lie in the same folder."""
+    """Return the object of a folder's ``pickled_data``, whose tensors lie in the same folder."""
     raw = folder.read(name, _PICKLE_LIMIT)
     variables = _Variables(folder, f"{folder.where}/{name}", digest_of_bytes(raw))
     return _object(raw, variables.pickle, variables.load, allow_inert=allow_inert)
 
 
 def read_single_file(path: Path, *, allow_inert: bool) -> Tree:
-    """Gives the object of a file of OneFlow 1.0, which holds its tensors."""
+    """Return the object of a file of OneFlow 1.0, which holds its tensors."""
 
     def load(_: Any) -> LazyTensor:
         raise DamagedError(f"{path}: found a tensor without its values, expected them in this file; fetch it again")
@@ -136,7 +136,7 @@ class _Variables:
         self._snapshot = "", root  # the last one's folder: those of one snapshot follow each other
 
     def load(self, named: Any) -> LazyTensor:
-        """Gives the tensor that the pickle names by its folder."""
+        """Return the tensor that the pickle names by its folder."""
         if not isinstance(named, str) or not named:
             raise DamagedError(
                 f"{self.pickle}: found a tensor that points to no folder, expected one beside the pickle"
@@ -185,11 +185,11 @@ class OneFlowPickle(PickleWriter):
         self._memo: dict[Any, int] = {}
 
     def dump(self, tree: Tree) -> bytes:
-        """Gives the bytes of ``pickled_data``."""
+        """Return the bytes of ``pickled_data``."""
         return super().dump({"protocol_version": 1, "data": tree})
 
     def tensor(self, tensor: LazyTensor, path: TreePath) -> None:
-        """Writes the reference: the opcodes that OneFlow's own pickler gives."""
+        """Write the reference: the opcodes that OneFlow's own pickler gives."""
         folder = self._folder_of(path[1:], tensor)
         owner = object() if tensor.identity is None else tensor.identity
         if owner in self._memo:

@@ -37,7 +37,7 @@ class OneFlowPickleFormat:
     suffixes: tuple[str, ...] = ()
 
     def sniff(self, path: Path) -> bool:
-        """Says whether the path is a folder with ``pickled_data``, or a 1.0 file."""
+        """Return whether the path is a folder with ``pickled_data``, or a 1.0 file."""
         try:
             if path.is_dir():
                 return (path / PICKLE).is_file() and not (path / MARKER).exists()
@@ -48,13 +48,13 @@ class OneFlowPickleFormat:
             return False
 
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
-        """Gives the tree; the tensors of a 1.0 file are views of the file's own pickle."""
+        """Return the tree; the tensors of a 1.0 file are views of the file's own pickle."""
         if path.is_dir():
             return read_folder(path, lambda folder: read_folder_pickle(folder, PICKLE, allow_inert=options.allow_inert))
         return read_single_file(path, allow_inert=options.allow_inert)
 
     def plan(self, tree: Tree) -> WritePlan:
-        """Refuses dtypes that ``flow.load`` cannot read; ties are kept, other sharing of a storage is not."""
+        """Refuse dtypes that ``flow.load`` cannot read; tie are kept, other sharing of a storage is not."""
         table = tensors_of(tree)
         require_plain(tree)
         return WritePlan(widened=widened(table), lost_ties=duplicated_ties(table).lost_ties)
@@ -62,7 +62,7 @@ class OneFlowPickleFormat:
     def write(
         self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
     ) -> None:
-        """Writes the folder, one variable for each distinct tensor."""
+        """Write the folder, one variable for each distinct tensor."""
         table = tensors_of(tree)
         widened(table)
         numbers = _Numbers()
@@ -79,7 +79,7 @@ class OneFlowPickleFormat:
         (path / PICKLE).write_bytes(pickled)
 
     def describe(self, path: Path) -> dict[str, object]:
-        """Gives the framework and the container."""
+        """Return the framework and the container."""
         return {"framework": "OneFlow", "container": "pickled folder" if path.is_dir() else "single file (1.0)"}
 
 
@@ -91,7 +91,7 @@ class _Numbers:
         self._folders: dict[Any, str] = {}
 
     def folder(self, _: TreePath, tensor: LazyTensor) -> str:
-        """Gives the folder of a tensor, the same for one that was seen under another key."""
+        """Return the folder of a tensor, the same for one that was seen under another key."""
         owner = tensor.identity if tensor.identity is not None else id(tensor)
         if owner not in self._folders:
             self._folders[owner] = f"tensor_{len(self._folders) + 1}"

@@ -36,7 +36,7 @@ _FLOAT32, _BFLOAT16 = (next(row for row in DTYPES if row.name == name) for name 
 
 
 def read_variable(folder: Folder) -> tuple[LazyTensor, Note | None] | None:
-    """Gives the tensor of a variable's folder and our note, or None where the folder is none: it has no ``out``."""
+    """Return the tensor of a variable's folder and our note, or None where the folder is none: it has no ``out``."""
     seen = folder.status("out")
     if seen is None:
         return None
@@ -51,14 +51,14 @@ def read_variable(folder: Folder) -> tuple[LazyTensor, Note | None] | None:
 
 
 def read_usual(snapshot: Folder, name: str) -> tuple[LazyTensor, Note | None] | None:
-    """Gives what :func:`read_variable` gives of a folder in a snapshot, sooner; None where anything is unusual."""
+    """Return what :func:`read_variable` gives of a folder in a snapshot, sooner; None where anything is unusual."""
     glance = snapshot.glance(name, "meta", "out")
     meta = as_written(glance[0]) if glance else None
     return (_tensor(snapshot, f"{name}/out", meta, glance[1]), meta.note) if glance and meta else None
 
 
 def _tensor(folder: Folder, out: str, meta: VariableMeta, seen: os.stat_result) -> LazyTensor:
-    """Gives the tensor whose bytes are the file ``out`` in a folder."""
+    """Return the tensor whose bytes are the file ``out`` in a folder."""
     note, stored = meta.note, meta.dtype
     digest = note.digest if note is not None else None
     own = dtype_named(note.dtype) if note is not None and note.dtype else stored
@@ -91,7 +91,7 @@ def _narrowed(out: str, tensor: LazyTensor, dtype: DType, digest: str | None) ->
 
 
 def stored_dtype(key: str, dtype: DType) -> DType:
-    """Gives the dtype that stands in the file; DtypeRefusedError where OneFlow has none that holds it exactly."""
+    """Return the dtype that stands in the file; DtypeRefusedError where OneFlow has none that holds it exactly."""
     wider = dtype_named(dtype.oneflow_wider) if dtype.oneflow_wider else None
     if wider is not None:
         return wider
@@ -118,7 +118,7 @@ class NewVariable:
 
 
 def write_variables(root: Path, variables: Sequence[NewVariable], options: WriteOptions, meter: Meter) -> None:
-    """Writes each variable into a folder of its own, which must be new; large ones several at a time."""
+    """Write each variable into a folder of its own, which must be new; large ones several at a time."""
     descriptor = os.open(root, os.O_RDONLY)
     try:
         jobs = in_parallel(partial(_write, descriptor, options), variables, lambda variable: variable.tensor.nbytes)
@@ -129,7 +129,7 @@ def write_variables(root: Path, variables: Sequence[NewVariable], options: Write
 
 
 def _write(root: int, options: WriteOptions, variable: NewVariable) -> None:
-    """Writes ``out``, then ``meta``; the note's digest is of the tensor's own bytes, also where wider ones are stored."""
+    """Write ``out``, then ``meta``; the note's digest is of the tensor's own bytes, also where wider ones are stored."""
     tensor, folder = variable.tensor, variable.folder
     stored = stored_dtype(variable.key, tensor.dtype)
     wider = stored is not tensor.dtype
@@ -150,7 +150,7 @@ def _write(root: int, options: WriteOptions, variable: NewVariable) -> None:
 
 
 def _put_widened(out: int, variable: NewVariable, stored: DType, schemes: Sequence[str]) -> dict[str, str]:
-    """Writes wider elements and gives the digests of the narrow ones."""
+    """Write wider elements and return the digests of the narrow ones."""
     passing = Passing(variable.key, variable.tensor, schemes)
     offset = 0
     for piece in passing:

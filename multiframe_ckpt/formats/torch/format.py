@@ -28,7 +28,7 @@ class TorchFormat:
     suffixes = (".pt", ".pth", ".bin", ".ckpt")
 
     def sniff(self, path: Path) -> bool:
-        """Says whether the file is a zip archive with a ``data.pkl``, or a legacy stream."""
+        """Return whether the file is a zip archive with a ``data.pkl``, or a legacy stream."""
         try:
             with open_regular(path) as file:
                 head = file.read(_HEAD)
@@ -39,21 +39,21 @@ class TorchFormat:
             return False
 
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
-        """Gives the tree over a read-only map of the file."""
+        """Return the tree over a read-only map of the file."""
         return read_legacy(path, options) if _is_stream(path) else Archive(path).tree(options)
 
     def plan(self, tree: Tree) -> WritePlan:
-        """Refuses what a pickle cannot hold; nothing else changes: ties and shared storages are kept."""
+        """Refuse what a pickle cannot hold; nothing else changes: ties and shared storages are kept."""
         return plan_zip(tree)
 
     def write(
         self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
     ) -> None:
-        """Writes a zip archive that ``torch.load`` reads, also with ``weights_only=True`` and ``mmap=True``."""
+        """Write a zip archive that ``torch.load`` reads, also with ``weights_only=True`` and ``mmap=True``."""
         write_zip(tree, path, options, on_progress=on_progress)
 
     def unread(self, path: Path, table: Mapping[str, LazyTensor]) -> Unread:
-        """Gives the records of a zip archive that nothing asks for."""
+        """Return the records of a zip archive that nothing asks for."""
         if _is_stream(path):
             return Unread(())
         archive = Archive(path)
@@ -61,7 +61,7 @@ class TorchFormat:
         return Unread(archive.extra())
 
     def describe(self, path: Path) -> dict[str, object]:
-        """Gives the framework and the container."""
+        """Return the framework and the container."""
         return {"framework": "PyTorch", "container": "legacy stream" if _is_stream(path) else "zip"}
 
 
@@ -71,6 +71,6 @@ def _is_stream(path: Path) -> bool:
 
 
 def _begins_with_pickle(head: bytes) -> bool:
-    """Says whether the first record is ``data.pkl``, as torch writes it: a file cut short is then damaged, not unknown."""
+    """Return whether the first record is ``data.pkl``, as torch writes it: a file cut short is then damaged, not unknown."""
     name_size = int.from_bytes(head[26:28], "little")
     return head[:4] == b"PK\x03\x04" and head[30 : 30 + name_size].endswith(b"/data.pkl")

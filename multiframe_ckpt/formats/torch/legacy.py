@@ -30,12 +30,12 @@ _PROTOCOL = 1001
 
 
 def is_legacy(head: bytes) -> bool:
-    """Says whether a file that begins with ``head`` is such a stream."""
+    """Return whether a file that begins with ``head`` is such a stream."""
     return head[:1] == b"\x80" and head[2:14] == b"\x8a\x0a" + _MAGIC.to_bytes(10, "little")
 
 
 def read_legacy(path: Path, options: ReadOptions) -> Tree:
-    """Gives the tree of a legacy stream, without moving a tensor byte."""
+    """Return the tree of a legacy stream, without moving a tensor byte."""
     file = MappedFile(path)
     storages: dict[str, TorchStorage] = {}
 
@@ -57,7 +57,7 @@ def read_legacy(path: Path, options: ReadOptions) -> Tree:
 
 
 def _persistent(path: Path, storages: dict[str, TorchStorage], identifier: Any) -> Any:
-    """Answers ("storage", …) with a storage, and ("module", class, file, source) with the class's name."""
+    """Answer ("storage", …) with a storage, and ("module", class, file, source) with the class's name."""
     if not isinstance(identifier, tuple) or not identifier:
         raise TypeError("a persistent id that is no tuple")
     if identifier[0] == "module":

@@ -45,7 +45,7 @@ _KEPT, _REMEMBERED = TEXT + TorchTensor.footprint, 2 * TUPLE + 8 * 11 + CONTAINE
 
 
 def _tensor(state: State, at: int) -> int:
-    """Begins a tuple, as MARK does, and goes on to the end of the phrase where one begins here."""
+    """Begin a tuple, as MARK does, and go on to the end of the phrase where one begins here."""
     stack, memo = state.stack, state.memo
     phrase = _phrase(state, at) if state.data[at] == _MARK and stack and not state.far else None
     if phrase is None or not _is(stack[-1], "torch._utils", "_rebuild_tensor_v2"):
@@ -69,7 +69,7 @@ def _tensor(state: State, at: int) -> int:
 
 
 def _phrase(state: State, at: int) -> re.Match[bytes] | None:
-    """Gives the phrase that begins here, unless it puts things elsewhere than at the memo's end, one after another."""
+    """Return the phrase that begins here, unless it puts things elsewhere than at the memo's end, one after another."""
     bare = _BARE.match(state.data, at)
     if bare is not None:
         return bare
@@ -86,14 +86,14 @@ def _is(value: Any, module: str, name: str) -> bool:
 
 @lru_cache(maxsize=4096)  # most tensors have the sizes of others
 def _sizes(opcodes: bytes) -> tuple[tuple[int, ...], int]:
-    """Gives the tuple that the opcodes make, and the memory that it is counted with."""
+    """Return the tuple that the opcodes make, and the memory that it is counted with."""
     found = _NUMBERS.findall(opcodes)
     nbytes = TUPLE + 8 * len(found) + sum(map(_nbytes, found)) if found else 0
     return tuple(map(_number, found)), nbytes
 
 
 def _number(opcode: bytes) -> int:
-    """Gives the number that BININT, BININT1 or BININT2 pushes."""
+    """Return the number that BININT, BININT1 or BININT2 pushes."""
     return int.from_bytes(opcode[1:], "little", signed=opcode[0] == _SIGNED)
 
 

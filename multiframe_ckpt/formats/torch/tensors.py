@@ -31,7 +31,7 @@ _MAX_DIMENSIONS = 64  # torch's own limit
 
 @lru_cache(maxsize=4096)
 def dense_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Gives the strides in elements of a C-ordered tensor."""
+    """Return the strides in elements of a C-ordered tensor."""
     stride, step = [], 1
     for dim in reversed(shape):
         stride.append(step)
@@ -61,17 +61,17 @@ class TorchStorage(Pending):
         self._tensor: LazyTensor | None = None
 
     def set_state(self, state: Any) -> None:
-        """Takes what BUILD gives it: nothing torch writes."""
+        """Take what BUILD gives it: nothing torch writes."""
 
     def resolve(self) -> LazyTensor:
-        """Gives a storage that stands in the tree by itself as a 1-D tensor."""
+        """Return a storage that stands in the tree by itself as a 1-D tensor."""
         if self._tensor is None:
             count = self.nbytes // self.dtype.itemsize
             self._tensor = TorchTensor(self, 0, (count,), (1,), self.dtype).resolve()
         return self._tensor
 
     def bound(self) -> LazyTensor:
-        """Gives the storage's bytes; DamagedError where the file does not hold it."""
+        """Return the storage's bytes; DamagedError where the file does not hold it."""
         if self.raw is None:
             raise DamagedError(
                 f"found no data for storage {self.key!r}, expected it in the file; the file is cut short"
@@ -79,7 +79,7 @@ class TorchStorage(Pending):
         return self.raw
 
     def array(self, *, whole: bool) -> np.ndarray:
-        """Gives the storage's bytes; who wants but a part cannot check them, so they are checked here, once."""
+        """Return the storage's bytes; who wants but a part cannot check them, so they are checked here, once."""
         raw = self.bound()
         if whole or self._checked:
             return raw.read()
@@ -113,10 +113,10 @@ class TorchTensor(Pending):
         self._tensor: LazyTensor | None = None
 
     def set_state(self, state: Any) -> None:
-        """Takes attributes set on the tensor: not carried."""
+        """Take attributes set on the tensor: not carried."""
 
     def resolve(self) -> LazyTensor:
-        """Gives the tensor; DamagedError where it reaches out of its storage."""
+        """Return the tensor; DamagedError where it reaches out of its storage."""
         if self._tensor is None:
             usual = is_usual(self._shape)
             if not usual:
@@ -130,7 +130,7 @@ class TorchTensor(Pending):
         return self._tensor
 
     def _lies_inside(self, size: int) -> bool:
-        """Says whether a dense tensor of usual shape is one of those that need no closer look, as nearly all are."""
+        """Return whether a dense tensor of usual shape is one of those that need no closer look, as nearly all are."""
         room = self._storage.nbytes // self._dtype.itemsize
         plain = len(self._shape) == len(self._stride) and not self._flags
         return plain and 0 <= self._offset < self._offset + size <= room
@@ -164,7 +164,7 @@ class TorchTensor(Pending):
         require_shape(shape, self._dtype, "a tensor of the pickle")
 
     def _dense(self, size: int) -> LazyTensor:
-        """Gives the tensor where it lies in the file; a part of a storage with a digest is read by way of the storage."""
+        """Return the tensor where it lies in the file; a part of a storage with a digest is read by way of the storage."""
         raw = self._storage.bound()
         digest = raw.digest if size * self._dtype.itemsize == self._storage.nbytes else None
         if isinstance(raw.source, OpenedFile) and digest == raw.digest:
@@ -215,12 +215,12 @@ def _flags(metadata: Any) -> dict[str, bool]:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
-    """Answers ``_rebuild_tensor`` and ``_rebuild_tensor_v2`` (…, requires_grad, backward_hooks, metadata)."""
+    """Answer ``_rebuild_tensor`` and ``_rebuild_tensor_v2`` (…, requires_grad, backward_hooks, metadata)."""
     return TorchTensor(storage, offset, shape, stride, storage.dtype, _flags(rest[2]) if len(rest) > 2 else None)
 
 
 def _tensor_v3(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
-    """Answers ``_rebuild_tensor_v3`` (…, requires_grad, backward_hooks, dtype, metadata)."""
+    """Answer ``_rebuild_tensor_v3`` (…, requires_grad, backward_hooks, dtype, metadata)."""
     kind = rest[2]
     if not isinstance(kind, Global):
         raise TypeError(f"a tensor whose dtype is a {type(kind).__name__}")
@@ -231,7 +231,7 @@ def _tensor_v3(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -
 
 
 def _parameter(data: Any, *_: Any) -> Any:
-    """Answers ``Parameter`` and ``_rebuild_parameter``: whether it requires a gradient is not carried."""
+    """Answer ``Parameter`` and ``_rebuild_parameter``: whether it requires a gradient is not carried."""
     return data
 
 
@@ -239,7 +239,7 @@ _PLAIN_TYPES = {("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torc
 
 
 def _from_type(function: Any, kind: Any, args: Any, state: Any) -> Any:
-    """Answers ``torch._tensor._rebuild_from_type_v2``: a tensor with a Python type and attributes of its own."""
+    """Answer ``torch._tensor._rebuild_from_type_v2``: a tensor with a Python type and attributes of its own."""
     build = TORCH_BUILDERS.get((function.module, function.name))
     if build is None or (kind.module, kind.name) not in _PLAIN_TYPES:
         return Made(kind, (Made(function, args), state))

@@ -44,7 +44,7 @@ class Archive:
         self._read: set[str] = set()
 
     def tree(self, options: ReadOptions) -> Tree:
-        """Gives the tree, without moving a tensor byte."""
+        """Return the tree, without moving a tensor byte."""
         if f"{self.root}/constants.pkl" in self._zip.members:
             raise FormatError(
                 f"{self._path}: found a TorchScript archive, expected a checkpoint; "
@@ -82,12 +82,12 @@ class Archive:
         return resolver.tree(machine.run(TORCH_STEPS))
 
     def extra(self) -> tuple[str, ...]:
-        """Gives the records that neither torch nor this library asks for, once the tree has been read."""
+        """Return the records that neither torch nor this library asks for, once the tree has been read."""
         known = {f"{self.root}/{name}" for name in _UNREAD}
         return tuple(name for name in self._zip.members if name not in self._read | known)
 
     def _small(self, name: str) -> bytes | None:
-        """Gives a record that holds no tensor, after checking its digest or CRC, or None where there is none."""
+        """Return a record that holds no tensor, after checking its digest or CRC, or None where there is none."""
         member = f"{self.root}/{name}"
         if member not in self._zip.members:
             return None
@@ -103,7 +103,7 @@ class Archive:
         return raw
 
     def _read_digests(self) -> Mapping[str, str]:
-        """Gives the digests of the records, by their name in the archive, where this library wrote them."""
+        """Return the digests of the records, by their name in the archive, where this library wrote them."""
         raw = self._small(DIGESTS)
         found = {} if raw is None else load_json(raw, f"{self._path}: record {DIGESTS}")
         records = found.get("digests", {}) if isinstance(found, dict) else None

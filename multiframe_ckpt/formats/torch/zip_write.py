@@ -45,7 +45,7 @@ class _TorchPickle(PickleWriter):
         self.records: list[tuple[LazyTensor, LazyTensor]] = []  # what a record's bytes are of, and a tensor in it
 
     def tensor(self, tensor: LazyTensor, path: TreePath) -> None:
-        """Writes the call that rebuilds the tensor."""
+        """Write the call that rebuilds the tensor."""
         partly = self._shared.get(tensor.alias)
         whole, offset, stride = tensor.view if partly and tensor.view else (tensor, 0, dense_stride(tensor.shape))
         dtype = tensor.dtype
@@ -61,7 +61,7 @@ class _TorchPickle(PickleWriter):
         return first
 
     def _frame(self, dtype: DType) -> tuple[bytes, bytes, bytes]:
-        """Gives what all tensors of a dtype have before a record's number, behind it, and at the end."""
+        """Return what all tensors of a dtype have before a record's number, behind it, and at the end."""
         typed = dtype.torch_storage
         kind, rebuild = (name_opcodes("torch", typed), _REBUILD) if typed else (_UNTYPED, _REBUILD_UNTYPED)
         start = self._once(rebuild) + b"((" + self._once(_STORAGE) + self._once(kind)
@@ -70,7 +70,7 @@ class _TorchPickle(PickleWriter):
         return start, middle, end + (b"tR" if typed else self._once(name_opcodes("torch", dtype.torch or "")) + b"tR")
 
     def _once(self, opcodes: bytes) -> bytes:
-        """Gives what pushes a name or fixed text: the opcodes the first time, then what takes it from the memo."""
+        """Return what pushes a name or fixed text: the opcodes the first time, then what takes it from the memo."""
         recall = self._constants.get(opcodes)
         if recall is not None:
             return recall
@@ -95,7 +95,7 @@ def _sizes(sizes: tuple[int, ...]) -> bytes:
 
 
 def plan_zip(tree: Tree) -> WritePlan:
-    """Refuses what the pickle cannot hold; sharing is kept but between tensors of different dtypes."""
+    """Refuse what the pickle cannot hold; sharing is kept but between tensors of different dtypes."""
     table = tensors_of(tree)
     require_plain(tree)
     lost = [group for group in shared_storages(table) if not _kept_together([table[key] for key in group])]
@@ -103,13 +103,13 @@ def plan_zip(tree: Tree) -> WritePlan:
 
 
 def _kept_together(tensors: list[LazyTensor]) -> bool:
-    """Says whether tensors of one storage share one record: those that are one tensor, or views of one dtype."""
+    """Return whether tensors of one storage share one record: those that are one tensor, or views of one dtype."""
     one = len({tensor.identity for tensor in tensors}) == 1
     return one or (len({tensor.dtype for tensor in tensors}) == 1 and all(tensor.view for tensor in tensors))
 
 
 def write_zip(tree: Tree, path: Path, options: WriteOptions, *, on_progress: OnProgress = silent) -> None:
-    """Writes the archive; the same tree gives the same bytes."""
+    """Write the archive; the same tree gives the same bytes."""
     table = tensors_of(tree)
     pickle = _TorchPickle(_shared(table))
     data = pickle.dump(tree)
@@ -132,7 +132,7 @@ def write_zip(tree: Tree, path: Path, options: WriteOptions, *, on_progress: OnP
 
 
 def _whole_elements(storage: LazyTensor, itemsize: int) -> LazyTensor:
-    """Gives a storage without the bytes behind its last whole element."""
+    """Return a storage without the bytes behind its last whole element."""
     nbytes = storage.nbytes // itemsize * itemsize
     if nbytes == storage.nbytes:
         return storage
@@ -140,6 +140,6 @@ def _whole_elements(storage: LazyTensor, itemsize: int) -> LazyTensor:
 
 
 def _shared(table: dict[str, LazyTensor]) -> dict[Hashable, bool]:
-    """Gives each storage of several tensors, and whether they look at different places: only then it is written whole."""
+    """Return each storage of several tensors, and whether they look at different places: only then it is written whole."""
     groups = [[table[key] for key in group] for group in shared_storages(table)]
     return {group[0].alias: len({tensor.identity for tensor in group}) > 1 for group in groups}
