@@ -26,7 +26,7 @@ print(json.dumps({"python": platform.python_version()} | {name: found[name] for 
 
 @cache
 def python_of(environment: str) -> str | None:
-    """Return the Python of an environment, or None where its imports fail; the variable ``ONEFLOW_PYTHON`` names another."""
+    """Return the Python of an environment, or None where its imports fail; ``ONEFLOW_PYTHON`` names another."""
     if environment == "torch":
         return sys.executable
     named = os.environ.get(f"{environment.upper()}_PYTHON")

@@ -136,7 +136,9 @@ def trained(names: list[str], sentences: Sentences, run: mfc.RunFolder, argument
                 manager.save(epoch, model, optimizer, loss=loss, train_args=arguments)
     seconds = time.perf_counter() - started
     if arguments.save_model:
-        kept = mfc.Checkpoint.of(model=model, epoch=arguments.epochs - 1, extra={"names": names, "seconds": seconds})
+        kept = mfc.Checkpoint.from_run(
+            model=model, epoch=arguments.epochs - 1, extra={"names": names, "seconds": seconds}
+        )
         kept.save(run.model, overwrite=True)
     return Trained(model, names, seconds)
 

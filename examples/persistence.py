@@ -44,7 +44,7 @@ with suppress(ImportError):  # not on every system
 
 CONTEXT = 64  # letters that the model sees at once
 WIDTH, HEADS, LAYERS = 64, 4, 2
-BATCH, STEPS = 16, 60  # sequences in a step, steps in an epoch
+BATCH, HANDLERS = 16, 60  # sequences in a step, steps in an epoch
 LETTERS = 60_000  # of the text
 SEED = 7
 
@@ -139,7 +139,7 @@ class Run:
 
     def checkpoint(self) -> mfc.Checkpoint:
         """Return the run as it stands, with the vocabulary as an entry of its own."""
-        return mfc.Checkpoint.of(
+        return mfc.Checkpoint.from_run(
             model=self.model,
             optimizer=self.optimizer,
             epoch=self.epochs,
@@ -167,7 +167,7 @@ def text() -> str:
 
 def batches(numbers: torch.Tensor, draw: np.random.Generator, *, sequences: int = BATCH) -> Iterator[torch.Tensor]:
     """Yield an epoch's batches, each (sequences, CONTEXT + 1), from random places of the text."""
-    for _ in range(STEPS):
+    for _ in range(HANDLERS):
         starts = draw.integers(0, len(numbers) - CONTEXT - 1, sequences)
         yield torch.stack([numbers[start : start + CONTEXT + 1] for start in starts.tolist()])
 

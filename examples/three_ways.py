@@ -91,7 +91,7 @@ def whole_model(model: torch.nn.Module, path: Path) -> None:
 def in_training(run: dict[str, Any], path: Path) -> None:
     print("\n3. In-training checkpoint")
     loss, _ = held_out(torch, run["model"])
-    mfc.Checkpoint.of(**run, epoch=0, metrics={"loss": loss}, rng=True).save(path, overwrite=True)
+    mfc.Checkpoint.from_run(**run, epoch=0, metrics={"loss": loss}, rng=True).save(path, overwrite=True)
     report_size(path)
     resumed = new_run()
     checkpoint = mfc.open(path)

@@ -39,7 +39,7 @@ def main() -> None:
         first = report.step
 
     curve = train(framework, model, optimizer, scheduler, range(first, arguments.last_step))
-    checkpoint = mfc.Checkpoint.of(
+    checkpoint = mfc.Checkpoint.from_run(
         model=model,
         optimizer=optimizer,
         scheduler=scheduler,

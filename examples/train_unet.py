@@ -163,7 +163,7 @@ def checkpoint_sizes(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     with TemporaryDirectory() as folder:
         for kept, held in {"with": optimizer, "without": None}.items():
             path = Path(folder, f"{kept}.pth")
-            mfc.Checkpoint.of(model=model, optimizer=held, epoch=0).save(path)
+            mfc.Checkpoint.from_run(model=model, optimizer=held, epoch=0).save(path)
             sizes[kept] = path.stat().st_size
     return sizes
 

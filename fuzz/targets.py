@@ -17,7 +17,7 @@ import numpy as np
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt.dtypes import DTYPES
-from multiframe_ckpt.formats.manifest import _seal, document_of
+from multiframe_ckpt.formats.manifest import _seal, manifest_of
 
 __all__ = ["TARGETS", "Target"]
 
@@ -173,7 +173,7 @@ def _headers() -> Iterator[bytes]:
 def _documents() -> Iterator[bytes]:
     weight = mfc.LazyTensor.of_array(np.zeros((2, 3), np.float32), alias="w")
     for tree in ({"model/w": weight, "model/t": weight}, {"model": {"w": weight, "t": weight}, "lr": _PLAIN}):
-        document = document_of(tree, fits=lambda _: True, stored_as=lambda dtype: dtype)[0]
+        document = manifest_of(tree, fits=lambda _: True, stored_as=lambda dtype: dtype)[0]
         yield document.text({}, {}).rpartition(',"seal"')[0].encode()
 
 

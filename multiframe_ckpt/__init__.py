@@ -2,7 +2,7 @@
 
 import multiframe_ckpt as mfc
 
-mfc.convert("model.pth", "model_oneflow", to="oneflow")     # needs neither framework
+mfc.convert("model.pth", "model_oneflow", format="oneflow")     # needs neither framework
 checkpoint = mfc.open("model.pth")                          # headers only
 state = mfc.load("model.pth", backend="oneflow")            # live tensors
 mfc.save(model.state_dict(), "model.safetensors")
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         LinkRefusedError,
         MismatchError,
         MultiframeError,
-        NoRoomError,
+        NoSpaceError,
         NotTrainedError,
         RefusedError,
         TargetExistsError,
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
     )
     from .operations.convert import ConvertReport, convert
     from .operations.diff import diff
-    from .operations.inspect import summarize
+    from .operations.inspect import inspect
     from .operations.verify import verify
     from .progress import Progress
     from .runs.manager import CheckpointManager
     from .runs.records import CheckpointRecord
     from .runs.run_folder import RunFolder
     from .runs.script import add_checkpoint_arguments, restore_or_train
-    from .tree import Extent, Inert, LazyTensor, combine, partition
+    from .tree import Extent, LazyTensor, Unknown, combine, partition
 
 __all__ = [
     "Backend",
@@ -61,14 +61,13 @@ __all__ = [
     "Extent",
     "FormatError",
     "IncompleteError",
-    "Inert",
     "KeyRefusedError",
     "LazyTensor",
     "LinkRefusedError",
     "LoadReport",
     "MismatchError",
     "MultiframeError",
-    "NoRoomError",
+    "NoSpaceError",
     "NotTrainedError",
     "Progress",
     "RefusedError",
@@ -77,6 +76,7 @@ __all__ = [
     "RunFolder",
     "TargetExistsError",
     "UnavailableError",
+    "Unknown",
     "UnknownFormatError",
     "UnknownNameError",
     "UnsafeError",
@@ -86,12 +86,12 @@ __all__ = [
     "combine",
     "convert",
     "diff",
+    "inspect",
     "load",
     "open",
     "partition",
     "restore_or_train",
     "save",
-    "summarize",
     "verify",
 ]
 
@@ -103,20 +103,20 @@ _HOMES = {
     "checkpoint.resume_check": "ResumeCheck",
     "errors": (
         "CheckpointWarning DamagedError DtypeRefusedError FormatError IncompleteError KeyRefusedError "
-        "LinkRefusedError MismatchError MultiframeError NoRoomError NotTrainedError RefusedError "
+        "LinkRefusedError MismatchError MultiframeError NoSpaceError NotTrainedError RefusedError "
         "TargetExistsError UnavailableError UnknownFormatError UnknownNameError UnsafeError "
         "ValueRefusedError"
     ),
     "operations.convert": "ConvertReport convert",
     "operations.diff": "diff",
-    "operations.inspect": "summarize",
+    "operations.inspect": "inspect",
     "operations.verify": "verify",
     "progress": "Progress",
     "runs.manager": "CheckpointManager",
     "runs.records": "CheckpointRecord",
     "runs.run_folder": "RunFolder",
     "runs.script": "add_checkpoint_arguments restore_or_train",
-    "tree": "Extent Inert LazyTensor combine partition",
+    "tree": "Extent Unknown LazyTensor combine partition",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

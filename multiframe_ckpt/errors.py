@@ -16,7 +16,7 @@
     ├── UnknownNameError (LookupError)        a format or backend nobody registered
     ├── UnavailableError (ImportError)        a backend whose framework is absent or broken
     ├── TargetExistsError (FileExistsError)   a target that would be overwritten unasked
-    ├── NoRoomError (OSError, ENOSPC)         a disk with too little room for a save
+    ├── NoSpaceError (OSError, ENOSPC)         a disk with too little room for a save
     ├── LinkRefusedError (OSError, ENOTSUP)   a file system without the links a pointer needs
     └── NotTrainedError (FileNotFoundError)   a test of a model that was never trained and saved
 
@@ -40,7 +40,7 @@ __all__ = [
     "LinkRefusedError",
     "MismatchError",
     "MultiframeError",
-    "NoRoomError",
+    "NoSpaceError",
     "NotTrainedError",
     "RefusedError",
     "ReplacedError",
@@ -145,7 +145,7 @@ class _SystemError(MultiframeError, OSError):
         return type(self), (str(self),)
 
 
-class NoRoomError(_SystemError):
+class NoSpaceError(_SystemError):
     """A disk with too little room for a save; nothing was written."""
 
     _code = errno.ENOSPC

@@ -74,8 +74,8 @@ def test_writing_opening_and_converting_import_no_framework_and_nothing_slow(tmp
     statements = (
         "import numpy, multiframe_ckpt\n"
         "multiframe_ckpt.save({'w': numpy.ones(3, 'f4')}, 'a.pth')\n"
-        "multiframe_ckpt.convert('a.pth', 'b', to='oneflow')\n"
-        "multiframe_ckpt.convert('b', 'c.safetensors', to='safetensors')\n"
+        "multiframe_ckpt.convert('a.pth', 'b', format='oneflow')\n"
+        "multiframe_ckpt.convert('b', 'c.safetensors', format='safetensors')\n"
         "assert multiframe_ckpt.open('c.safetensors').tensors()['w'].numpy().tolist() == [1, 1, 1]\n"
     )
     assert imported_by(statements, ["torch", "oneflow", "h5py", "click", "rich"], tmp_path) == []

@@ -1,4 +1,4 @@
-"""A Lightning checkpoint is read although none of its classes exists here: refused by name, or inert around its tensors."""
+"""A Lightning checkpoint is read although none of its classes exists here: refused by name, or Unknown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.tree import Inert
+from multiframe_ckpt.tree import Unknown
 
 torch = pytest.importorskip("torch")
 # torch 2.0 warns of its own storages when it loads with weights_only.
@@ -130,11 +130,11 @@ def test_it_is_refused_and_every_class_of_it_is_named(path: Path) -> None:
     with pytest.raises(mfc.UnsafeError) as refusal:
         mfc.open(path)
     assert all(name in str(refusal.value) for name in CLASSES)
-    assert "--allow-inert" in str(refusal.value)
+    assert "--allow-unknown" in str(refusal.value)
 
 
-def test_with_allow_inert_every_tensor_is_there_bit_for_bit(path: Path) -> None:
-    opened = mfc.open(path, allow_inert=True)
+def test_with_allow_unknown_every_tensor_is_there_bit_for_bit(path: Path) -> None:
+    opened = mfc.open(path, allow_unknown=True)
     expected = weights()
     assert list(opened.tree["state_dict"]) == list(expected)
     assert all(same(opened.tree["state_dict"][key], tensor) for key, tensor in expected.items())
@@ -145,7 +145,7 @@ def test_with_allow_inert_every_tensor_is_there_bit_for_bit(path: Path) -> None:
 
 
 def test_what_is_plain_around_its_objects_is_read_and_the_objects_are_inert(path: Path) -> None:
-    tree = mfc.open(path, allow_inert=True).tree
+    tree = mfc.open(path, allow_unknown=True).tree
     assert (tree["epoch"], tree["pytorch-lightning_version"]) == (2, "2.2.0")
     assert tree["loops"]["fit_loop"]["epoch_progress"] == {"total": {"ready": 3, "completed": 2}}
     assert tree["lr_schedulers"][0]["lr_lambdas"] == [None, {"steps": 10}]
@@ -154,7 +154,7 @@ def test_what_is_plain_around_its_objects_is_read_and_the_objects_are_inert(path
     assert (saved["stage"].type_name, saved["stage"].args) == ("lightning.pytorch.trainer.states.TrainerFn", ("fit",))
     assert list(by_stage) == ["lightning.pytorch.trainer.states.TrainerFn('fit')", None]
     settings = tree["hyper_parameters"]
-    assert (type(settings), settings.type_name) == (Inert, "lightning.fabric.utilities.data.AttributeDict")
+    assert (type(settings), settings.type_name) == (Unknown, "lightning.fabric.utilities.data.AttributeDict")
     assert settings.entries["lr"] == 0.1
     assert settings.entries["config"].state["_content"] == {"lr": 0.1, "layers": [1, 2]}
     assert tree["lr_schedulers"][1]["warmup"].state == {"steps": 10}
@@ -166,7 +166,7 @@ def test_what_is_plain_around_its_objects_is_read_and_the_objects_are_inert(path
 
 @pytest.mark.parametrize("to", ["torch", "oneflow", "oneflow-pickle", "safetensors", "npz", "hdf5", "json"])
 def test_its_weights_alone_go_to_every_layout(path: Path, to: str, tmp_path: Path) -> None:
-    report = mfc.convert(path, tmp_path / "weights", to=to, weights_only=True, allow_inert=True)
+    report = mfc.convert(path, tmp_path / "weights", format=to, model_only=True, allow_unknown=True)
     tree = mfc.open(tmp_path / "weights").tree
     assert list(tree) == list(weights())
     assert all(same(tree[key], tensor) for key, tensor in weights().items())
@@ -174,7 +174,7 @@ def test_its_weights_alone_go_to_every_layout(path: Path, to: str, tmp_path: Pat
 
 
 def test_torch_reads_its_weights_alone_with_weights_only(path: Path, tmp_path: Path) -> None:
-    mfc.convert(path, tmp_path / "weights.pt", weights_only=True, allow_inert=True)
+    mfc.convert(path, tmp_path / "weights.pt", model_only=True, allow_unknown=True)
     found = torch.load(tmp_path / "weights.pt", weights_only=True)
     assert all(torch.equal(found[key], tensor) for key, tensor in weights().items())
 
@@ -182,11 +182,11 @@ def test_torch_reads_its_weights_alone_with_weights_only(path: Path, tmp_path: P
 def test_the_whole_of_it_converts_with_its_objects_as_plain_dicts_and_the_report_says_so(
     path: Path, tmp_path: Path
 ) -> None:
-    report = mfc.convert(path, tmp_path / "whole.pt", allow_inert=True)
+    report = mfc.convert(path, tmp_path / "whole.pt", allow_unknown=True)
     assert not report.lossless
-    assert any(line.endswith("lightning.fabric.utilities.data.AttributeDict") for line in report.inert)
+    assert any(line.endswith("lightning.fabric.utilities.data.AttributeDict") for line in report.unknown)
     tree = mfc.open(tmp_path / "whole.pt").tree
-    assert tree["hyper_parameters"]["__inert__"] == "lightning.fabric.utilities.data.AttributeDict"
+    assert tree["hyper_parameters"]["__unknown__"] == "lightning.fabric.utilities.data.AttributeDict"
     assert same(tree["state_dict"]["net.0.bias"], weights()["net.0.bias"])
 
 
@@ -215,11 +215,11 @@ def test_a_trap_in_it_is_refused_and_nothing_that_it_names_is_imported_or_run(
     with classes_of_another_world() as made:
         torch.save(checkpoint(made, canaries[trap]), tmp_path / "x.ckpt", _use_new_zipfile_serialization=zipped)
     before = set(sys.modules)
-    for allow_inert in (False, True):
+    for allow_unknown in (False, True):
         with pytest.raises(mfc.UnsafeError):
-            mfc.open(tmp_path / "x.ckpt", allow_inert=allow_inert)
+            mfc.open(tmp_path / "x.ckpt", allow_unknown=allow_unknown)
         with pytest.raises(mfc.UnsafeError):
-            mfc.convert(tmp_path / "x.ckpt", tmp_path / "y.pt", allow_inert=allow_inert)
+            mfc.convert(tmp_path / "x.ckpt", tmp_path / "y.pt", allow_unknown=allow_unknown)
     assert not (tmp_path / "y.pt").exists()
     assert not canary.exists()
     assert not {

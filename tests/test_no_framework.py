@@ -39,9 +39,9 @@ adam = {"state": state, "param_groups": [{"lr": 0.1, "params": [0]}]}
 tree = {"model_state_dict": {"w": weight, "tied": weight}, "optimizer_state_dict": adam, "epoch": 3}
 mfc.Checkpoint(tree).save(folder / "start", format=formats[0])
 for a in formats:
-    mfc.convert(folder / "start", folder / a, to=a)
+    mfc.convert(folder / "start", folder / a, format=a)
     for b in formats:
-        mfc.convert(folder / a, folder / f"{a}-{b}", to=b)
+        mfc.convert(folder / a, folder / f"{a}-{b}", format=b)
         assert mfc.diff(mfc.open(folder / a), mfc.open(folder / f"{a}-{b}")).equal
         assert mfc.verify(folder / f"{a}-{b}").whole
         assert mfc.load(folder / f"{a}-{b}", backend="numpy")["model_state_dict"]["w"].shape == (3, 4)
@@ -190,7 +190,7 @@ before, read = touched(), bytes_read()
 checkpoint = mfc.open(sys.argv[1])
 (tensor,) = checkpoint.tensors().values()
 assert tensor.nbytes == int(sys.argv[2]), tensor
-summary = mfc.summarize(checkpoint)
+summary = mfc.inspect(checkpoint)
 print(touched() - before, bytes_read() - read)
 """
 

@@ -60,8 +60,8 @@ def test_a_published_file_is_read_as_torch_reads_it(file: str) -> None:
 
 @pytest.mark.parametrize(("file", "to"), CASES, ids=["-".join(case) for case in CASES])
 def test_a_published_file_comes_back_from_every_layout_bit_for_bit(file: str, to: str, tmp_path: Path) -> None:
-    there = mfc.convert(FOLDER / file, tmp_path / "there", to=to)
-    back = mfc.convert(tmp_path / "there", tmp_path / "back", to="torch")
+    there = mfc.convert(FOLDER / file, tmp_path / "there", format=to)
+    back = mfc.convert(tmp_path / "there", tmp_path / "back", format="torch")
     assert there.lossless
     assert back.lossless
     published = mfc.open(FOLDER / file)
@@ -77,7 +77,7 @@ def test_a_published_file_comes_back_from_every_layout_bit_for_bit(file: str, to
 @pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
 def test_torch_reads_a_published_file_again_after_oneflow(file: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    mfc.convert(FOLDER / file, tmp_path / "there", to="oneflow")
+    mfc.convert(FOLDER / file, tmp_path / "there", format="oneflow")
     mfc.convert(tmp_path / "there", tmp_path / "back.pth")
     expected = torch.load(FOLDER / file, map_location="cpu", weights_only=True)
     found = torch.load(tmp_path / "back.pth", weights_only=True)

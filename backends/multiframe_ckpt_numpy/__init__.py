@@ -26,11 +26,11 @@ class NumpyBackend(TensorBackend):
         """Return whether ``obj`` is an array."""
         return isinstance(obj, np.ndarray)
 
-    def lazy(self, tensor: Any, key: str) -> LazyTensor:
+    def to_lazy(self, tensor: Any, key: str) -> LazyTensor:
         """Return a lazy tensor over the array; arrays over the same memory are tied."""
         return array_tensor(tensor, key)
 
-    def live(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
+    def from_lazy(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
         """Return the array, native and in C order; read-only where it is mapped from a file."""
         if device not in (None, "cpu"):
             raise ValueRefusedError(f"{key}: found device {device!r}, expected 'cpu' or None: NumPy has no other")
@@ -40,7 +40,7 @@ class NumpyBackend(TensorBackend):
         """Copy into the array, whatever its strides and byte order."""
         fill_array(target, tensor)
 
-    def strided(self, storage: Any, tensor: LazyTensor) -> Any:
+    def view_of(self, storage: Any, tensor: LazyTensor) -> Any:
         """Return the view into the storage, so that arrays which overlapped still do."""
         if tensor.view is None:
             return None

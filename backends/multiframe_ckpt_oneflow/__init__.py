@@ -18,7 +18,7 @@ import numpy as np
 from multiframe_ckpt.backend import TensorBackend, array_tensor
 from multiframe_ckpt.dtypes import DTYPES, DType, narrow, widen
 from multiframe_ckpt.errors import DtypeRefusedError, UnavailableError, ValueRefusedError
-from multiframe_ckpt.tree import LazyTensor, Tree, tensors_of
+from multiframe_ckpt.tree import LazyTensor, Tree, tensors
 
 from .generators import generator_state, generators_of, set_generator_state
 
@@ -51,7 +51,7 @@ class OneflowBackend(TensorBackend):
         """Return whether ``obj`` is an oneflow.nn.Module."""
         return isinstance(obj, self._module)
 
-    def lazy(self, tensor: Any, key: str) -> LazyTensor:
+    def to_lazy(self, tensor: Any, key: str) -> LazyTensor:
         """Return a lazy tensor over the live one, with an alias that tied parameters share."""
         if tensor.is_global:
             raise ValueRefusedError(f"{key}: found a global tensor, expected a local one; take it with .to_local()")
@@ -73,7 +73,7 @@ class OneflowBackend(TensorBackend):
             )
         return super().from_tree(tree, device=device)
 
-    def live(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
+    def from_lazy(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
         """Return a tensor over the array's own memory, or over a copy where that is read-only or bfloat16."""
         if tensor.dtype.name not in self._dtypes:
             wider = tensor.dtype.oneflow_wider
@@ -95,13 +95,13 @@ class OneflowBackend(TensorBackend):
             return []
         return [parameter for group in optimizer.param_groups for parameter in group.parameters]
 
-    def before_update(self, optimizer: object, wait: Callable[[], object]) -> None:
+    def add_step_hook(self, optimizer: object, wait: Callable[[], object]) -> None:
         """Return None: OneFlow's optimizers have no hooks."""
 
-    def updated_by(self, optimizer: Any) -> dict[Hashable, Callable[[], int]]:
+    def changed_by_step(self, optimizer: Any) -> dict[Hashable, Callable[[], int]]:
         """Return the parameters and the tensors of their state; OneFlow counts no changes."""
         changed = self.to_tree([self.parameters_of(optimizer), optimizer.state_dict()["state"]])
-        return {tensor.alias: lambda: 0 for tensor in tensors_of(changed).values()}
+        return {tensor.alias: lambda: 0 for tensor in tensors(changed).values()}
 
     def random_state(self, model: object = None) -> dict[str, Tree]:
         """Return the states of the default generator, of the data loaders' and of those that the model's modules have."""
@@ -135,7 +135,7 @@ class _Live:
     def __call__(self) -> np.ndarray:
         return np.asarray(self._tensor.numpy())
 
-    def settled(self) -> Callable[[], np.ndarray]:
+    def synchronized(self) -> Callable[[], np.ndarray]:
         """Wait now; for reading at once, before anything else is done to the tensor."""
         array = self()
         return lambda: array

@@ -54,7 +54,7 @@ class TorchBackend(TensorBackend):
         """Return whether ``obj`` is a torch.nn.Module."""
         return isinstance(obj, self._module)
 
-    def lazy(self, tensor: Any, key: str) -> LazyTensor:
+    def to_lazy(self, tensor: Any, key: str) -> LazyTensor:
         """Return a lazy tensor over the live one; those that look into one storage share an alias and say where."""
         self._require_dense(tensor, key)
         row = self._rows.get(tensor.dtype)
@@ -78,7 +78,7 @@ class TorchBackend(TensorBackend):
         view = View(whole, tensor.storage_offset(), tensor.stride())
         return LazyTensor(row, shape, source, alias=alias, view=view)
 
-    def live(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
+    def from_lazy(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
         """Return a tensor over the array's own memory, or over a copy where that is read-only, as mapped files are."""
         dtype = self._dtype(tensor, key)
         array = tensor.numpy()
@@ -94,7 +94,7 @@ class TorchBackend(TensorBackend):
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             target.copy_(self._over(tensor.numpy(), target.dtype))
 
-    def strided(self, storage: Any, tensor: LazyTensor) -> Any:
+    def view_of(self, storage: Any, tensor: LazyTensor) -> Any:
         """Return the view into the storage; torch raises RuntimeError for one that leaves it."""
         if tensor.view is None:
             return None
@@ -120,7 +120,7 @@ class TorchBackend(TensorBackend):
                 if self.is_tensor(value) and value.dtype != kept[name].dtype:
                     kept[name] = value.to(kept[name].device)
 
-    def adapts(self, module: Any, found: Mapping[str, Tree]) -> bool:
+    def accepts_keys(self, module: Any, found: Mapping[str, Tree]) -> bool:
         """Ask a copy of the module without memory whether its hooks and overrides take these keys, as torch would.
 
         So a checkpoint of the old ``weight_norm``, or one without ``num_batches_tracked``, loads as it does in torch.
@@ -168,7 +168,7 @@ class TorchBackend(TensorBackend):
             for index, device in enumerate(state["cuda"][: self._torch.cuda.device_count()]):
                 self._torch.cuda.set_rng_state(self._torch.from_numpy(device.numpy().copy()), index)
 
-    def before_update(self, optimizer: Any, wait: Callable[[], object]) -> Callable[[], object] | None:
+    def add_step_hook(self, optimizer: Any, wait: Callable[[], object]) -> Callable[[], object] | None:
         """Register a hook, unless the optimizer's class has a ``step`` that torch's constructor never saw."""
         if not isinstance(optimizer, self._torch.optim.Optimizer) or not getattr(type(optimizer).step, "hooked", False):
             return None
@@ -179,7 +179,7 @@ class TorchBackend(TensorBackend):
         remove: Callable[[], object] = optimizer.register_step_pre_hook(hold).remove
         return remove
 
-    def updated_by(self, optimizer: Any) -> dict[Hashable, Callable[[], int]]:
+    def changed_by_step(self, optimizer: Any) -> dict[Hashable, Callable[[], int]]:
         """Return the parameters and the tensors of their state, with the counters that autograd keeps of changes."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         moments = [value for state in optimizer.state.values() for value in state.values() if self.is_tensor(value)]

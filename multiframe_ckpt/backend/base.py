@@ -17,11 +17,11 @@ from .report import LoadReport, Mismatch
 
 __all__ = [
     "Backend",
-    "HoldsUpdates",
-    "KeepsRandomState",
     "LoadReport",
     "Mismatch",
-    "PicklesModels",
+    "SupportsRandomState",
+    "SupportsStepHook",
+    "SupportsWholeModels",
     "array_tensor",
     "fill_array",
 ]
@@ -57,7 +57,7 @@ class Backend(ABC):
 
 
 @runtime_checkable
-class KeepsRandomState(Protocol):
+class SupportsRandomState(Protocol):
     """A backend whose framework has random generators: global ones, and perhaps some that a model's modules own."""
 
     def random_state(self, model: object = None) -> dict[str, Tree]:
@@ -68,18 +68,18 @@ class KeepsRandomState(Protocol):
 
 
 @runtime_checkable
-class HoldsUpdates(Protocol):
+class SupportsStepHook(Protocol):
     """A backend that knows what an optimizer's step changes, and perhaps how to wait before it."""
 
-    def before_update(self, optimizer: object, wait: Callable[[], object]) -> Callable[[], object] | None:
+    def add_step_hook(self, optimizer: object, wait: Callable[[], object]) -> Callable[[], object] | None:
         """Call ``wait`` before every step; return what ends that, or None for an optimizer that cannot be made to."""
 
-    def updated_by(self, optimizer: object) -> dict[Hashable, Callable[[], int]]:
+    def changed_by_step(self, optimizer: object) -> dict[Hashable, Callable[[], int]]:
         """Return the alias of each tensor that nothing but a step changes, with what counts the changes made to it."""
 
 
 @runtime_checkable
-class PicklesModels(Protocol):
+class SupportsWholeModels(Protocol):
     """A backend whose framework can save a module with its code's names, and build it again by running them."""
 
     def save_model(self, model: object, path: str) -> None:

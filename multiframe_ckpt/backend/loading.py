@@ -15,20 +15,20 @@ from ..errors import ValueRefusedError
 from ..tree import LazyTensor, Path, Tree, join_key, leaves, map_leaves
 from .report import LoadReport, Mismatch, described, suggested
 
-__all__ = ["Crossing", "Loading", "array_tensor", "fill_array", "is_stateful"]
+__all__ = ["Loading", "TensorOps", "array_tensor", "fill_array", "is_stateful"]
 
 _ABSENT = object()
 _Put: TypeAlias = Callable[[Any], object]
 
 
-class Crossing(Protocol):
+class TensorOps(Protocol):
     """What loading needs of an adapter; ``backend.TensorBackend`` says what each means."""
 
     def is_tensor(self, obj: object) -> bool: ...  # noqa: D102
     def is_module(self, obj: object) -> bool: ...  # noqa: D102
-    def lazy(self, tensor: Any, key: str) -> LazyTensor: ...  # noqa: D102
+    def to_lazy(self, tensor: Any, key: str) -> LazyTensor: ...  # noqa: D102
     def copy_into(self, target: Any, tensor: LazyTensor) -> None: ...  # noqa: D102
-    def adapts(self, module: Any, found: Mapping[str, Tree]) -> bool: ...  # noqa: D102
+    def accepts_keys(self, module: Any, found: Mapping[str, Tree]) -> bool: ...  # noqa: D102
     def parameters_of(self, optimizer: Any) -> list[Any]: ...  # noqa: D102
     def load_state(self, target: Any, state: Any) -> None: ...  # noqa: D102
     def from_tree(self, tree: Tree, *, device: str | None = None) -> Any: ...  # noqa: D102
@@ -57,7 +57,7 @@ def fill_array(target: np.ndarray, tensor: LazyTensor) -> None:
 class Loading:
     """One load under way: :meth:`visit` compares everything and touches nothing; then ``steps`` are run."""
 
-    def __init__(self, backend: Crossing) -> None:
+    def __init__(self, backend: TensorOps) -> None:
         self.steps: list[Callable[[], object]] = []
         self._backend = backend
         self._loaded: list[str] = []
@@ -103,7 +103,7 @@ class Loading:
 
     def _tensor(self, target: Any, found: Tree, path: Path) -> None:
         is_array = isinstance(target, np.ndarray)
-        expected = array_tensor(target, _key(path)) if is_array else self._backend.lazy(target, _key(path))
+        expected = array_tensor(target, _key(path)) if is_array else self._backend.to_lazy(target, _key(path))
         if found is _ABSENT:
             self._missing[_key(path)] = expected.identity
         elif not isinstance(found, LazyTensor) or (found.dtype, found.shape) != (expected.dtype, expected.shape):
@@ -126,7 +126,7 @@ class Loading:
         The second half runs the module's hooks and hands over its extra state; parameters are copied onto themselves.
         """
         own = module.state_dict(keep_vars=True)
-        if isinstance(found, Mapping) and own.keys() != found.keys() and self._backend.adapts(module, found):
+        if isinstance(found, Mapping) and own.keys() != found.keys() and self._backend.accepts_keys(module, found):
             self._loaded += _keys_below(found, path)
             self.steps.append(lambda: module.load_state_dict(self._backend.from_tree(found)))
             return
@@ -155,7 +155,7 @@ class Loading:
         order = [index for group in found["param_groups"] for index in group["params"]] if parameters else []
         problems: list[Mismatch] = []
         for index, parameter in zip(order, parameters, strict=True):
-            dtype = self._backend.lazy(parameter, _key(path)).dtype
+            dtype = self._backend.to_lazy(parameter, _key(path)).dtype
             for name, leaf in found["state"].get(index, {}).items():
                 if isinstance(leaf, LazyTensor) and leaf.shape and leaf.dtype != dtype:
                     key = _key((*path, "state", index, name))

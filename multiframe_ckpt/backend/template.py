@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MismatchError, ValueRefusedError
-from ..tree import LazyTensor, Path, Tree, is_plain, join_key, map_leaves, tensors_of
+from ..tree import LazyTensor, Path, Tree, is_plain, join_key, map_leaves, tensors
 from .base import Backend
 from .loading import Loading, array_tensor, is_stateful
 from .report import LoadReport
@@ -29,11 +29,11 @@ class TensorBackend(Backend):
         """Return whether ``obj`` is a tensor of this framework."""
 
     @abstractmethod
-    def lazy(self, tensor: Any, key: str) -> LazyTensor:
+    def to_lazy(self, tensor: Any, key: str) -> LazyTensor:
         """Return a framework's tensor as a lazy one; raise a RefusedError that names ``key``."""
 
     @abstractmethod
-    def live(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
+    def from_lazy(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
         """Return a lazy tensor as the framework's; raise DtypeRefusedError that names ``key``."""
 
     @abstractmethod
@@ -44,11 +44,11 @@ class TensorBackend(Backend):
         """Return whether ``obj`` is a module: an object whose state dict is its own live tensors."""
         return False
 
-    def strided(self, storage: Any, tensor: LazyTensor) -> Any:
+    def view_of(self, storage: Any, tensor: LazyTensor) -> Any:
         """Return ``tensor.view`` into a live storage (1-D uint8), or None where the framework has no such views."""
         return None
 
-    def adapts(self, module: Any, found: Mapping[str, Tree]) -> bool:
+    def accepts_keys(self, module: Any, found: Mapping[str, Tree]) -> bool:
         """Return whether the module's own loading accepts these keys although its state dict has others."""
         return False
 
@@ -73,7 +73,7 @@ class TensorBackend(Backend):
         if is_plain(leaf) or isinstance(leaf, LazyTensor):
             return leaf
         if self.is_tensor(leaf):
-            return self.lazy(leaf, key)
+            return self.to_lazy(leaf, key)
         if isinstance(leaf, np.ndarray):
             return array_tensor(leaf, key)
         if is_stateful(leaf):
@@ -84,16 +84,16 @@ class TensorBackend(Backend):
         """Return the live object; tensors of equal identity become one tensor, those of one storage share it."""
         made: dict[Hashable, Any] = {}
         storages: dict[Hashable, Any] = {}
-        kept = _storages_to_keep(tensors_of(tree).values())
+        kept = _storages_to_keep(tensors(tree).values())
 
         def build(tensor: LazyTensor, key: str) -> Any:
             if tensor.view is not None and tensor.alias in kept:
                 if tensor.alias not in storages:
-                    storages[tensor.alias] = self.live(tensor.view.storage, key, device=device)
-                shared = self.strided(storages[tensor.alias], tensor)
+                    storages[tensor.alias] = self.from_lazy(tensor.view.storage, key, device=device)
+                shared = self.view_of(storages[tensor.alias], tensor)
                 if shared is not None:
                     return shared
-            return self.live(tensor, key, device=device)
+            return self.from_lazy(tensor, key, device=device)
 
         def change(path: Path, leaf: Tree) -> Any:
             if not isinstance(leaf, LazyTensor):

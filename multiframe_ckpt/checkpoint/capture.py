@@ -23,13 +23,13 @@ from ..errors import ValueRefusedError
 from ..tree import LazyTensor, Tree, map_leaves
 from .random_state import random_state
 
-__all__ = ["FORMAT_VERSION", "LiveRun", "capture"]
+__all__ = ["FORMAT_VERSION", "RunState", "capture"]
 
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class LiveRun:
+class RunState:
     """The live objects and facts of a run; None for what it does not have. ``extra`` holds entries of the user's own."""
 
     model: object | None = None
@@ -50,7 +50,7 @@ class LiveRun:
         return not self.rng and all(getattr(self, part.name) is None for part in fields(self) if part.name != "rng")
 
 
-def capture(run: LiveRun, *, backend: str | None = None) -> tuple[Tree, Backend]:
+def capture(run: RunState, *, backend: str | None = None) -> tuple[Tree, Backend]:
     """Return the tree of a run, and the backend of its objects; tensors are read when the tree is saved.
 
     Raise ValueRefusedError for objects of two frameworks, for values a checkpoint cannot hold, and for an extra entry

@@ -9,25 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..backend import Backend, LoadReport, PicklesModels, backend_named, backend_of, default_backend
+from ..backend import BACKENDS, Backend, LoadReport, SupportsWholeModels, backend_named, backend_of, default_backend
 from ..errors import TargetExistsError, ValueRefusedError
 from ..formats import format_at, format_for, format_named, refuse_foreign
 from ..formats.base import Describing, Format, HoldsMetadata, ReadOptions, WriteOptions, WritePlan
 from ..progress import OnProgress, silent
-from ..storage.atomic import staged, whereabouts
-from ..storage.consistency import one_of_them, retried
-from ..storage.free_space import bytes_needed, require_room
+from ..storage.atomic import current_path, staged
+from ..storage.consistency import read_consistently, retry_if_replaced
+from ..storage.free_space import bytes_needed, require_free_space
 from ..storage.transfer import materialized
 from ..training import weights_path
-from ..tree import LazyTensor, Tree, leaves, plain_inert, settled, tensors_of
-from ..tree.gc_pause import collector_paused
-from .capture import LiveRun, capture
+from ..tree import LazyTensor, Tree, leaves, synchronized, tensors, unknown_as_dicts
+from ..tree.gc_pause import gc_paused
+from .capture import RunState, capture
 from .restore import RestoreReport, restore
 from .resume_check import ResumeCheck, check_resume
 
 __all__ = ["Checkpoint", "load", "open", "save"]
-
-_BACKEND_OF_FRAMEWORK = {"PyTorch": "torch", "OneFlow": "oneflow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +39,21 @@ class Checkpoint:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    @collector_paused()
-    def of(
+    @gc_paused()
+    def from_objects(cls, obj: object, *, backend: str | None = None) -> Checkpoint:
+        """Return the checkpoint of a state dict, a module, tensors, or any nested mix of these with plain values.
+
+        The framework is recognised by the objects, or named by ``backend``. Tensors are not copied: they are read when
+        the checkpoint is saved or sent on, as they are then. Raise ValueRefusedError for what a tree cannot hold.
+        """
+        owner = backend_named(backend) if backend else backend_of(obj)
+        return cls(owner.to_tree(obj), {"backend": owner.name})
+
+    @classmethod
+    @gc_paused()
+    def from_run(
         cls,
-        obj: object = None,
         *,
-        backend: str | None = None,
         model: object = None,
         optimizer: object = None,
         scheduler: object = None,
@@ -58,25 +65,15 @@ class Checkpoint:
         train_args: Any = None,
         rng: bool = False,
         extra: Mapping[str, Any] | None = None,
+        backend: str | None = None,
     ) -> Checkpoint:
-        """Return the checkpoint of live objects: of ``obj``, or of a training run.
+        """Return the checkpoint of a training run, named part by part and written under the field's usual keys.
 
-        ``obj`` is a state dict, a module, tensors, or any nested mix with plain values. A run is named part by part
-        instead, and written under the field's usual keys (see ``capture``): ``loss`` and ``metrics`` become plain
-        numbers; ``train_args`` may be a Namespace, dataclass or dict; ``rng`` adds the states of Python's, NumPy's and
-        the framework's random generators; ``extra`` holds further entries, such as a vocabulary.
-
-        The framework is recognised by the objects, or named by ``backend``. Tensors are not copied: they are read when
-        the checkpoint is saved or sent on, as they are then. Raise ValueRefusedError for what a tree cannot hold.
+        ``loss`` and ``metrics`` become plain numbers; ``train_args`` may be a Namespace, dataclass or dict; ``rng`` adds
+        the states of Python's, NumPy's and the framework's random generators; ``extra`` holds further entries, such as a
+        vocabulary. Tensors are not copied, as in :meth:`from_objects`.
         """
-        run = LiveRun(model, optimizer, scheduler, scaler, epoch, step, loss, metrics, train_args, rng, extra)
-        if run.empty:
-            owner = backend_named(backend) if backend else backend_of(obj)
-            return cls(owner.to_tree(obj), {"backend": owner.name})
-        if obj is not None:
-            raise ValueRefusedError(
-                f"Checkpoint.of: found both a {type(obj).__name__} and parts of a run, expected one"
-            )
+        run = RunState(model, optimizer, scheduler, scaler, epoch, step, loss, metrics, train_args, rng, extra)
         tree, owner = capture(run, backend=backend)
         return cls(tree, {"backend": owner.name})
 
@@ -87,19 +84,19 @@ class Checkpoint:
         *,
         format: str | None = None,
         verify: bool = True,
-        allow_inert: bool = False,
+        allow_unknown: bool = False,
         allow_incomplete: bool = False,
     ) -> Checkpoint:
         """Return the checkpoint at ``path``, reading headers only; no framework is needed and nothing of it is run.
 
         The format is recognised by content, or named. Raise FileNotFoundError, or a FormatError for what is unknown,
         damaged, incomplete or unsafe. Bytes of a tensor that are not the ones its digest promises are a DamagedError
-        when they are read, unless ``verify=False``. ``allow_inert`` keeps objects of unknown types as Inert nodes instead
-        of refusing them; ``allow_incomplete`` reads what is there of a save that never finished.
+        when they are read, unless ``verify=False``. ``allow_unknown`` keeps objects of unknown types as Unknown nodes and
+        refuses none; ``allow_incomplete`` reads what is there of a save that never finished.
         """
         path = Path(path)
-        options = ReadOptions(verify, allow_inert, allow_incomplete)
-        tree, meta = one_of_them(path, lambda: _read(path, format, options))
+        options = ReadOptions(verify, allow_unknown, allow_incomplete)
+        tree, meta = read_consistently(path, lambda: _read(path, format, options))
         if not verify:
             for _, leaf in leaves(tree):
                 if isinstance(leaf, LazyTensor):
@@ -108,7 +105,7 @@ class Checkpoint:
 
     def tensors(self) -> dict[str, LazyTensor]:
         """Return every tensor by its key (``l1.weight``, ``model_state_dict/l1.weight``), in order, unread."""
-        return tensors_of(self.tree)
+        return tensors(self.tree)
 
     def weights(self) -> Tree:
         """Return the state dict: the part of a training checkpoint that holds the weights, or the whole tree."""
@@ -131,7 +128,7 @@ class Checkpoint:
         source's digests do not match are a DamagedError, and what the format cannot hold is a RefusedError; in both
         cases, as after any failure, what was at ``path`` is still there. An existing path is a TargetExistsError
         unless ``overwrite``; a folder that holds anything but a checkpoint is never replaced. A disk that cannot hold it
-        is a NoRoomError before anything is written.
+        is a NoSpaceError before anything is written.
 
         ``digest=False`` writes no digests, by which damage is seen. ``durable=False`` does not wait for the disk: a
         power cut soon after may lose the checkpoint, and what it replaced.
@@ -140,16 +137,16 @@ class Checkpoint:
         layout = format_named(format) if format else format_for(path)
         plan = self.require_writable(path, layout, overwrite=overwrite)
         options = WriteOptions(digest=digest, metadata=self.meta.get("metadata") or {})
-        with staged(path, overwrite=overwrite, durable=durable) as fresh, collector_paused():
-            layout.write(settled(plain_inert(self.tree)[0]), fresh, options, on_progress=on_progress)
+        with staged(path, overwrite=overwrite, durable=durable) as fresh, gc_paused():
+            layout.write(synchronized(unknown_as_dicts(self.tree)[0]), fresh, options, on_progress=on_progress)
         return plan
 
-    @collector_paused()
+    @gc_paused()
     def require_writable(self, path: Path, layout: Format, *, overwrite: bool) -> WritePlan:
         """Return the layout's plan; raise what saving would refuse, before any byte is written."""
-        plan = layout.plan(plain_inert(self.tree)[0])
+        plan = layout.plan(unknown_as_dicts(self.tree)[0])
         self.require_free(path, overwrite=overwrite)
-        self.require_room(path, plan)
+        self.require_free_space(path, plan)
         return plan
 
     @staticmethod
@@ -165,13 +162,13 @@ class Checkpoint:
         if path.is_dir():
             refuse_foreign(path)
 
-    def require_room(self, path: Path, plan: WritePlan) -> None:
-        """Raise NoRoomError where the disk of ``path`` cannot hold the tensors, written as the plan says."""
+    def require_free_space(self, path: Path, plan: WritePlan) -> None:
+        """Raise NoSpaceError where the disk of ``path`` cannot hold the tensors, written as the plan says."""
         apart = (*plan.duplicated, *plan.lost_ties)
-        require_room(path, bytes_needed(self.tensors(), widened=plan.widened, written_apart=apart))
+        require_free_space(path, bytes_needed(self.tensors(), widened=plan.widened, written_apart=apart))
 
-    @collector_paused()
-    def to(self, backend: str | None = None, *, device: str | None = None) -> Any:
+    @gc_paused()
+    def to_backend(self, backend: str | None = None, *, device: str | None = None) -> Any:
         """Return the checkpoint as live objects of a framework, read now, every dtype unchanged.
 
         Optimizer state stays in its own dialect: :meth:`restore` and ``convert`` translate it. OneFlow copies late: load
@@ -183,8 +180,13 @@ class Checkpoint:
         return self._backend(backend).from_tree(materialized(self.tree), device=device)
 
     def _backend(self, name: str | None) -> Backend:
-        own = _BACKEND_OF_FRAMEWORK.get(str(self.meta.get("framework")))
-        if name is None and own and sys.modules.get(own) and not os.environ.get("MULTIFRAME_CKPT_BACKEND"):
+        own = self.meta.get("framework")
+        if (
+            name is None
+            and own in BACKENDS.names()
+            and sys.modules.get(own)
+            and not os.environ.get("MULTIFRAME_CKPT_BACKEND")
+        ):
             name = own
         return backend_named(name) if name else default_backend()
 
@@ -231,10 +233,10 @@ class Checkpoint:
         return check_resume(self.tree, model=model, optimizer=optimizer, scheduler=scheduler, strict=strict)
 
 
-@collector_paused()
+@gc_paused()
 def _read(path: Path, format: str | None, options: ReadOptions) -> tuple[Tree, dict[str, Any]]:
     """Return the tree at a path, and plain facts of it."""
-    place = whereabouts(path)
+    place = current_path(path)
     layout = format_at(place, format)
     tree = layout.read(place, options)
     meta: dict[str, Any] = {"format": layout.name, "path": str(path)}
@@ -257,7 +259,7 @@ def save(
     durable: bool = True,
     on_progress: OnProgress = silent,
 ) -> WritePlan:
-    """Write live objects as a checkpoint: :meth:`Checkpoint.of`, then :meth:`Checkpoint.save`.
+    """Write live objects as a checkpoint: :meth:`Checkpoint.from_run`, then :meth:`Checkpoint.save`.
 
     ``whole_model`` pickles a PyTorch module with the names of its code instead, as ``torch.save(model)`` does, and as
     atomically as everything else. Only :func:`load` with ``trusted=True`` builds it again; its weights are read by all.
@@ -275,8 +277,8 @@ def save(
         with staged(path, overwrite=overwrite, durable=durable) as fresh:
             pickles.save_model(obj, str(fresh))
         return WritePlan()
-    with collector_paused():  # until the tree is gone, or it would be looked through once more
-        return Checkpoint.of(obj, backend=backend).save(
+    with gc_paused():  # until the tree is gone, or it would be looked through once more
+        return Checkpoint.from_objects(obj, backend=backend).save(
             path, format=format, overwrite=overwrite, digest=digest, durable=durable, on_progress=on_progress
         )
 
@@ -289,7 +291,7 @@ def load(
     device: str | None = None,
     verify: bool = True,
     trusted: bool = False,
-    allow_inert: bool = False,
+    allow_unknown: bool = False,
     allow_incomplete: bool = False,
 ) -> Any:
     """Return a checkpoint as live objects: :meth:`Checkpoint.open`, then :meth:`Checkpoint.to`.
@@ -303,15 +305,15 @@ def load(
 
     def read() -> Any:
         checkpoint = Checkpoint.open(
-            path, format=format, verify=verify, allow_inert=allow_inert, allow_incomplete=allow_incomplete
+            path, format=format, verify=verify, allow_unknown=allow_unknown, allow_incomplete=allow_incomplete
         )
-        return checkpoint.to(backend, device=device)
+        return checkpoint.to_backend(backend, device=device)
 
-    return retried(Path(path), read)
+    return retry_if_replaced(Path(path), read)
 
 
-def _pickling(backend: Backend) -> PicklesModels:
-    if isinstance(backend, PicklesModels):
+def _pickling(backend: Backend) -> SupportsWholeModels:
+    if isinstance(backend, SupportsWholeModels):
         return backend
     raise ValueRefusedError(
         f"{backend.name}: found a backend that cannot pickle whole models, expected torch; save its state dict"

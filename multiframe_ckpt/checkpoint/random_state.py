@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..backend import Backend, KeepsRandomState
+from ..backend import Backend, SupportsRandomState
 from ..tree import LazyTensor, Tree
 
 __all__ = ["random_state", "set_random_state"]
@@ -31,7 +31,7 @@ def random_state(backend: Backend, model: object = None) -> dict[str, Tree]:
             "cached_gaussian": float(key["gauss"]),
         },
     }
-    if isinstance(backend, KeepsRandomState):
+    if isinstance(backend, SupportsRandomState):
         state[backend.name] = backend.random_state(model)
     return state
 
@@ -48,7 +48,7 @@ def set_random_state(state: Mapping[str, Tree], backend: Backend, model: object 
         values = (given["bit_generator"], words, given["pos"], given["has_gauss"], given["cached_gaussian"])
         np.random.set_state(values)
     if backend.name in state:
-        if isinstance(backend, KeepsRandomState):
+        if isinstance(backend, SupportsRandomState):
             backend.set_random_state(state[backend.name], model)
         else:
             left.append(backend.name)

@@ -13,7 +13,7 @@ from typing import Any
 from ..backend import Backend, LoadReport, backend_of
 from ..errors import CheckpointWarning, MismatchError, RefusedError
 from ..training import Part, TrainingParts, TranslateReport, find_parts, merged, translate_scheduler
-from ..tree import Tree, tensors_of
+from ..tree import Tree, tensors
 from .random_state import set_random_state
 
 __all__ = ["RestoreReport", "restore", "resume_parts"]
@@ -166,7 +166,7 @@ def resume_parts(tree: Tree) -> dict[str, bool]:
     """Return which of the five things that an exact resume needs a checkpoint holds."""
     parts = find_parts(tree)
     return {
-        "weights": parts.model is not None and bool(tensors_of(parts.model.tree)),
+        "weights": parts.model is not None and bool(tensors(parts.model.tree)),
         "optimizer": bool(parts.optimizers),
         "scheduler": bool(parts.schedulers),
         "rng": bool(parts.rng),

@@ -26,8 +26,8 @@ from ..interactive import (
     save_copies,
 )
 from ..interactive.answers import KINDS
-from ..terminal.text import human_size, shown
-from .output import Output, count_of
+from ..terminal.text import human_size, printable
+from .output import Output, plural
 from .program import NAME, Status, verb
 
 __all__ = ["manage_command"]
@@ -71,7 +71,7 @@ def manage_command(out: Output, directory: str, no_input: bool, **given: Any) ->
 
 def _tell(line: str) -> None:
     """Talk on standard error, which a person sees even where the report goes into a file."""
-    click.echo(shown(line), err=True)
+    click.echo(printable(line), err=True)
 
 
 def _loaded_and_saved(out: Output, choice: Choice, answers: Answers, dialogue: Dialogue) -> SavedCopies:
@@ -84,7 +84,7 @@ def _loaded_and_saved(out: Output, choice: Choice, answers: Answers, dialogue: D
     with layer_line("loading", layers, quiet=out.quiet) as on_progress:
         read_whole(checkpoint, on_progress=on_progress)
     if not dialogue.alone:
-        dialogue.say(f"loaded {count_of(layers, 'layer')} of {choice.name}, each of them whole")
+        dialogue.say(f"loaded {plural(layers, 'layer')} of {choice.name}, each of them whole")
     name = choice.path.name if choice.path.is_dir() else choice.path.stem
     return save_copies(checkpoint, dialogue, name=name, kind="no", answers=answers, quiet=out.quiet)
 
@@ -100,6 +100,6 @@ def _lines(choice: Choice, copies: SavedCopies) -> Iterator[str]:
         yield f"use {choice.path}"
     if choice.action == "continue":
         rate = "the saved learning rate" if choice.learning_rate is None else f"learning rate {choice.learning_rate}"
-        yield f"continue {choice.path} for {count_of(choice.epochs or 0, 'epoch')} at {rate}"
+        yield f"continue {choice.path} for {plural(choice.epochs or 0, 'epoch')} at {rate}"
     for path in copies.paths:
         yield f"saved {path} ({human_size(path.stat().st_size)})"

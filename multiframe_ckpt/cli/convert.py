@@ -11,7 +11,7 @@ import click
 from ..operations.convert import ConvertReport, convert
 from ..storage.atomic import STAGE_SUFFIX
 from ..terminal.text import human_size
-from .output import Output, count_of, listed
+from .output import Output, bulleted, plural
 from .program import NAME, Status, verb
 
 __all__ = ["convert_command"]
@@ -22,7 +22,9 @@ _MOST_LISTED = 10
 @verb(example=f"{NAME} convert model.pth model_oneflow --rename 'module.*=*'")
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
-@click.option("--to", metavar="FORMAT", help="Format of DST; default: by its suffix, or oneflow where it has none.")
+@click.option(
+    "--to", "format", metavar="FORMAT", help="Format of DST; default: by its suffix, or oneflow where it has none."
+)
 @click.option(
     "--backend",
     metavar="NAME",
@@ -31,17 +33,15 @@ _MOST_LISTED = 10
 @click.option("--include", metavar="GLOB", multiple=True, help="Keep tensors whose key matches; may be repeated.")
 @click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out tensors whose key matches; may be repeated.")
 @click.option("--rename", metavar="OLD=NEW", multiple=True, help="Rename tensors; * matches any text; may be repeated.")
-@click.option("--dtype", "cast", metavar="NAME", help="Cast the floating tensors of the weights, such as to bfloat16.")
-@click.option(
-    "--optimizer-dtype", "cast_optimizer", metavar="NAME", help="Cast the floating tensors of optimizer state."
-)
-@click.option("--weights-only", is_flag=True, help="Take the state dict out of a training checkpoint.")
+@click.option("--dtype", metavar="NAME", help="Cast the floating tensors of the weights, such as to bfloat16.")
+@click.option("--optimizer-dtype", metavar="NAME", help="Cast the floating tensors of optimizer state.")
+@click.option("--model-only", is_flag=True, help="Take the state dict out of a training checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
 @click.option("--no-verify", "verify", flag_value=False, default=True, help="Do not check SRC against its digests.")
 @click.option("--no-digest", "digest", flag_value=False, default=True, help="Write no digests into DST.")
-@click.option("--no-sync", "durable", flag_value=False, default=True, help="Do not wait until DST is on the disk.")
+@click.option("--no-durable", "durable", flag_value=False, default=True, help="Do not wait until DST is on the disk.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done; write nothing.")
-@click.option("--allow-inert", is_flag=True, help="Keep objects of unknown types as plain dicts; nothing is run.")
+@click.option("--allow-unknown", is_flag=True, help="Keep objects of unknown types as plain dicts; nothing is run.")
 @click.option("--allow-incomplete", is_flag=True, help="Read what is there of a save that never finished.")
 def convert_command(out: Output, source: str, target: str, **options: Any) -> Status:
     """Write SRC to DST in another format.
@@ -70,11 +70,11 @@ def _blamed_on(target: str) -> Iterator[None]:
 def _lines(report: ConvertReport) -> Iterator[str]:
     done = "would convert" if report.dry_run else "converted"
     yield f"{done} {report.source} ({report.source_format}) to {report.target} ({report.target_format})"
-    yield f"{count_of(report.tensors, 'tensor')}, {human_size(report.nbytes)}"
+    yield f"{plural(report.tensors, 'tensor')}, {human_size(report.nbytes)}"
     for what, why, items in _changes(report):
         if items:
             yield f"{what} ({len(items):,}){why}:"
-            yield from listed(items, most=_MOST_LISTED)
+            yield from bulleted(items, most=_MOST_LISTED)
     yield _verdict(report)
     if report.dry_run:
         yield "dry run: nothing was written"
@@ -94,7 +94,7 @@ def _changes(report: ConvertReport) -> Iterator[tuple[str, str, list[str]]]:
     yield "tied", ", written once each; they come back tied", [" = ".join(keys) for keys in report.duplicated]
     keep = "" if report.target_format == "torch" else "; --to torch keeps it"
     yield "no longer sharing a storage", keep, [", ".join(keys) for keys in report.lost_ties]
-    yield "of unknown type", ", written as plain dicts", list(report.inert)
+    yield "of unknown type", ", written as plain dicts", list(report.unknown)
     yield "metadata dropped", "; --to safetensors keeps it", list(report.lost_metadata)
 
 
@@ -106,7 +106,7 @@ def _verdict(report: ConvertReport) -> str:
         "left out": len(report.excluded),
         "cast": len(report.cast),
         "no longer sharing a storage": sum(map(len, report.lost_ties)),
-        "of unknown type": len(report.inert),
+        "of unknown type": len(report.unknown),
         "entries of metadata dropped": len(report.lost_metadata),
     }
     return f"not lossless: {', '.join(f'{count:,} {what}' for what, count in losses.items() if count)}"

@@ -9,11 +9,11 @@ import click
 
 from ..checkpoint import Checkpoint
 from ..operations.diff import Change, DiffReport, diff
-from ..operations.inspect import Summary, TensorRow, summarize
+from ..operations.inspect import Summary, TensorRow, inspect
 from ..operations.verify import VerifyReport, verify
-from ..terminal.text import human_size, shown
+from ..terminal.text import human_size, printable
 from ..tree import LazyTensor, Path, Tree, children, is_plain, join_key
-from .output import Output, count_of, listed, said, table, width
+from .output import Output, bulleted, plural, said, table, width
 from .program import NAME, Status, verb
 
 __all__ = ["diff_command", "inspect_command", "verify_command"]
@@ -21,21 +21,21 @@ __all__ = ["diff_command", "inspect_command", "verify_command"]
 _TOP = "(top)"  # the key of a checkpoint that is one value and nothing else
 _SHORTEST_VALUE = 20
 
-allow_inert = click.option(
-    "--allow-inert", is_flag=True, help="Leave objects of unknown types unbuilt instead of refusing them."
+allow_unknown = click.option(
+    "--allow-unknown", is_flag=True, help="Leave objects of unknown types unbuilt instead of refusing them."
 )
 
 
 @verb(example=f"{NAME} inspect model.pth")
 @click.argument("path")
 @click.option("--format", "format", metavar="NAME", help="Read it as this format; default: recognised by content.")
-@allow_inert
+@allow_unknown
 @click.option("--allow-incomplete", is_flag=True, help="Read what is there of a save that never finished.")
 def inspect_command(out: Output, path: str, **options: Any) -> Status:
     """Say what PATH holds; reads headers only."""
     with out.waiting("reading"):
         checkpoint = Checkpoint.open(path, **options)
-        summary = summarize(checkpoint)
+        summary = inspect(checkpoint)
     document = {name: getattr(summary, name) for name in Summary.__dataclass_fields__}
     out.report(document, _summary_lines(summary, checkpoint.tree))
     return Status.DONE
@@ -86,7 +86,7 @@ def _value_lines(tree: Tree, path: Path = ()) -> Iterator[str]:
     if isinstance(tree, LazyTensor):
         return
     if inside is None or not tree or (isinstance(tree, list | tuple) and all(map(is_plain, tree))):
-        yield _clipped(f"  {shown(join_key(path) or _TOP)} = ", said(tree))
+        yield _clipped(f"  {printable(join_key(path) or _TOP)} = ", said(tree))
         return
     for name, node in inside:
         yield from _value_lines(node, (*path, name))
@@ -103,14 +103,14 @@ def _clipped(head: str, value: str) -> str:
 @click.argument("b")
 @click.option("--rtol", type=click.FloatRange(min=0), default=0.0, help="Relative tolerance; default 0.")
 @click.option("--atol", type=click.FloatRange(min=0), default=0.0, help="Absolute tolerance; default 0: bit for bit.")
-@allow_inert
-def diff_command(out: Output, a: str, b: str, rtol: float, atol: float, allow_inert: bool) -> Status:
+@allow_unknown
+def diff_command(out: Output, a: str, b: str, rtol: float, atol: float, allow_unknown: bool) -> Status:
     """Compare checkpoints A and B key by key.
 
     They may be of different formats and frameworks. Without a tolerance tensors are compared bit for bit.
     """
     with out.waiting("comparing"):
-        left, right = (Checkpoint.open(path, allow_inert=allow_inert) for path in (a, b))
+        left, right = (Checkpoint.open(path, allow_unknown=allow_unknown) for path in (a, b))
         report = diff(left, right, rtol=rtol, atol=atol)
     document = {name: getattr(report, name) for name in DiffReport.__dataclass_fields__}
     out.report({**document, "equal": report.equal, "rtol": rtol, "atol": atol}, _diff_lines(report))
@@ -126,7 +126,7 @@ def _diff_lines(report: DiffReport) -> Iterator[str]:
     for title, items in sections.items():
         if items:
             yield f"{title} ({len(items):,}):"
-            yield from listed(items)
+            yield from bulleted(items)
     largest = f"; largest difference {report.largest:.6g}" if report.largest else ""
     if report.equal:
         yield f"same: all {report.same:,} tensors and values{largest}"
@@ -145,11 +145,11 @@ def _said_change(change: Change) -> str:
 
 @verb(example=f"{NAME} verify model_oneflow")
 @click.argument("path")
-@allow_inert
-def verify_command(out: Output, path: str, allow_inert: bool) -> Status:
+@allow_unknown
+def verify_command(out: Output, path: str, allow_unknown: bool) -> Status:
     """Read every byte of PATH and compare it with its digests."""
     with out.waiting("verifying"):
-        report = verify(path, allow_inert=allow_inert)
+        report = verify(path, allow_unknown=allow_unknown)
     document = {name: getattr(report, name) for name in VerifyReport.__dataclass_fields__}
     out.report({**document, "whole": report.whole}, _verify_lines(report))
     return Status.DONE if report.whole else Status.DIFFERENT
@@ -160,8 +160,8 @@ def _verify_lines(report: VerifyReport) -> Iterator[str]:
         yield f"{report.path} ({report.format}): whole"
     else:
         yield f"{report.path}: damaged"
-        yield from listed(report.problems)
-    yield f"{report.checked:,} of {count_of(report.tensors, 'tensor')} match their digest"
+        yield from bulleted(report.problems)
+    yield f"{report.checked:,} of {plural(report.tensors, 'tensor')} match their digest"
     sections = {
         "missing": report.missing,
         "extra, named by nothing and left alone": report.extra,
@@ -170,4 +170,4 @@ def _verify_lines(report: VerifyReport) -> Iterator[str]:
     for title, items in sections.items():
         if items:
             yield f"{title} ({len(items):,}):"
-            yield from listed([item or _TOP for item in items])
+            yield from bulleted([item or _TOP for item in items])

@@ -11,7 +11,7 @@ import click
 from ..runs.records import CheckpointRecord
 from ..runs.survey import RunRecord, SeedComparison, compare_seeds, survey
 from ..terminal.text import human_size
-from .output import Output, count_of, table
+from .output import Output, plural, table
 from .program import NAME, Status, verb
 
 __all__ = ["list_command"]
@@ -59,7 +59,7 @@ def _lines(folder: str, runs: Sequence[RunRecord], seeds: Sequence[SeedCompariso
         yield from table([_HEADER, *_rows(run)], right={1, 2})
         yield ""
     sizes = [record.nbytes for run in runs for record in (*run.checkpoints, *filter(None, [run.model]))]
-    yield f"{count_of(len(runs), 'run')}, {count_of(len(sizes), 'file')} of checkpoints, {human_size(sum(sizes))}"
+    yield f"{plural(len(runs), 'run')}, {plural(len(sizes), 'file')} of checkpoints, {human_size(sum(sizes))}"
     if seeds:
         yield from ("", "over seeds")
         yield from table([_SEED_HEADER, *map(_seed_row, seeds)], right={2})

@@ -22,15 +22,15 @@ from itertools import zip_longest
 from typing import Any, TextIO, TypeVar, cast
 
 from ..progress import OnProgress, Progress, silent
-from ..terminal.text import shown
+from ..terminal.text import printable
 
 __all__ = [
     "Output",
-    "complain",
-    "count_of",
+    "bulleted",
     "json_pieces",
-    "listed",
+    "plural",
     "prepare_streams",
+    "print_error",
     "said",
     "table",
     "width",
@@ -54,7 +54,7 @@ class Output:
         if self.as_json:
             write(json_pieces(document))
         elif not self.quiet:
-            write(f"{shown(line)}\n" for line in lines)
+            write(f"{printable(line)}\n" for line in lines)
 
     @contextmanager
     def one_line_warnings(self) -> Iterator[None]:
@@ -64,7 +64,7 @@ class Output:
         def show(message: Warning | str, *_: object, **__: object) -> None:
             if not self.quiet and str(message) not in seen:
                 seen.add(str(message))
-                complain("warning", str(message))
+                print_error("warning", str(message))
 
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
@@ -99,7 +99,7 @@ def _bar(task: str) -> Iterator[OnProgress]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        row = bar.add_task(shown(task), total=None)
+        row = bar.add_task(printable(task), total=None)
 
         def update(event: Progress) -> None:
             bar.update(row, completed=event.done_bytes, total=event.total_bytes)
@@ -113,7 +113,7 @@ def _spinner(task: str) -> Iterator[None]:
     from rich.console import Console
     from rich.text import Text
 
-    with Console(stderr=True).status(Text(shown(task))):
+    with Console(stderr=True).status(Text(printable(task))):
         yield
 
 
@@ -145,11 +145,11 @@ def _discard(stream: TextIO) -> None:
     os.close(null)
 
 
-def complain(kind: str, message: str) -> None:
+def print_error(kind: str, message: str) -> None:
     """Print one line, ``kind: message``, to standard error, if there is one to hear it."""
     if sys.stderr is not None:
         with suppress(OSError):
-            sys.stderr.write(f"{kind}: {shown(message)}\n")
+            sys.stderr.write(f"{kind}: {printable(message)}\n")
             sys.stderr.flush()
 
 
@@ -193,7 +193,7 @@ def said(value: object) -> str:
     return repr(value)
 
 
-def count_of(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """Return ``1 tensor``, ``1,234 tensors``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -205,7 +205,7 @@ def width() -> int | None:
     return shutil.get_terminal_size().columns
 
 
-def listed(items: Sequence[str], *, most: int | None = None) -> Iterator[str]:
+def bulleted(items: Sequence[str], *, most: int | None = None) -> Iterator[str]:
     """Yield indented lines, and past ``most`` of them how many more there are."""
     first = items if most is None or len(items) <= most + 1 else items[:most]
     yield from (f"  {item}" for item in first)
@@ -223,7 +223,7 @@ def table(
     rows = list(rows)
 
     def cells() -> Iterator[list[str]]:
-        return ([shown(cell) for cell in spell(row)] for row in rows)
+        return ([printable(cell) for cell in spell(row)] for row in rows)
 
     widths: list[int] = []
     for row in cells():

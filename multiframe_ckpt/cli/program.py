@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from .failure import Status, message_of, status_of
-from .output import Output, complain, json_pieces, prepare_streams, write
+from .output import Output, json_pieces, prepare_streams, print_error, write
 
 __all__ = ["NAME", "Program", "Status", "verb"]
 
@@ -111,7 +111,7 @@ def _help_without_verb(context: click.Context) -> None:
 
 def _failed(problem: BaseException, *, as_json: bool) -> Status:
     status, message = status_of(problem), message_of(problem)
-    complain("error", message)
+    print_error("error", message)
     if as_json and status is not Status.INTERRUPTED:
         with suppress(OSError):  # standard output itself may be what failed
             write(json_pieces({"error": {"kind": type(problem).__name__, "message": message}}))

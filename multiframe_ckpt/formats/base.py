@@ -18,7 +18,7 @@ __all__ = [
     "Format",
     "HoldsMetadata",
     "LeavesUnread",
-    "Meter",
+    "ProgressMeter",
     "ReadOptions",
     "Unread",
     "WriteOptions",
@@ -29,10 +29,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What a reader may let pass: bytes without their digests, objects left inert, and saves that never finished."""
+    """What a reader may let pass: bytes without their digests, objects of unknown types, and saves that never finished."""
 
     verify: bool = True
-    allow_inert: bool = False
+    allow_unknown: bool = False
     allow_incomplete: bool = False
 
 
@@ -112,7 +112,7 @@ class HoldsMetadata(Protocol):
         """Return the user's metadata, without what this library keeps there itself."""
 
 
-class Meter:
+class ProgressMeter:
     """Counts the bytes of a table of tensors as they move, and reports each."""
 
     def __init__(self, table: Mapping[str, LazyTensor], on_progress: OnProgress = silent) -> None:

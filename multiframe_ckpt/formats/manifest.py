@@ -31,16 +31,16 @@ from .tree_json import decode, dump_json, encode, is_utf8, load_json
 __all__ = [
     "METADATA_KEY",
     "PENDING",
-    "Document",
+    "Manifest",
     "Note",
     "assemble",
     "check_metadata",
-    "document_of",
-    "looks_like_document",
+    "looks_like_manifest",
+    "manifest_of",
     "member_names",
     "named_tensors",
     "own_entry",
-    "read_document",
+    "read_manifest",
     "rebuild",
     "require_named",
 ]
@@ -76,7 +76,7 @@ class Note(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class Manifest:
     """A note for each tensor, in order, and the skeleton of their tree unless that is a flat dict of them."""
 
     notes: tuple[Note, ...]
@@ -135,9 +135,9 @@ def named_tensors(tree: Tree) -> dict[str, LazyTensor]:
     return dict(tree) if _is_flat(tree) else partition(tree)[1]
 
 
-def document_of(
+def manifest_of(
     tree: Tree, *, fits: Callable[[str], bool], stored_as: Callable[[DType], DType]
-) -> tuple[Document, dict[str, LazyTensor]]:
+) -> tuple[Manifest, dict[str, LazyTensor]]:
     """Return the document of a tree and its tensors by member name, in order.
 
     A name that does not fit the layout gets a neutral member name; ``stored_as`` gives the dtype whose bits it holds.
@@ -155,7 +155,7 @@ def document_of(
         )
         for name, tensor in table.items()
     ]
-    return Document(tuple(notes), flat, skeleton), {members[name]: tensor for name, tensor in table.items()}
+    return Manifest(tuple(notes), flat, skeleton), {members[name]: tensor for name, tensor in table.items()}
 
 
 def member_names(names: Iterable[str], fits: Callable[[str], bool]) -> dict[str, str]:
@@ -172,8 +172,8 @@ def member_names(names: Iterable[str], fits: Callable[[str], bool]) -> dict[str,
     return members
 
 
-def read_document(text: str | bytes, where: str) -> Document:
-    """Read what :meth:`Document.text` gave; the seal is checked by :func:`assemble`."""
+def read_manifest(text: str | bytes, where: str) -> Manifest:
+    """Read what :meth:`Manifest.text` gave; the seal is checked by :func:`assemble`."""
     body = load_json(text, where)
     version = body.get("format_version") if isinstance(body, dict) else None
     if version not in _READABLE or type(version) is not int:
@@ -187,7 +187,7 @@ def read_document(text: str | bytes, where: str) -> Document:
         raise _malformed(f"{where}: found no list of tensors")
     notes = tuple(_read_note(entry, where) for entry in body["tensors"])
     skeleton, metadata = decode(body.get("tree"), where), body.get("metadata")
-    return Document(notes, flat="tree" not in body, skeleton=skeleton, metadata=metadata)
+    return Manifest(notes, flat="tree" not in body, skeleton=skeleton, metadata=metadata)
 
 
 def _read_note(entry: Any, where: str) -> Note:
@@ -215,7 +215,7 @@ def assemble(
 
     ``metadata`` is the user's own as the file has it, None in a layout without a slot for it.
     """
-    document = read_document(text, where)
+    document = read_manifest(text, where)
     listed = [note.member for note in document.notes]
     if len(set(listed)) != len(listed):
         raise _malformed(f"{where}: found a member listed twice")
@@ -269,7 +269,7 @@ def _restored(note: Note, stored: LazyTensor, where: str) -> LazyTensor:
     dtype = dtype_named(note.dtype)
     if dtype is None or dtype.itemsize != stored.dtype.itemsize:
         raise _malformed(f"{where}: {note.name!r}: found dtype {note.dtype!r} stored as {stored.dtype.name}")
-    return stored.seen_as(dtype, digest)
+    return stored.view_as(dtype, digest)
 
 
 def _tie(notes: Iterable[Note], table: dict[str, LazyTensor], where: str) -> None:
@@ -285,7 +285,7 @@ def _tie(notes: Iterable[Note], table: dict[str, LazyTensor], where: str) -> Non
         table[note.name] = replace(tensor, alias=alias)
 
 
-def looks_like_document(text: bytes) -> bool:
+def looks_like_manifest(text: bytes) -> bool:
     """Return whether bytes begin or end as a document does: damage at one end leaves the other."""
     return text.startswith(_START) or _SEALED.search(text[-_TAIL:].decode("latin-1")) is not None
 

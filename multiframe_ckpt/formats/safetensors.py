@@ -19,12 +19,12 @@ from ..dtypes import DTYPES, DType
 from ..errors import DamagedError, DtypeRefusedError, FormatError, ValueRefusedError
 from ..progress import OnProgress, silent
 from ..storage.files import MappedFile, open_regular
-from ..storage.parallel import in_parallel, runs_of
-from ..storage.transfer import Move, move_run, put
+from ..storage.parallel import batches, in_parallel
+from ..storage.transfer import CopyJob, copy_batch, write_at
 from ..tree import LazyTensor, Tree, partition
 from ..tree.shapes import require_shape
-from .base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
-from .manifest import METADATA_KEY, Document, assemble, check_metadata, document_of, own_entry
+from .base import ProgressMeter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
+from .manifest import METADATA_KEY, Manifest, assemble, check_metadata, manifest_of, own_entry
 from .tree_json import dump_json, first_value, is_utf8, load_json
 
 __all__ = ["SafetensorsFormat"]
@@ -78,25 +78,25 @@ class SafetensorsFormat:
         """Say that the tensors are PyTorch's where another writer did; they are nobody's in files of this library."""
         metadata = _read_metadata(path)
         told = METADATA_KEY not in metadata and metadata.get(_FORMAT[0]) == _FORMAT[1]
-        return {"framework": "PyTorch"} if told else {}
+        return {"framework": "torch"} if told else {}
 
     def write(
         self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
     ) -> None:
         """Write the tree with entries in ``__metadata__``; ``format: pt`` is one of them unless they say otherwise."""
         layout = _layout(tree, dict([_FORMAT]) | dict(options.metadata))
-        meter = Meter(layout.tensors, on_progress)
+        meter = ProgressMeter(layout.tensors, on_progress)
         digests: dict[str, str] | None = {} if options.digest else None
         with path.open("xb", buffering=0) as file:
             # The header is as long as it will be when the digests are known.
             moves = list(layout.moves(file.fileno(), len(layout.header(digests)), options))
-            runs = runs_of(moves, lambda one: one.tensor.nbytes)
-            for at, found in in_parallel(move_run, runs, lambda run: sum(one.tensor.nbytes for one in run)):
+            runs = batches(moves, lambda one: one.tensor.nbytes)
+            for at, found in in_parallel(copy_batch, runs, lambda run: sum(one.tensor.nbytes for one in run)):
                 for one, said in zip(runs[at], found, strict=True):
                     if digests is not None:
                         digests[one.key] = said["xxh3"]
                     meter.moved(one.key, one.tensor)
-            put(file.fileno(), layout.header(digests), 0)
+            write_at(file.fileno(), layout.header(digests), 0)
 
 
 def _users(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -246,16 +246,16 @@ def _said(sizes: Any) -> str:
 class _Layout:
     """Where each tensor of a file to be written will lie."""
 
-    document: Document
+    document: Manifest
     tensors: Mapping[str, LazyTensor]  # by member name, in the tree's order, which the header keeps
     by_offset: tuple[str, ...]
     metadata: Mapping[str, str]
 
-    def moves(self, descriptor: int, data: int, options: WriteOptions) -> Iterator[Move]:
+    def moves(self, descriptor: int, data: int, options: WriteOptions) -> Iterator[CopyJob]:
         """Yield the way of each tensor to its place behind ``data`` bytes of header."""
         schemes = ("xxh3",) if options.digest else ()
         for member in self.by_offset:
-            yield Move(member, self.tensors[member], descriptor, data, schemes)
+            yield CopyJob(member, self.tensors[member], descriptor, data, schemes)
             data += self.tensors[member].nbytes
 
     def header(self, digests: Mapping[str, str] | None) -> bytes:
@@ -278,7 +278,7 @@ class _Layout:
 def _layout(tree: Tree, metadata: Mapping[str, str]) -> _Layout:
     """Say where everything will lie; widest elements first, so that each tensor is aligned to its own."""
     check_metadata(metadata)
-    document, tensors = document_of(tree, fits=_fits, stored_as=lambda dtype: dtype)
+    document, tensors = manifest_of(tree, fits=_fits, stored_as=lambda dtype: dtype)
     for member, tensor in tensors.items():
         if tensor.dtype.safetensors is None:
             raise DtypeRefusedError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..errors import AnswerError
-from ..terminal.text import shown
+from ..terminal.text import printable
 
 __all__ = ["REQUIRED", "Ask", "Dialogue", "Question", "Say", "ask_terminal", "say_line"]
 
@@ -103,8 +103,8 @@ def ask_terminal(prompt: str) -> str:
     """Ask at the terminal; raise EOFError for Ctrl-D and KeyboardInterrupt for Ctrl-C, on a line of their own."""
     try:
         if sys.stdout is not None and sys.stdout.isatty():
-            return input(shown(prompt))  # with line editing where the program imported readline
-        sys.stderr.write(shown(prompt))
+            return input(printable(prompt))  # with line editing where the program imported readline
+        sys.stderr.write(printable(prompt))
         sys.stderr.flush()
         line = sys.stdin.readline()
         if not line:
@@ -118,4 +118,4 @@ def ask_terminal(prompt: str) -> str:
 
 def say_line(line: str) -> None:
     """Print a line, with whatever could drive a terminal escaped."""
-    print(shown(line))
+    print(printable(line))

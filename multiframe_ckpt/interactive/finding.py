@@ -15,7 +15,7 @@ from ..formats import format_at
 from ..runs.folder import BEST, LATEST
 from ..runs.records import numbers_of, signature_of
 from ..training import find_parts
-from ..tree import Tree, tensors_of
+from ..tree import Tree, tensors
 
 __all__ = ["SavedModel", "find_models", "pick"]
 
@@ -121,7 +121,7 @@ def _model(path: Path, top: Path, pointers: tuple[str, ...]) -> SavedModel:
 
 def _size_of(weights: Tree) -> int:
     """Return the number of parameters, tied ones counted once."""
-    table = tensors_of(weights)
+    table = tensors(weights)
     distinct = {key if tensor.identity is None else tensor.identity: tensor.size for key, tensor in table.items()}
     return sum(distinct.values())
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from unicodedata import east_asian_width
 
 from ..progress import OnProgress, Progress, silent
-from ..terminal.text import human_size, shown
+from ..terminal.text import human_size, printable
 from .finding import SavedModel
 
 __all__ = ["layer_line", "listing"]
@@ -37,7 +37,7 @@ def listing(models: Sequence[SavedModel], *, now: float | None = None) -> Iterat
     """Yield the models as a table, numbered from 1, with what points to each; one that cannot be used says why."""
     now = time.time() if now is None else now
     rows = [_HEAD, *(_cells(number, model, now) for number, model in enumerate(models, 1))]
-    rows = [tuple(map(shown, row)) for row in rows]
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     for *fixed, name in rows:
         padded = [
@@ -75,7 +75,7 @@ def layer_line(task: str, layers: int, *, quiet: bool = False) -> Iterator[OnPro
         nonlocal done
         done += 1
         share = f"{event.done_bytes / event.total_bytes:4.0%}" if event.total_bytes else "100%"
-        text = f"{task} layer {done}/{layers} {share} {shown(event.key)}"
+        text = f"{task} layer {done}/{layers} {share} {printable(event.key)}"
         stream.write(f"\r{_clipped(text, shutil.get_terminal_size().columns - 1)}\x1b[K")
         stream.flush()
 

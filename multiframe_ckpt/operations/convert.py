@@ -19,7 +19,7 @@ from ..formats import format_for, format_named
 from ..formats.base import HoldsMetadata
 from ..progress import OnProgress, silent
 from ..training import TranslateReport, find_parts, translate, weights_path
-from ..tree import LazyTensor, Tree, join_key, leaves, map_leaves, moved, plain_inert, tensors_of, without
+from ..tree import LazyTensor, Tree, drop, join_key, leaves, map_leaves, rename_keys, tensors, unknown_as_dicts
 from ..tree import Path as TreePath
 from ..tree.rules import parse_rename, renamed, select
 
@@ -46,7 +46,7 @@ class ConvertReport:
     widened: dict[str, str] = field(default_factory=dict)  # key → dtype in the file; remembered, so not a loss
     duplicated: tuple[tuple[str, ...], ...] = ()  # tied tensors written once each; remembered, so not a loss
     lost_ties: tuple[tuple[str, ...], ...] = ()  # tensors that shared a storage at different places and do no more
-    inert: tuple[str, ...] = ()  # objects of unknown types, written as plain dicts
+    unknown: tuple[str, ...] = ()  # objects of unknown types, written as plain dicts
     lost_metadata: tuple[str, ...] = ()  # entries of the user's metadata that the target has no place for
     translated: tuple[str, ...] = ()  # optimizers and schedulers now in the other framework's dialect
     untranslated: tuple[str, ...] = ()  # parts that cannot cross, and why: in the target as they were
@@ -56,34 +56,34 @@ class ConvertReport:
     @property
     def lossless(self) -> bool:
         """Whether nothing is lost."""
-        return not (self.excluded or self.cast or self.lost_ties or self.inert or self.lost_metadata or self.inexact)
+        return not (self.excluded or self.cast or self.lost_ties or self.unknown or self.lost_metadata or self.inexact)
 
 
 def convert(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
-    to: str | None = None,
+    format: str | None = None,
     backend: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     rename: Sequence[str] = (),
-    cast: str | None = None,
-    cast_optimizer: str | None = None,
-    weights_only: bool = False,
+    dtype: str | None = None,
+    optimizer_dtype: str | None = None,
+    model_only: bool = False,
     overwrite: bool = False,
     verify: bool = True,
     digest: bool = True,
     durable: bool = True,
     dry_run: bool = False,
-    allow_inert: bool = False,
+    allow_unknown: bool = False,
     allow_incomplete: bool = False,
     on_progress: OnProgress = silent,
 ) -> ConvertReport:
-    """Write the checkpoint at ``source`` to ``target`` in the format ``to`` (default: by suffix, or ``oneflow``).
+    """Write the checkpoint at ``source`` to ``target`` in ``format`` (default: by suffix, or ``oneflow``).
 
-    ``include`` and ``exclude`` are globs over keys; ``rename`` rules read ``OLD=NEW`` (see keymap); ``cast`` names the
-    dtype that floating tensors of the weights get, ``cast_optimizer`` that of the optimizer's; ``weights_only`` takes
+    ``include`` and ``exclude`` are globs over keys; ``rename`` rules read ``OLD=NEW`` (see keymap); ``dtype`` names the
+    dtype that floating tensors of the weights get, ``optimizer_dtype`` that of the optimizer's; ``model_only`` takes
     the state dict out of a training checkpoint; ``dry_run`` writes nothing. ``verify``, ``digest`` and ``durable`` are
     those of :meth:`Checkpoint.open` and :meth:`Checkpoint.save`. ``backend`` names the framework in whose
     dialect optimizers and schedulers are written: by default OneFlow's in OneFlow's formats, PyTorch's in its own, and
@@ -96,12 +96,12 @@ def convert(
         raise UnknownNameError(
             f"backend: found {backend!r}, expected torch or oneflow, which have dialects of their own"
         )
-    opened = Checkpoint.open(source, verify=verify, allow_inert=allow_inert, allow_incomplete=allow_incomplete)
+    opened = Checkpoint.open(source, verify=verify, allow_unknown=allow_unknown, allow_incomplete=allow_incomplete)
     target = Path(target)
-    layout = format_named(to) if to else format_for(target)
-    taken, left = _weights(opened.tree) if weights_only else (opened.tree, [])
-    tree, inert = plain_inert(taken)
-    edited = _edited(tree, include, exclude, {"model": cast, "optimizers": cast_optimizer}, rename)
+    layout = format_named(format) if format else format_for(target)
+    taken, left = _weights(opened.tree) if model_only else (opened.tree, [])
+    tree, unknown = unknown_as_dicts(taken)
+    edited = _edited(tree, include, exclude, {"model": dtype, "optimizers": optimizer_dtype}, rename)
     tree, crossing, inexact = _translated(edited.tree, backend or _DIALECTS.get(layout.name))
 
     checkpoint = replace(opened, tree=tree)
@@ -112,7 +112,7 @@ def convert(
             target, format=layout.name, overwrite=overwrite, digest=digest, durable=durable, on_progress=on_progress
         )
     metadata = opened.meta.get("metadata") or {}
-    table = tensors_of(tree)
+    table = tensors(tree)
     return ConvertReport(
         source=str(source),
         target=str(target),
@@ -127,7 +127,7 @@ def convert(
         widened=dict(plan.widened),
         duplicated=plan.duplicated,
         lost_ties=plan.lost_ties,
-        inert=tuple(inert),
+        unknown=tuple(unknown),
         lost_metadata=() if isinstance(layout, HoldsMetadata) else tuple(metadata),
         translated=crossing.converted,
         untranslated=crossing.left_out,
@@ -154,15 +154,15 @@ def _edited(
     rename: Sequence[str],
 ) -> _Edited:
     """Select, casts (part of the checkpoint → dtype) and rename, in this order."""
-    keys = list(tensors_of(tree))
+    keys = list(tensors(tree))
     kept = select(keys, include, exclude)
     dropped = set(keys).difference(kept)
-    tree = without(tree, dropped) if dropped else tree
+    tree = drop(tree, dropped) if dropped else tree
     changed: dict[str, str] = {}
     for part, dtype in casts.items():
         tree = _cast(tree, dtype, part, changed) if dtype else tree
     names = renamed(kept, [parse_rename(rule) for rule in rename])
-    tree = moved(tree, names) if names else tree
+    tree = rename_keys(tree, names) if names else tree
     return _Edited(tree, tuple(key for key in keys if key in dropped), names, changed)
 
 
@@ -202,7 +202,7 @@ def _weights(tree: Tree) -> tuple[Tree, list[str]]:
     where = weights_path(tree)
     weights = tree if where is None else tree[where]
     if not isinstance(weights, dict):
-        raise KeyRefusedError(f"--weights-only: found a {type(weights).__name__} at the top, expected a state dict")
+        raise KeyRefusedError(f"--model-only: found a {type(weights).__name__} at the top, expected a state dict")
     taken = {name: leaf for name, leaf in weights.items() if isinstance(leaf, LazyTensor)}
     prefix = () if where is None else (where,)
     paths = {(*prefix, name) for name in taken}
@@ -218,7 +218,7 @@ def _cast(tree: Tree, name: str, part: str, changed: dict[str, str]) -> Tree:
         )
     parts = find_parts(tree)
     found = parts.optimizers if part == "optimizers" else (parts.model,) if parts.model else ()
-    keys = {id(tensor): key for key, tensor in tensors_of(tree).items()}
+    keys = {id(tensor): key for key, tensor in tensors(tree).items()}
 
     def change(path: TreePath, leaf: Tree) -> Tree:
         if not isinstance(leaf, LazyTensor) or leaf.dtype.kind != "float" or leaf.dtype is dtype:

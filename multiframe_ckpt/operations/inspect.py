@@ -11,7 +11,7 @@ from ..checkpoint import Checkpoint
 from ..checkpoint.restore import resume_parts
 from ..tree import LazyTensor, join_key, leaves, tied_groups
 
-__all__ = ["Summary", "TensorRow", "summarize"]
+__all__ = ["Summary", "TensorRow", "inspect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Summary:
     resume: Mapping[str, bool]  # which of weights, optimizer, scheduler, rng, progress a resume from it would get
 
 
-def summarize(checkpoint: Checkpoint | str | os.PathLike[str]) -> Summary:
+def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> Summary:
     """Return what a checkpoint, or the one at a path, holds: from its headers."""
     checkpoint = _opened(checkpoint)
     table = checkpoint.tensors()

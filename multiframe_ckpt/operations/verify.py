@@ -11,8 +11,8 @@ from ..checkpoint import Checkpoint
 from ..errors import DamagedError, FormatError, IncompleteError, ReplacedError
 from ..formats import format_at
 from ..formats.base import LeavesUnread, Unread
-from ..storage.atomic import whereabouts
-from ..storage.consistency import retried
+from ..storage.atomic import current_path
+from ..storage.consistency import retry_if_replaced
 from ..storage.parallel import in_parallel
 from ..storage.transfer import read_once
 from ..tree import LazyTensor, OpenedFile
@@ -46,19 +46,19 @@ class VerifyReport:
         return not self.problems
 
 
-def verify(path: str | os.PathLike[str], *, allow_inert: bool = False) -> VerifyReport:
+def verify(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> VerifyReport:
     """Read every byte once and compare it with what the file promises; damage and unfinished saves are in the report.
 
     Raise FileNotFoundError, and the other FormatErrors for what cannot be looked at: unknown, or refused as unsafe.
     """
     path = Path(path)
-    return retried(path, lambda: _verified(path, allow_inert=allow_inert))
+    return retry_if_replaced(path, lambda: _verified(path, allow_unknown=allow_unknown))
 
 
-def _verified(path: Path, *, allow_inert: bool) -> VerifyReport:
-    place = whereabouts(path)
+def _verified(path: Path, *, allow_unknown: bool) -> VerifyReport:
+    place = current_path(path)
     layout = format_at(place)
-    table, problem = _opened(path, layout.name, allow_inert=allow_inert)
+    table, problem = _opened(path, layout.name, allow_unknown=allow_unknown)
     unread = Unread(getattr(problem, "extra", ()))
     if problem is None and isinstance(layout, LeavesUnread):
         try:
@@ -84,14 +84,14 @@ def _verified(path: Path, *, allow_inert: bool) -> VerifyReport:
     )
 
 
-def _opened(path: Path, name: str, *, allow_inert: bool) -> tuple[dict[str, LazyTensor], FormatError | None]:
+def _opened(path: Path, name: str, *, allow_unknown: bool) -> tuple[dict[str, LazyTensor], FormatError | None]:
     """Return the tensors, and what is wrong with the whole; then the tensors that can be looked at all the same."""
     try:
-        return Checkpoint.open(path, format=name, allow_inert=allow_inert).tensors(), None
+        return Checkpoint.open(path, format=name, allow_unknown=allow_unknown).tensors(), None
     except (DamagedError, IncompleteError) as problem:
         found = problem
     try:
-        tree = Checkpoint.open(path, format=name, allow_inert=allow_inert, allow_incomplete=True)
+        tree = Checkpoint.open(path, format=name, allow_unknown=allow_unknown, allow_incomplete=True)
     except FormatError:
         return {}, found
     return tree.tensors(), found

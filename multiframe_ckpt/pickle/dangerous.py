@@ -2,7 +2,7 @@
 
 They are refused wherever a pickle mentions them, called or not: handed to another call, ``exec`` in ``map``, a name is
 called all the same, and no checkpoint needs one. What is not here is not therefore harmless: it is never imported either,
-and is refused unless objects may stay inert.
+and is refused unless unknown objects are allowed.
 
 Sources: the deny lists of picklescan 1.0.5 (``scanner.py``), fickling 0.1.12 (``fickle.py``, ``analysis.py``), modelscan
 0.8.8 (``settings.py``) and torch 2.13 (``_weights_only_unpickler.py``). Left out are names on them that checkpoints do

@@ -26,7 +26,7 @@ from ..errors import DamagedError, UnsafeError
 from ..tree import LazyTensor
 from ..tree.shapes import require_shape
 from .keys import Alike, hashable
-from .raw import Builders, Global, Made, Pending
+from .raw import Builders, Call, Global, Pending
 
 __all__ = ["AS_TEXT", "PLAIN", "ArrayPart", "DtypePart"]
 
@@ -168,7 +168,7 @@ def _reconstructor(kind: Any, base: Any = None, state: Any = None) -> Any:
     if isinstance(kind, Global) and (kind.module, kind.name) in PLAIN:
         return PLAIN[kind.module, kind.name]()
     return (
-        Made(kind, ()) if isinstance(kind, Global) else Made(Global("copyreg", "_reconstructor"), (kind, base, state))
+        Call(kind, ()) if isinstance(kind, Global) else Call(Global("copyreg", "_reconstructor"), (kind, base, state))
     )
 
 

@@ -1,6 +1,6 @@
 """PickleMachine: runs the opcodes of a pickle and builds only what its table of known names says.
 
-What is not known becomes a :class:`Made`, a record of what the file asked for; ``resolve`` refuses it or leaves it inert.
+What is not known becomes a :class:`Call`, a record of what the file asked for; ``resolve`` refuses or keeps it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import DamagedError, FormatError
-from .opcodes import STEPS, Step
+from .opcodes import HANDLERS, Step
 from .state import PROBLEMS, State
 
 __all__ = ["PickleMachine", "broken_pickle"]
@@ -42,10 +42,10 @@ class PickleMachine(State):
 
     __slots__ = ()
 
-    def run(self, steps: Sequence[Step] = STEPS) -> Any:
+    def run(self, steps: Sequence[Step] = HANDLERS) -> Any:
         """Return the raw object; DamagedError for opcodes that no pickler writes, UnsafeError for forbidden ones.
 
-        ``steps`` is what each opcode does: STEPS, or a layout's own that come to the same.
+        ``steps`` is what each opcode does: HANDLERS, or a layout's own that come to the same.
         """
         with broken_pickle(self.where, lambda: f"found a pickle that breaks at offset {self.end}"):
             return self._run(steps)
@@ -59,7 +59,7 @@ class PickleMachine(State):
                     at = steps[opcode](self, at + 1)
                     if opcode == _STOP:
                         return self._finished()
-                self.require_room()
+                self.require_free_space()
         finally:
             self.end = at
 

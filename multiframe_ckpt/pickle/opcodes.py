@@ -1,4 +1,4 @@
-"""STEPS: what each opcode does, protocols 0 to 5, without out-of-band buffers and copyreg extensions.
+"""HANDLERS: what each opcode does, protocols 0 to 5, without out-of-band buffers and copyreg extensions.
 
 A step takes the state and the offset behind its opcode, and gives the offset of the next one. It subtracts from the
 state's room what it makes, at most a few hundred bytes and a few times what it reads; the machine looks at it now and
@@ -17,7 +17,7 @@ from ..errors import UnsafeError
 from .raw import MAX_INT_NBYTES
 from .state import State
 
-__all__ = ["CONTAINER", "NUMBER", "STEPS", "TEXT", "TUPLE", "Step"]
+__all__ = ["CONTAINER", "HANDLERS", "NUMBER", "TEXT", "TUPLE", "Step"]
 
 Step: TypeAlias = Callable[[State, int], int]
 
@@ -493,4 +493,4 @@ _STEPS: dict[str, Step] = {
 }
 
 #: Opcode → step, for each byte.
-STEPS: tuple[Step, ...] = tuple(_STEPS.get(chr(opcode), _unknown) for opcode in range(256))
+HANDLERS: tuple[Step, ...] = tuple(_STEPS.get(chr(opcode), _unknown) for opcode in range(256))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
-__all__ = ["MAX_INT_NBYTES", "Builders", "Global", "Made", "Pending"]
+__all__ = ["MAX_INT_NBYTES", "Builders", "Call", "Global", "Pending"]
 
 #: (module, name) → what answers a call of that name.
 Builders: TypeAlias = Mapping[tuple[str, str], Callable[..., Any]]
@@ -27,7 +27,7 @@ class Global:
 
 
 @dataclass(slots=True, eq=False)
-class Made:
+class Call:
     """What the file asked to be made of a name that is not known."""
 
     type: Global

@@ -1,4 +1,4 @@
-"""resolve(): what a PickleMachine built becomes a Tree, with unknown objects refused or left inert.
+"""resolve(): what a PickleMachine built becomes a Tree, with unknown objects refused or kept as Unknown.
 
 Lists and dicts become the tree's in their place; only what changes is made anew. Guards: cycles, nesting past MAX_DEPTH,
 and values that share each other until a small file means billions of them. No raw object is ever spelled by ``str`` or
@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import DamagedError, UnsafeError
-from ..tree import MAX_DEPTH, Inert, LazyTensor, Tree, is_plain
+from ..tree import MAX_DEPTH, LazyTensor, Tree, Unknown, is_plain
 from .known import AS_TEXT
 from .machine import broken_pickle
-from .raw import Global, Made, Pending
+from .raw import Call, Global, Pending
 
 __all__ = ["Resolver", "module_state_dict"]
 
@@ -22,7 +22,7 @@ __all__ = ["Resolver", "module_state_dict"]
 #: walking it takes them: a leaf, a container, an entry of a dict; text counts half.
 _FREE_SIZE = 24 << 20
 _PER_PICKLED, _PER_STORED = 3, 6
-_LEAF, _CONTAINER, _ENTRY, _INERT = 8, 64, 100, 400
+_LEAF, _CONTAINER, _ENTRY, _UNKNOWN = 8, 64, 100, 400
 #: Containers that the resolver remembers take memory too, for each this much.
 _FREE_ROOM = 16 << 20
 _REMEMBERED = 200
@@ -51,9 +51,9 @@ class Resolver:
         where: str,
         pickle_nbytes: int,
         *,
-        allow_inert: bool,
+        allow_unknown: bool,
         names: Mapping[tuple[str, str], Tree] | None = None,
-        collapse: Callable[[Made], Any] = lambda made: made,
+        collapse: Callable[[Call], Any] = lambda made: made,
         stored: int = 0,
     ) -> None:
         self._names = names or {}
@@ -61,20 +61,20 @@ class Resolver:
         share = _PER_PICKLED * pickle_nbytes + _PER_STORED * stored
         self._limit = max(_FREE_SIZE, share)
         self._room = max(_FREE_ROOM, share)
-        self._allow_inert = allow_inert
+        self._allow_unknown = allow_unknown
         self._collapse = collapse
         self._unknown: dict[str, None] = {}
         self._done: dict[int, tuple[Any, Tree, int]] = {}  # id → the object (kept alive), its tree, its size
         self._open: set[int] = set()
 
     def tree(self, raw: Any) -> Tree:
-        """Return the tree; raise UnsafeError that names every unknown object, unless they may stay inert."""
+        """Return the tree; raise UnsafeError that names every unknown object, unless they may stay Unknown."""
         with broken_pickle(self._where, lambda: "found a pickle whose objects do not fit together"):
             tree, _ = self._resolve(raw, 0)
-        if self._unknown and not self._allow_inert:
+        if self._unknown and not self._allow_unknown:
             raise UnsafeError(
                 f"{self._where}: found objects of unknown types ({_listed(self._unknown)}), expected tensors and plain "
-                "values; nothing was run. To read the rest and leave these inert: allow_inert=True, or --allow-inert"
+                "values; nothing was run. To read the rest and keep these: allow_unknown=True, or --allow-unknown"
             )
         return tree
 
@@ -89,7 +89,7 @@ class Resolver:
                 return value, _LEAF
         elif kind is str or kind is bytes:
             return raw, _LEAF + len(raw) // 2
-        elif kind is LazyTensor or kind is Inert:
+        elif kind is LazyTensor or kind is Unknown:
             return raw, _LEAF
         elif not raw and kind in _EMPTY:
             return raw, _CONTAINER
@@ -117,9 +117,9 @@ class Resolver:
         return tree, size
 
     def _contents(self, raw: Any, depth: int) -> tuple[Tree, int]:
-        if isinstance(raw, Made):
+        if isinstance(raw, Call):
             collapsed = self._collapse(raw)
-            return self._inert(raw, depth) if collapsed is raw else self._resolve(collapsed, depth)
+            return self._unknown_object(raw, depth) if collapsed is raw else self._resolve(collapsed, depth)
         if isinstance(raw, Pending):
             return self._resolve(raw.resolve(), depth)
         if isinstance(raw, dict):
@@ -141,7 +141,7 @@ class Resolver:
         if (raw.module, raw.name) in self._names:
             return self._names[raw.module, raw.name]
         self._unknown[str(raw)] = None
-        return Inert(str(raw))
+        return Unknown(str(raw))
 
     def _dict(self, raw: dict[Any, Any], depth: int) -> tuple[Tree, int]:
         size = _CONTAINER + _ENTRY * len(raw)
@@ -180,8 +180,8 @@ class Resolver:
         node, size = self._resolve(key, depth)
         if is_plain(node):
             return node
-        name = node.type_name if isinstance(node, Inert) else type(node).__name__
-        small = isinstance(node, Inert) and node.args is not None and size < _SMALL
+        name = node.type_name if isinstance(node, Unknown) else type(node).__name__
+        small = isinstance(node, Unknown) and node.args is not None and size < _SMALL
         return f"{name}{_spelled(node.args)}" if small else name  # a member of an enum: its class and value
 
     def _list(self, raw: list[Any], depth: int) -> tuple[Tree, int]:
@@ -197,17 +197,17 @@ class Resolver:
         nodes, size = self._list(list(raw), depth)
         return tuple(nodes), size
 
-    def _inert(self, made: Made, depth: int) -> tuple[Tree, int]:
-        self._unknown[str(made.type)] = None
-        inert = Inert(str(made.type))
-        parts = {"args": made.args, "state": made.state, "items": made.items, "entries": made.entries}
-        total = _INERT
-        self._room -= _INERT
+    def _unknown_object(self, call: Call, depth: int) -> tuple[Tree, int]:
+        self._unknown[str(call.type)] = None
+        unknown = Unknown(str(call.type))
+        parts = {"args": call.args, "state": call.state, "items": call.items, "entries": call.entries}
+        total = _UNKNOWN
+        self._room -= _UNKNOWN
         for name, part in parts.items():
             node, size = self._resolve(part, depth)
-            setattr(inert, name, node)
+            setattr(unknown, name, node)
             total += size
-        return inert, total
+        return unknown, total
 
 
 def _listed(unknown: Mapping[str, None]) -> str:
@@ -227,7 +227,7 @@ def _spelled(args: tuple[Tree, ...]) -> str:
     return f"({', '.join(repr(arg) if is_plain(arg) else type(arg).__name__ for arg in args)})"
 
 
-def module_state_dict(made: Made) -> Any:
+def module_state_dict(made: Call) -> Any:
     """Return the state dict of a pickled ``nn.Module``, found in its state without its class; else ``made`` itself.
 
     A module's state is its ``__dict__``: ``_parameters``, ``_buffers`` and ``_modules`` (torch and OneFlow alike);
@@ -238,7 +238,7 @@ def module_state_dict(made: Made) -> Any:
 
 def _is_module(raw: Any) -> bool:
     return (
-        isinstance(raw, Made)
+        isinstance(raw, Call)
         and isinstance(raw.state, dict)
         and all(isinstance(raw.state.get(part), dict) for part in ("_parameters", "_modules"))
     )
@@ -250,7 +250,7 @@ class _Collector:
     def __init__(self) -> None:
         self._left = _KEY_TEXT
 
-    def collect(self, module: Made, prefix: str, depth: int) -> dict[str, Any]:
+    def collect(self, module: Call, prefix: str, depth: int) -> dict[str, Any]:
         """Return the module's parameters and buffers, then its children's."""
         state = module.state
         transient = state.get("_non_persistent_buffers_set")

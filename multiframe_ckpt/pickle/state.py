@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import FormatError, UnsafeError
 from .dangerous import is_dangerous
 from .keys import Alike, hashable
-from .raw import Builders, Global, Made, Pending
+from .raw import Builders, Call, Global, Pending
 
 __all__ = ["PROBLEMS", "State"]
 
@@ -76,7 +76,7 @@ class State:
                 "this file is forged"
             )
 
-    def require_room(self) -> None:
+    def require_free_space(self) -> None:
         """Ask the same of what is kept on the stack and in the memo."""
         slots = len(self.stack) + sum(map(len, self.marks))
         held = _SLOT * slots + _REMEMBERED * len(self.memo) + _FAR * (len(self.far) + len(self.alike))
@@ -159,7 +159,7 @@ class State:
         except FormatError:
             raise
         except PROBLEMS:
-            if not any(isinstance(arg, Made) for arg in args):
+            if not any(isinstance(arg, Call) for arg in args):
                 raise
             return self._made(target, args)  # a time in a zone of another package: as unknown as its zone
         if isinstance(value, Pending):
@@ -175,16 +175,16 @@ class State:
         self.charge(_CONTAINER + _MADE_OF[kind] * len(value) if kind in _MADE_OF else _CALLED)
         return value
 
-    def _made(self, target: Global, args: tuple[Any, ...]) -> Made:
+    def _made(self, target: Global, args: tuple[Any, ...]) -> Call:
         self.charge(_MADE)
-        return Made(target, args)
+        return Call(target, args)
 
     def build(self, state: Any) -> None:
         """Return the top of the stack its state: taken by what can take one, of no effect on plain containers."""
         target = self.stack[-1]
         if isinstance(target, Pending):
             target.set_state(state)
-        elif isinstance(target, Made):
+        elif isinstance(target, Call):
             target.state = state
         elif not isinstance(target, dict):  # whose attributes, such as OrderedDict._metadata, are not carried
             raise TypeError(f"state for a {type(target).__name__}")
@@ -193,12 +193,12 @@ class State:
         """Append to the list, or the unknown object, on top of the stack."""
         target = self.stack[-1]
         self.charge(_ITEM * len(values) + _FEW)
-        (target.items if isinstance(target, Made) else _require(target, list)).extend(values)
+        (target.items if isinstance(target, Call) else _require(target, list)).extend(values)
 
     def set_all(self, values: list[Any]) -> None:
         """Fill the dict, or the unknown object, on top of the stack with keys and values in turn."""
         target = self.stack[-1]
-        entries = target.entries if isinstance(target, Made) else _require(target, dict)
+        entries = target.entries if isinstance(target, Call) else _require(target, dict)
         self.fill(entries, values)
 
     def fill(self, entries: dict[Any, Any], values: list[Any]) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from ..errors import FormatError, ReplacedError, TargetExistsError
 from ..formats import FORMATS, format_named, refuse_foreign
 from ..storage.atomic import discard, sweep
-from ..storage.consistency import retried
+from ..storage.consistency import retry_if_replaced
 from ..storage.links import point, pointed
 from .records import CheckpointRecord, Signature, read_record, signature_of
 
@@ -55,7 +55,7 @@ class CheckpointFolder:
 
     def records(self) -> list[CheckpointRecord]:
         """Return every checkpoint in the order in which they were written; unusable ones stand by their epoch."""
-        return _in_order(retried(self.path, self._looked_at_all))
+        return _in_order(retry_if_replaced(self.path, self._looked_at_all))
 
     def _looked_at_all(self) -> list[CheckpointRecord]:
         names = self._names()

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from threading import Event, Thread
 
-from ..backend import HoldsUpdates, backend_of
+from ..backend import SupportsStepHook, backend_of
 from ..errors import CheckpointWarning, ValueRefusedError
 from ..tree import join_key, leaves
 from .snapshot import Copy, Copying
@@ -62,12 +62,12 @@ class Gate:
 
     def _held(self, optimizer: object) -> Changes:
         backend = backend_of(optimizer)
-        if not isinstance(backend, HoldsUpdates):
+        if not isinstance(backend, SupportsStepHook):
             return {}
-        undo = backend.before_update(optimizer, self.wait)
+        undo = backend.add_step_hook(optimizer, self.wait)
         if undo is not None:
             self._undo.append(undo)
-        return backend.updated_by(optimizer) if undo is not None or self.promised else {}
+        return backend.changed_by_step(optimizer) if undo is not None or self.promised else {}
 
     def close(self, copies: Sequence[Copy]) -> Copying:
         """Make updates wait until the copies are made, and return what makes them."""

@@ -23,7 +23,7 @@ from ..checkpoint import Checkpoint
 from ..checkpoint.restore import RestoreReport
 from ..errors import CheckpointWarning, DamagedError, ReplacedError, ValueRefusedError
 from ..formats import format_named
-from ..storage.consistency import retried
+from ..storage.consistency import retry_if_replaced
 from ..storage.transfer import read_through
 from .background import Background, step_back
 from .folder import BEST, LATEST, CheckpointFolder
@@ -164,7 +164,7 @@ class CheckpointManager:
 
         ``force`` saves all the same, as one does after the last epoch. What is older than the retention keeps is deleted
         once the new one is complete and durable. After a SIGTERM it saves, waits, and raises SystemExit(143).
-        Raise a RefusedError, NoRoomError or TargetExistsError before anything is written; with ``async_save`` the error
+        Raise a RefusedError, NoSpaceError or TargetExistsError before anything is written; with ``async_save`` the error
         of a save under way comes out of the next call, and of a gated one, the first apart, these too.
         """
         leaving = self.preempted
@@ -173,7 +173,7 @@ class CheckpointManager:
         _require_least("epoch", epoch, 0)
         if not (force or leaving or epoch % self._save_freq == 0):
             return None
-        checkpoint = Checkpoint.of(
+        checkpoint = Checkpoint.from_run(
             model=model,
             optimizer=optimizer if self._save_optimizer else None,
             scheduler=scheduler if self._save_optimizer else None,
@@ -312,7 +312,7 @@ class CheckpointManager:
                 strict=strict,
             )
 
-        return retried(self.output_dir, attempt)
+        return retry_if_replaced(self.output_dir, attempt)
 
     def resume(
         self,
@@ -344,7 +344,7 @@ class CheckpointManager:
             )
             return record.epoch + 1
 
-        return retried(self.output_dir, attempt)
+        return retry_if_replaced(self.output_dir, attempt)
 
     def _chosen(self, which: str | SupportsIndex | os.PathLike[str]) -> tuple[CheckpointRecord, Checkpoint]:
         self.wait()

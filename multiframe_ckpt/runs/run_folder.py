@@ -90,7 +90,7 @@ class RunFolder:
         NumPy's numbers and tensors of one element become plain numbers; NaN and infinities, which JSON has no word for,
         become strings.
         """
-        plain = Checkpoint.of(metrics=results).tree["metrics"]
+        plain = Checkpoint.from_run(metrics=results).tree["metrics"]
         text = json.dumps(map_leaves(plain, lambda _, leaf: _strict(leaf)), indent=2, ensure_ascii=False)
         with staged(self.results, overwrite=True) as fresh:
             fresh.write_text(f"{text}\n", "utf-8")

@@ -13,7 +13,7 @@ from threading import Condition
 
 import numpy as np
 
-from ..tree import LazyTensor, Path, Tree, View, leaves, map_leaves, settled
+from ..tree import LazyTensor, Path, Tree, View, leaves, map_leaves, synchronized
 from .memory import Memory
 
 __all__ = ["Copy", "Copying", "Snapshot", "make_copies", "snapshot"]
@@ -52,7 +52,7 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
     ``later`` has the aliases of storages that may be copied later. One that is looked into at several places is copied
     now all the same: there may be something else in it.
     """
-    tree = settled(tree)
+    tree = synchronized(tree)
     found = [(path, leaf) for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
     several = _looked_into_at_several_places(leaf for _, leaf in found)
     originals: dict[Hashable, tuple[Path, LazyTensor]] = {}

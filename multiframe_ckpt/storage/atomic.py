@@ -36,7 +36,7 @@ try:
 except ImportError:  # no such locks on Windows: temporaries of killed runs then stay until removed by hand
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["STAGE_SUFFIX", "discard", "flush", "flush_tree", "stage_for", "staged", "sweep", "whereabouts"]
+__all__ = ["STAGE_SUFFIX", "current_path", "discard", "flush", "flush_tree", "stage_for", "staged", "sweep"]
 
 STAGE_SUFFIX = ".multiframe-tmp"
 _ASIDE = ".replaced"  # the folder of a stage in which a replaced folder waits
@@ -100,7 +100,7 @@ def _make_folder(folder: Path) -> None:
     flush(folder.parent)
 
 
-def whereabouts(target: Path) -> Path:
+def current_path(target: Path) -> Path:
     """Return the target, or the folder that stepped aside for it where nothing came after: that save died in between."""
     if not os.path.lexists(target) and target.parent.is_dir():
         for name in os.listdir(target.parent):

@@ -12,14 +12,14 @@ from typing import TypeVar
 
 from ..errors import FormatError, ReplacedError
 
-__all__ = ["one_of_them", "retried"]
+__all__ = ["read_consistently", "retry_if_replaced"]
 
 T = TypeVar("T")
 
 _TRIES = 100
 
 
-def one_of_them(path: Path, read: Callable[[], T]) -> T:
+def read_consistently(path: Path, read: Callable[[], T]) -> T:
     """Return what ``read`` makes of what lies at ``path``; read again where that was replaced by another meanwhile.
 
     For what opens files by their names several times: some could come from the old checkpoint and some from the new.
@@ -37,10 +37,10 @@ def one_of_them(path: Path, read: Callable[[], T]) -> T:
             raise _replaced(path)
         return found
 
-    return retried(path, attempt)
+    return retry_if_replaced(path, attempt)
 
 
-def retried(path: Path, read: Callable[[], T]) -> T:
+def retry_if_replaced(path: Path, read: Callable[[], T]) -> T:
     """Return what ``read`` gives, which is called again where it raises ReplacedError."""
     for _ in range(_TRIES):
         try:

@@ -22,7 +22,7 @@ import numpy as np
 from ..dtypes import DType
 from ..errors import DamagedError
 from ..tree import LazyTensor, OpenedFile
-from ..tree.shapes import is_usual, require_shape
+from ..tree.shapes import is_small_shape, require_shape
 
 __all__ = ["Descriptor", "MappedFile", "open_regular", "read_at", "require_regular"]
 
@@ -134,7 +134,7 @@ class MappedFile(OpenedFile):
         digest: str | None = None,
     ) -> LazyTensor:
         """Return the tensor whose little-endian, C-ordered bytes begin at ``offset``."""
-        if not (is_usual(shape) and 0 not in shape):
+        if not (is_small_shape(shape) and 0 not in shape):
             require_shape(shape, dtype, f"{self.path}: {what}")
         nbytes = prod(shape) * dtype.itemsize
         self.require(offset, nbytes, what)

@@ -21,8 +21,8 @@ import numpy as np
 from ..dtypes import DType
 from ..errors import DamagedError, ReplacedError, UnsafeError
 from ..tree import LazyTensor, OpenedFile
-from ..tree.shapes import is_usual, require_shape
-from .consistency import one_of_them
+from ..tree.shapes import is_small_shape, require_shape
+from .consistency import read_consistently
 from .files import Descriptor, read_at, require_regular
 
 __all__ = ["Folder", "open_folder", "read_folder"]
@@ -115,7 +115,7 @@ class Folder(Descriptor):
     ) -> LazyTensor:
         """Return the tensor whose bytes are a whole file, of a known status; DamagedError where it has another size."""
         where = f"{self.where}/{name}"
-        if not (is_usual(shape) and seen.st_size):
+        if not (is_small_shape(shape) and seen.st_size):
             require_shape(shape, dtype, where)
         nbytes = prod(shape) * dtype.itemsize
         if seen.st_size != nbytes:
@@ -211,4 +211,4 @@ def read_folder(path: Path, read: Callable[[Folder], T]) -> T:
 
     Of the one that was replaced, files may be gone already.
     """
-    return one_of_them(path, lambda: read(open_folder(path)))
+    return read_consistently(path, lambda: read(open_folder(path)))

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..dtypes import dtype_named
-from ..errors import NoRoomError
+from ..errors import NoSpaceError
 from ..tree import LazyTensor, shared_storages
 
-__all__ = ["bytes_needed", "require_room"]
+__all__ = ["bytes_needed", "require_free_space"]
 
 
 def bytes_needed(
@@ -35,13 +35,13 @@ def bytes_needed(
     return needed
 
 
-def require_room(target: Path, nbytes: int) -> None:
-    """Raise NoRoomError where the disk that ``target`` will lie on has less than ``nbytes`` free for this user."""
+def require_free_space(target: Path, nbytes: int) -> None:
+    """Raise NoSpaceError where the disk that ``target`` will lie on has less than ``nbytes`` free for this user."""
     target = Path(os.path.abspath(target))
     folder = next(parent for parent in target.parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if free < nbytes:
-        raise NoRoomError(
+        raise NoSpaceError(
             f"{target}: found {free:,} bytes free on its disk, expected {nbytes:,} or more; "
             "free some, choose a folder on another disk, or save less (fewer checkpoints, or no optimizer)"
         )

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ..tree.digests import PIECE
 
-__all__ = ["SMALL", "Workers", "in_parallel", "runs_of"]
+__all__ = ["SMALL", "Workers", "batches", "in_parallel"]
 
 R = TypeVar("R")
 
@@ -74,7 +74,7 @@ def in_parallel(work: Callable[[T], R], items: Sequence[T], size: Callable[[T], 
             raise
 
 
-def runs_of(items: Sequence[T], size: Callable[[T], int]) -> list[list[T]]:
+def batches(items: Sequence[T], size: Callable[[T], int]) -> list[list[T]]:
     """Return the items in runs: a large one by itself, small ones that follow each other up to two pieces together.
 
     The system takes one large write in a fraction of the time of many small ones.

@@ -19,23 +19,23 @@ import numpy as np
 
 from ..dtypes import DType
 from ..errors import DamagedError
-from ..tree import Extent, LazyTensor, OpenedFile, Tree, map_leaves, shared_storages, tensors_of
+from ..tree import Extent, LazyTensor, OpenedFile, Tree, map_leaves, shared_storages, tensors
 from ..tree.digests import PIECE, Hashing, bytes_of, chunks_of, digest_of_bytes, require_digest, scheme_of
 from .files import read_at
 from .parallel import SMALL, in_parallel
 
 __all__ = [
-    "Move",
-    "Passing",
-    "elements_of",
+    "CopyJob",
+    "HashingReader",
+    "as_elements",
+    "copy",
+    "copy_batch",
     "materialized",
-    "move",
-    "move_run",
-    "put",
-    "put_all",
     "read_once",
+    "read_small",
     "read_through",
-    "whole",
+    "write_all_at",
+    "write_at",
 ]
 
 R = TypeVar("R")
@@ -45,7 +45,7 @@ _AT_ONCE = 512  # pieces in one call; systems take 1,024
 _buffers = local()
 
 
-class Passing:
+class HashingReader:
     """A tensor's bytes, piece by piece, hashed and checked as they pass; each piece is good until the next is asked for.
 
     ``digests`` has those of ``schemes`` when all have passed. The end raises DamagedError where the bytes are not the ones
@@ -82,7 +82,7 @@ class Passing:
         tensor = self._tensor
         if tensor.derived is not None:
             base, change = tensor.derived.base, tensor.derived.change
-            return (bytes_of(change(elements_of(piece, base.dtype))) for piece in Passing(self._key, base))
+            return (bytes_of(change(as_elements(piece, base.dtype))) for piece in HashingReader(self._key, base))
         if tensor.extent is None:
             return chunks_of(tensor.numpy())
         buffer = _buffer()
@@ -90,11 +90,11 @@ class Passing:
         return _read(tensor.extent, (buffer[:size] for size in sizes))
 
 
-def whole(key: str, tensor: LazyTensor) -> bytes | memoryview:
+def read_small(key: str, tensor: LazyTensor) -> bytes | memoryview:
     """Return all bytes of a small tensor, checked: pieces would cost more than the bytes do."""
     if tensor.derived is not None and tensor.digest is None:
         base, change = tensor.derived.base, tensor.derived.change
-        return bytes_of(change(elements_of(memoryview(whole(key, base)), base.dtype)))
+        return bytes_of(change(as_elements(memoryview(read_small(key, base)), base.dtype)))
     extent = tensor.extent
     if extent is None:
         return bytes_of(tensor.numpy())
@@ -117,7 +117,7 @@ def _cut_short(extent: Extent, offset: int) -> DamagedError:
     )
 
 
-def elements_of(piece: memoryview, dtype: DType) -> np.ndarray:
+def as_elements(piece: memoryview, dtype: DType) -> np.ndarray:
     """Return bytes as the elements that they are."""
     return np.frombuffer(piece, np.uint8).view(dtype.numpy)
 
@@ -154,7 +154,7 @@ def _copied(target: memoryview, pieces: Iterable[memoryview]) -> Iterator[memory
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class CopyJob:
     """A tensor on its way to an offset of an open file; ``schemes`` are the digests to compute on the way.
 
     ``head`` stands before its bytes: it is written too, and counts for ``crc32``.
@@ -168,35 +168,35 @@ class Move:
     head: bytes = b""
 
 
-def move(job: Move) -> dict[str, str]:
-    """Move one tensor and return scheme → digest; DamagedError where its bytes are not the ones its file promised."""
+def copy(job: CopyJob) -> dict[str, str]:
+    """Copy one tensor and return scheme → digest; DamagedError where its bytes are not the ones its file promised."""
     if job.tensor.nbytes <= SMALL:
-        raw = whole(job.key, job.tensor)
-        put(job.descriptor, raw, put(job.descriptor, job.head, job.offset))
+        raw = read_small(job.key, job.tensor)
+        write_at(job.descriptor, raw, write_at(job.descriptor, job.head, job.offset))
         return {scheme: digest_of_bytes(raw, scheme, job.head) for scheme in job.schemes}
     framed = ("crc32",) if job.head and "crc32" in job.schemes else ()
-    passing = Passing(job.key, job.tensor, set(job.schemes).difference(framed))
+    passing = HashingReader(job.key, job.tensor, set(job.schemes).difference(framed))
     with_head = Hashing(framed)
     with_head.update(job.head)
-    offset = put(job.descriptor, job.head, job.offset)
+    offset = write_at(job.descriptor, job.head, job.offset)
     for piece in passing:
         with_head.update(piece)
-        offset = put(job.descriptor, piece, offset)
+        offset = write_at(job.descriptor, piece, offset)
     return passing.digests | with_head.digests()
 
 
-def move_run(run: Sequence[Move]) -> list[dict[str, str]]:
-    """Move tensors that go one behind the other to one file: small ones in one write."""
+def copy_batch(run: Sequence[CopyJob]) -> list[dict[str, str]]:
+    """Copy tensors that go one behind the other to one file: small ones in one write."""
     if len(run) == 1:
-        return [move(run[0])]
-    raws = [whole(job.key, job.tensor) for job in run]
-    put_all(run[0].descriptor, raws, run[0].offset)
+        return [copy(run[0])]
+    raws = [read_small(job.key, job.tensor) for job in run]
+    write_all_at(run[0].descriptor, raws, run[0].offset)
     return [
         {scheme: digest_of_bytes(raw, scheme) for scheme in job.schemes} for job, raw in zip(run, raws, strict=True)
     ]
 
 
-def put(descriptor: int, piece: bytes | memoryview, offset: int) -> int:
+def write_at(descriptor: int, piece: bytes | memoryview, offset: int) -> int:
     """Write bytes at an offset and return where they end; the system may take fewer than it is given in one call."""
     left = memoryview(piece)
     while left:
@@ -205,14 +205,14 @@ def put(descriptor: int, piece: bytes | memoryview, offset: int) -> int:
     return offset
 
 
-def put_all(descriptor: int, pieces: Sequence[bytes | memoryview], offset: int) -> None:
+def write_all_at(descriptor: int, pieces: Sequence[bytes | memoryview], offset: int) -> None:
     """Write pieces one behind the other, without copying them together, as far as the system takes them so."""
     for start in range(0, len(pieces), _AT_ONCE):
         some = pieces[start : start + _AT_ONCE]
         nbytes = sum(map(len, some))
         taken = os.pwritev(descriptor, some, offset)
         if taken < nbytes:
-            put(descriptor, b"".join(some)[taken:], offset + taken)
+            write_at(descriptor, b"".join(some)[taken:], offset + taken)
         offset += nbytes
 
 
@@ -225,7 +225,7 @@ def read_through(table: Mapping[str, LazyTensor]) -> Iterator[str]:
 
 def read_once(key: str, tensor: LazyTensor) -> None:
     """Read a tensor and keep nothing of it; DamagedError where its bytes are not the ones its file promised."""
-    for _ in Passing(key, tensor):
+    for _ in HashingReader(key, tensor):
         pass
 
 
@@ -234,7 +234,7 @@ def materialized(tree: Tree) -> Tree:
 
     Those that are parts of one storage stay as they are: what they share is kept when they are read.
     """
-    table = tensors_of(tree)
+    table = tensors(tree)
     shared = shared_storages(table)
     tied = {id(table[key]): table[key].identity for group in shared for key in group}
     parts = {key for group in shared if len({table[key].identity for key in group}) > 1 for key in group}
@@ -259,10 +259,10 @@ def _array(key: str, tensor: LazyTensor) -> np.ndarray:
     array = np.empty(tensor.shape, tensor.dtype.numpy)
     extent = tensor.extent
     if array.nbytes > SMALL:
-        for _ in Passing(key, tensor).into(array):
+        for _ in HashingReader(key, tensor).into(array):
             pass
     elif extent is None:
-        bytes_of(array)[:] = whole(key, tensor)
+        bytes_of(array)[:] = read_small(key, tensor)
     else:
         for raw in _read(extent, [bytes_of(array)]):
             _compare(raw, tensor.digest, f"{extent.where}: {key}")

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from ..tree import LazyTensor
 from ..tree.digests import crc32, digest_of_bytes
-from .parallel import SMALL, in_parallel, runs_of
-from .transfer import Move, move, put, put_all, whole
+from .parallel import SMALL, batches, in_parallel
+from .transfer import CopyJob, copy, read_small, write_all_at, write_at
 
 __all__ = ["ALIGNMENT", "ArchiveWriter", "NewMember"]
 
@@ -82,7 +82,7 @@ class ArchiveWriter:
         ``moved`` is told the key of each tensor as it has been written.
         """
         places = list(self._laid_out(members))
-        runs = runs_of(places, lambda place: place.size)
+        runs = batches(places, lambda place: place.size)
         written: dict[int, list[_Written]] = {}
         for at, found in in_parallel(lambda run: self._write(run, digest), runs, lambda run: sum(p.size for p in run)):
             written[at] = found
@@ -96,18 +96,18 @@ class ArchiveWriter:
 
     def add_raw(self, raw: bytes) -> None:
         """Write bytes that are no member, where the next one would begin."""
-        self._end = put(self._descriptor, raw, self._end)
+        self._end = write_at(self._descriptor, raw, self._end)
 
     def finish(self, comment: bytes = b"") -> None:
         """Write the headers and the directory."""
         entries = []
         for place, crc in zip(self._places, self._crcs, strict=True):
             if place.size > SMALL:
-                put(self._descriptor, _header(place, crc), place.header)
+                write_at(self._descriptor, _header(place, crc), place.header)
             entries.append(_entry(place, crc))
         directory = b"".join(entries)
         end = _end(len(entries), len(directory), self._end, comment)
-        put(self._descriptor, directory + end, self._end)
+        write_at(self._descriptor, directory + end, self._end)
 
     def _laid_out(self, members: Sequence[NewMember]) -> Iterator[_Place]:
         for member in members:
@@ -128,20 +128,20 @@ class ArchiveWriter:
         parts: list[bytes | memoryview] = []
         for place in run:
             _, head, tensor, key = place.member
-            raw = whole(key, tensor) if tensor is not None else b""
+            raw = read_small(key, tensor) if tensor is not None else b""
             crc = crc32(raw, crc32(head))
             written.append(_Written(crc, digest_of_bytes(raw if tensor is not None else head) if digest else ""))
             parts += (_header(place, crc) + head, raw)
-        put_all(self._descriptor, parts, run[0].header)
+        write_all_at(self._descriptor, parts, run[0].header)
         return written
 
     def _write_large(self, place: _Place, digest: bool) -> _Written:
         member = place.member
         if member.tensor is None:
-            put(self._descriptor, member.head, place.offset)
+            write_at(self._descriptor, member.head, place.offset)
             return _Written(crc32(member.head), digest_of_bytes(member.head) if digest else "")
         schemes = ("crc32", "xxh3") if digest else ("crc32",)
-        found = move(Move(member.key, member.tensor, self._descriptor, place.offset, schemes, member.head))
+        found = copy(CopyJob(member.key, member.tensor, self._descriptor, place.offset, schemes, member.head))
         return _Written(int(found["crc32"].removeprefix("crc32:"), 16), found.get("xxh3", ""))
 
 

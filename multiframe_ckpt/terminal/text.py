@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["human_size", "shown"]
+__all__ = ["human_size", "printable"]
 
 _UNITS = ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB"))
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """Return the text with everything that is not printable escaped, so that it is one harmless line."""
     if text.isprintable():
         return text

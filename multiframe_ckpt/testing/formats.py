@@ -24,7 +24,7 @@ from ..dtypes import DTYPES, DType
 from ..errors import FormatError, RefusedError, ValueRefusedError
 from ..formats.base import Format
 from ..progress import Progress
-from ..tree import Inert, LazyTensor, Tree, map_leaves
+from ..tree import LazyTensor, Tree, Unknown, map_leaves
 from .strategies import trees
 from .trees import assert_trees_equal, flat_tree, rich_tree
 
@@ -47,7 +47,7 @@ class FormatContract:
 
     def refused_trees(self) -> list[tuple[Tree, type[RefusedError]]]:
         """Return trees that the layout refuses, each with the error; extend it with the layout's own."""
-        return [({"x": Inert("some.module.Class")}, ValueRefusedError)]
+        return [({"x": Unknown("some.module.Class")}, ValueRefusedError)]
 
     def trees(self) -> st.SearchStrategy[Tree]:
         """Return the random trees to try."""

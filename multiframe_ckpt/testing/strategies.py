@@ -40,7 +40,7 @@ HOSTILE_NAMES = (
     *("\x00", "a\x00b", "\n", "\r\n", "\x7f", " ", "trailing ", "trailing.", "\ud800", "\udcff", "x" * 300, "☃" * 100),
     *("é", "e\u0301", "W", "w", "CON", "0", "1", "-1", "None", "True", "\ufeff", "\u202e", '"', "'", "a.npy", "a.pt"),
     *("$tensor", "$dict", "$", "__metadata__", "multiframe_ckpt", "tensor_0", "tensor_1", "format", "layers", "tree"),
-    *("snapshot_done", "pickled_data", "meta", "out", "data.pkl", "data/0", "version", ".hidden", "__inert__"),
+    *("snapshot_done", "pickled_data", "meta", "out", "data.pkl", "data/0", "version", ".hidden", "__unknown__"),
 )
 
 _FLOAT_BITS = st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack("<d", struct.pack("<Q", bits))[0])

@@ -9,7 +9,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from ..dtypes import DTYPES, DType
-from ..tree import Inert, LazyTensor, Path, Tree, children, join_key, tensors_of, tied_groups
+from ..tree import LazyTensor, Path, Tree, Unknown, children, join_key, tensors, tied_groups
 
 __all__ = ["assert_trees_equal", "flat_tree", "rich_tree", "tensor_of_bytes"]
 
@@ -21,7 +21,7 @@ def assert_trees_equal(found: Tree, expected: Tree) -> None:
     floats, the dtype, shape and bytes of tensors, and which tensors are tied.
     """
     _compare(found, expected, ())
-    ties = [tied_groups(tensors_of(tree)) for tree in (found, expected)]
+    ties = [tied_groups(tensors(tree)) for tree in (found, expected)]
     if ties[0] != ties[1]:
         raise AssertionError(f"found ties {ties[0]}, expected {ties[1]}")
 
@@ -35,7 +35,7 @@ def _compare(found: Tree, expected: Tree, path: Path) -> None:
         if _bits(found) != _bits(expected):
             raise AssertionError(f"{where}: found {_shown(found)}, expected {_shown(expected)}")
         return
-    if isinstance(expected, Inert) and found.type_name != expected.type_name:
+    if isinstance(expected, Unknown) and found.type_name != expected.type_name:
         raise AssertionError(f"{where}: found {found.type_name}, expected {expected.type_name}")
     items, wanted_items = list(inside), list(wanted)
     names, wanted_names = ([_name(name) for name, _ in pairs] for pairs in (items, wanted_items))

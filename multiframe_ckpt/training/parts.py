@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ValueRefusedError
-from ..tree import LazyTensor, Path, Tree, join_key, tensors_of
+from ..tree import LazyTensor, Path, Tree, join_key, tensors
 from .optimizers import is_optimizer_state
 from .schedulers import is_scheduler_state
 
@@ -113,7 +113,7 @@ def weights_path(tree: Tree) -> str | None:
 
     Raises ValueRefusedError for a tree that holds no tensor.
     """
-    if not tensors_of(tree):
+    if not tensors(tree):
         raise ValueRefusedError(
             "found no tensor in the checkpoint, expected weights; see it with: multiframe-ckpt inspect"
         )
@@ -123,7 +123,7 @@ def weights_path(tree: Tree) -> str | None:
 def _weights_key(tree: Tree) -> str | None:
     if not isinstance(tree, Mapping):
         return None
-    return next((key for key in WEIGHT_KEYS if isinstance(tree.get(key), Mapping) and tensors_of(tree[key])), None)
+    return next((key for key in WEIGHT_KEYS if isinstance(tree.get(key), Mapping) and tensors(tree[key])), None)
 
 
 def _bare(tree: Tree) -> TrainingParts:

@@ -1,19 +1,19 @@
 """What a checkpoint is in memory: plain values, containers and lazy tensors. No file and no framework is known here."""
 
-from .edits import moved, plain_inert, settled, without
+from .edits import drop, rename_keys, synchronized, unknown_as_dicts
 from .keys import Path, join_key, split_key
 from .nodes import (
     MAX_DEPTH,
-    Inert,
     TensorRef,
     Tree,
+    Unknown,
     children,
     combine,
     is_plain,
     leaves,
     map_leaves,
     partition,
-    tensors_of,
+    tensors,
 )
 from .sharing import shared_storages, tied_groups
 from .tensor import Derived, Extent, LazyTensor, OpenedFile, View
@@ -22,26 +22,26 @@ __all__ = [
     "MAX_DEPTH",
     "Derived",
     "Extent",
-    "Inert",
     "LazyTensor",
     "OpenedFile",
     "Path",
     "TensorRef",
     "Tree",
+    "Unknown",
     "View",
     "children",
     "combine",
+    "drop",
     "is_plain",
     "join_key",
     "leaves",
     "map_leaves",
-    "moved",
     "partition",
-    "plain_inert",
-    "settled",
+    "rename_keys",
     "shared_storages",
     "split_key",
-    "tensors_of",
+    "synchronized",
+    "tensors",
     "tied_groups",
-    "without",
+    "unknown_as_dicts",
 ]

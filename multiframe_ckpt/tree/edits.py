@@ -8,29 +8,29 @@ from typing import Any
 
 from ..errors import KeyRefusedError
 from .keys import Path, join_key, split_key
-from .nodes import _LEAVES, Inert, TensorRef, Tree, map_leaves, partition, tensors_of
+from .nodes import _LEAVES, TensorRef, Tree, Unknown, map_leaves, partition, tensors
 from .tensor import LazyTensor
 
-__all__ = ["moved", "plain_inert", "settled", "without"]
+__all__ = ["drop", "rename_keys", "synchronized", "unknown_as_dicts"]
 
 
-def settled(tree: Tree) -> Tree:
+def synchronized(tree: Tree) -> Tree:
     """Return the tree for reading now: whatever a framework still does to its live tensors has been waited for."""
 
     def change(_: Path, leaf: Tree) -> Tree:
-        if type(leaf) is not LazyTensor or (wait := getattr(leaf.source, "settled", None)) is None:
+        if type(leaf) is not LazyTensor or (wait := getattr(leaf.source, "synchronized", None)) is None:
             return leaf
         return replace(leaf, source=wait())
 
     return map_leaves(tree, change)
 
 
-def plain_inert(tree: Tree) -> tuple[Tree, list[str]]:
-    """Return the tree with each Inert as its plain dict, and the ``key: type`` of each: what writing them loses."""
+def unknown_as_dicts(tree: Tree) -> tuple[Tree, list[str]]:
+    """Return the tree with each Unknown as its plain dict, and the ``key: type`` of each: what writing them loses."""
     found: list[str] = []
 
     def flatten(node: Tree, path: Path) -> Tree:
-        if isinstance(node, Inert):
+        if isinstance(node, Unknown):
             found.append(f"{join_key(path) or '(top)'}: {node.type_name}")
             node = node.plain()
         if type(node) in _LEAVES:
@@ -45,7 +45,7 @@ def plain_inert(tree: Tree) -> tuple[Tree, list[str]]:
     return flatten(tree, ()), found
 
 
-def without(tree: Tree, keys: set[str]) -> Tree:
+def drop(tree: Tree, keys: set[str]) -> Tree:
     """Return the tree without the tensors called ``keys``, and without the dicts that become empty so.
 
     A list or tuple keeps its length: None stands in the place.
@@ -68,7 +68,7 @@ def without(tree: Tree, keys: set[str]) -> Tree:
     return {} if pruned is gone else pruned
 
 
-def moved(tree: Tree, renames: Mapping[str, str]) -> Tree:
+def rename_keys(tree: Tree, renames: Mapping[str, str]) -> Tree:
     """Return the tree with tensors under other keys; one that keeps its dict keeps its place in it.
 
     Raise KeyRefusedError where a new key is taken by a plain value, or an old one is an item of a list.
@@ -101,7 +101,7 @@ def moved(tree: Tree, renames: Mapping[str, str]) -> Tree:
     result = rebuild(skeleton, ())
     for parts, tensor in far:
         _insert(result, parts, tensor)
-    if len(tensors_of(result)) != len(table):
+    if len(tensors(result)) != len(table):
         raise KeyRefusedError("rename: found a new name that a plain value of the checkpoint has, expected a free one")
     return result
 

@@ -1,4 +1,4 @@
-"""collector_paused(): Python's cycle collector rests while many small objects are made that are all kept.
+"""gc_paused(): Python's cycle collector rests while many small objects are made that are all kept.
 
 A checkpoint of 20,000 tensors makes a few hundred thousand objects, none of them in a cycle. The collector would look
 through all objects of the process again and again meanwhile, and take longer than the work itself.
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-__all__ = ["collector_paused"]
+__all__ = ["gc_paused"]
 
 _lock = Lock()
 _pauses = 0  # under way, in all threads
@@ -19,7 +19,7 @@ _was_enabled = False
 
 
 @contextmanager
-def collector_paused() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Pause the collector, in all threads, until the last such block ends; one that was off before stays off."""
     global _pauses, _was_enabled
     with _lock:

@@ -1,6 +1,6 @@
 """Tree: plain values, containers and lazy tensors, the neutral form of every checkpoint.
 
-    Tree = LazyTensor | None | bool | int | float | complex | str | bytes | dict | list | tuple | Inert
+    Tree = LazyTensor | None | bool | int | float | complex | str | bytes | dict | list | tuple | Unknown
 
 A tensor's key is its path in the tree: components joined by ``/``, each escaped as JSON Pointer (RFC 6901) does, ``~0``
 for ``~`` and ``~1`` for ``/``. A flat state dict's keys are therefore its own (``l1.weight``). Where an int key and a str
@@ -19,15 +19,15 @@ from .tensor import LazyTensor
 
 __all__ = [
     "MAX_DEPTH",
-    "Inert",
     "TensorRef",
     "Tree",
+    "Unknown",
     "combine",
     "is_plain",
     "leaves",
     "map_leaves",
     "partition",
-    "tensors_of",
+    "tensors",
 ]
 
 #: Containers may nest this deep; deeper trees are refused before any walk over them could overflow the stack.
@@ -40,7 +40,7 @@ _LEAVES = frozenset({LazyTensor, *_PLAIN})  # nearly all nodes are of one of the
 
 
 @dataclass(slots=True, eq=False)
-class Inert:
+class Unknown:
     """An object of a file that was not built: nothing of ``type_name`` was imported or run for it.
 
     ``args`` are what it would have been called with (None where the file only names it), ``state`` what its attributes
@@ -54,9 +54,9 @@ class Inert:
     entries: dict[Any, Tree] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Tree]:
-        """Return the parts that are there as a plain dict, under ``__inert__`` the type's name."""
+        """Return the parts that are there as a plain dict, under ``__unknown__`` the type's name."""
         parts = {"args": self.args, "state": self.state, "items": self.items, "entries": self.entries}
-        return {"__inert__": self.type_name} | {
+        return {"__unknown__": self.type_name} | {
             name: part for name, part in parts.items() if part not in (None, (), [], {})
         }
 
@@ -81,7 +81,7 @@ def children(node: Tree) -> Iterator[tuple[Any, Tree]] | None:
         return iter(node.items())
     if isinstance(node, list | tuple):
         return iter(enumerate(node))
-    if isinstance(node, Inert):
+    if isinstance(node, Unknown):
         return iter(node.plain().items())
     return None
 
@@ -127,10 +127,10 @@ def map_leaves(tree: Tree, change: Callable[[Path, Tree], Tree], *, path: Path =
     if isinstance(tree, list | tuple):
         nodes = [map_leaves(node, change, path=(*path, i)) for i, node in enumerate(tree)]
         return nodes if isinstance(tree, list) else tuple(nodes)
-    if isinstance(tree, Inert):
+    if isinstance(tree, Unknown):
         parts = map_leaves(tree.plain(), change, path=path)
         kept = {name: parts[name] for name in ("args", "state", "items", "entries") if name in parts}
-        return Inert(tree.type_name, **({"args": tree.args} | kept))
+        return Unknown(tree.type_name, **({"args": tree.args} | kept))
     return change(path, tree)
 
 
@@ -159,7 +159,7 @@ def combine(skeleton: Tree, table: Mapping[str, Tree]) -> Tree:
     return map_leaves(skeleton, lambda _, leaf: table[leaf.key] if isinstance(leaf, TensorRef) else leaf)
 
 
-def tensors_of(tree: Tree) -> dict[str, LazyTensor]:
+def tensors(tree: Tree) -> dict[str, LazyTensor]:
     """Return every tensor of the tree by its key, in order: the table of :func:`partition`, without its skeleton."""
     table: dict[str, LazyTensor] = {}
     for path, leaf in leaves(tree):

@@ -9,7 +9,7 @@ import numpy as np
 from ..dtypes import DType
 from ..errors import DamagedError
 
-__all__ = ["is_usual", "require_shape"]
+__all__ = ["is_small_shape", "require_shape"]
 
 
 _FEW_DIMENSIONS = 8
@@ -18,7 +18,7 @@ _FEW_DIMENSIONS = 8
 _MAX_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # NumPy's own limits
 
 
-def is_usual(shape: tuple[int, ...]) -> bool:
+def is_small_shape(shape: tuple[int, ...]) -> bool:
     """Return whether a shape needs no closer look where a tensor of it has bytes, and they lie in a file."""
     return len(shape) <= _FEW_DIMENSIONS and min(shape, default=0) >= 0
 

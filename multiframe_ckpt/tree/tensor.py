@@ -162,7 +162,7 @@ class LazyTensor:
         source = self.source
         return source.array(self.at, self.dtype, self.shape) if isinstance(source, OpenedFile) else source()
 
-    def seen_as(self, dtype: DType, digest: str | None) -> LazyTensor:
+    def view_as(self, dtype: DType, digest: str | None) -> LazyTensor:
         """Return the same bytes, of this digest, as elements of another dtype of the same size."""
         if isinstance(self.source, OpenedFile):
             return replace(self, dtype=dtype, digest=digest)

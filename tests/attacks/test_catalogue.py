@@ -24,7 +24,7 @@ import multiframe_ckpt as mfc
 NAME = "checkpoint_epoch_0001"
 #: Verbs that read no tensor, and those that look at folders and pass over what cannot be used.
 HEADERS_ONLY = {"inspect", "inspect --json"}
-LENIENT = {"inspect --json", "convert", "load inert"}
+LENIENT = {"inspect --json", "convert", "load unknown"}
 OVERSEERS = {"list", "latest", "best", "resume"}
 SMALL = 1 << 20
 SECONDS = 2.0
@@ -157,12 +157,12 @@ def test_an_honest_file_is_read_by_every_verb_and_holds_what_was_put_into_it(
     if case.needs is not None:
         pytest.importorskip(case.needs)
     expected = case.make(place)
-    answer = victim.attack(place, only=[*LENIENT, "verify", "list"] if case.allow_inert else None)
+    answer = victim.attack(place, only=[*LENIENT, "verify", "list"] if case.allow_unknown else None)
     found = list(wrongs(Hostile(case.make, "never"), place, answer))
     assert not found, "\n".join(found)
-    verbs = {verb: said for verb, said in answer["verbs"].items() if not (case.allow_inert and verb == "verify")}
+    verbs = {verb: said for verb, said in answer["verbs"].items() if not (case.allow_unknown and verb == "verify")}
     assert {verb: said for verb, said in verbs.items() if said.get("status") != 0 and verb != "resume"} == {}
-    tensors = mfc.open(place, allow_inert=case.allow_inert).tensors()
+    tensors = mfc.open(place, allow_unknown=case.allow_unknown).tensors()
     for key, array in expected.items():
         assert tensors[key].dtype.numpy == array.dtype, key
         np.testing.assert_array_equal(tensors[key].numpy(), array, key, strict=True)

@@ -161,14 +161,14 @@ def test_a_pickle_that_asks_for_too_much_is_refused_in_little_memory(
 ) -> None:
     path = torch_zip(b"\x80\x02" + forge() + b".", tmp_path)
     with little_memory(), pytest.raises(mfc.FormatError):
-        mfc.open(path, allow_inert=True)
+        mfc.open(path, allow_unknown=True)
 
 
 @pytest.mark.parametrize("forge", READ.values(), ids=READ)
 def test_a_strange_pickle_is_read_in_little_memory(forge: Callable[[], bytes], tmp_path: Path) -> None:
     path = torch_zip(b"\x80\x02" + forge() + b".", tmp_path)
     with little_memory():
-        mfc.open(path, allow_inert=True)
+        mfc.open(path, allow_unknown=True)
 
 
 VALUES = {

@@ -93,14 +93,14 @@ ROUTES: dict[str, Callable[[str, str, bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("route", ROUTES.values(), ids=ROUTES)
-@pytest.mark.parametrize("allow_inert", [False, True])
+@pytest.mark.parametrize("allow_unknown", [False, True])
 @pytest.mark.parametrize(("module", "attribute"), [("posix", "system"), ("builtins", "exec")])
 def test_a_name_that_runs_code_is_refused_by_every_route(
-    route: Callable[[str, str, bytes], bytes], allow_inert: bool, module: str, attribute: str, tmp_path: Path
+    route: Callable[[str, str, bytes], bytes], allow_unknown: bool, module: str, attribute: str, tmp_path: Path
 ) -> None:
     path = torch_zip(route(module, attribute, text("touch canary")), tmp_path / "x.pt")
     with pytest.raises(mfc.UnsafeError, match=f"{module}.{attribute}.*a name by which files run code"):
-        mfc.open(path, allow_inert=allow_inert)
+        mfc.open(path, allow_unknown=allow_unknown)
 
 
 DANGEROUS = [
@@ -138,12 +138,12 @@ def test_every_name_that_scanners_warn_of_is_refused_wherever_it_is_split(path: 
         file = torch_zip(called(text(module) + text(attribute) + b"\x93"), tmp_path / f"{at}.pt")
         if at == 1 or not path.startswith("my."):
             with pytest.raises(mfc.UnsafeError, match="a name by which files run code"):
-                mfc.open(file, allow_inert=True)
+                mfc.open(file, allow_unknown=True)
 
 
 def test_a_dangerous_name_that_is_only_mentioned_is_refused_too(tmp_path: Path) -> None:
     with pytest.raises(mfc.UnsafeError, match=r"os\.system"):
-        mfc.open(torch_zip(b"}" + text("hook") + name("os", "system") + b"s", tmp_path / "x.pt"), allow_inert=True)
+        mfc.open(torch_zip(b"}" + text("hook") + name("os", "system") + b"s", tmp_path / "x.pt"), allow_unknown=True)
 
 
 HARMLESS = [
@@ -163,10 +163,10 @@ def test_an_unknown_name_is_a_name_and_its_call_a_record(path: str, tmp_path: Pa
     module, _, attribute = path.rpartition(".")
     file = torch_zip(called(name(module, attribute), b"K\x07"), tmp_path / "x.pt")
     before = set(sys.modules)
-    tree = mfc.open(file, allow_inert=True).tree
+    tree = mfc.open(file, allow_unknown=True).tree
     assert (tree.type_name, tree.args) == (path, (7,))
     assert set(sys.modules) == before
-    with pytest.raises(mfc.UnsafeError, match="allow_inert"):
+    with pytest.raises(mfc.UnsafeError, match="allow_unknown"):
         mfc.open(file)
 
 
@@ -183,7 +183,7 @@ def test_a_class_within_a_class_is_a_name(protocol: int, tmp_path: Path, monkeyp
     for kind in (Outer, Outer.Inner):
         monkeypatch.setattr(kind, "__module__", "my_enums")
     tree = mfc.open(
-        torch_zip(pickle.dumps(Outer.Inner.MEMBER, protocol)[:-1], tmp_path / "x.pt"), allow_inert=True
+        torch_zip(pickle.dumps(Outer.Inner.MEMBER, protocol)[:-1], tmp_path / "x.pt"), allow_unknown=True
     ).tree
     assert (tree.type_name, tree.args) == ("my_enums.Outer.Inner", (1,))
 
@@ -206,7 +206,7 @@ ATTRIBUTES = {
 @pytest.mark.parametrize("ops", ATTRIBUTES.values(), ids=ATTRIBUTES)
 def test_an_attribute_of_anything_but_a_class_is_never_taken(ops: bytes, tmp_path: Path) -> None:
     with pytest.raises(mfc.FormatError):
-        mfc.open(torch_zip(ops, tmp_path / "x.pt"), allow_inert=True)
+        mfc.open(torch_zip(ops, tmp_path / "x.pt"), allow_unknown=True)
 
 
 UNCALLABLE = {
@@ -226,17 +226,17 @@ UNCALLABLE = {
 @pytest.mark.parametrize("ops", UNCALLABLE.values(), ids=UNCALLABLE)
 def test_only_names_are_called(ops: bytes, tmp_path: Path) -> None:
     with pytest.raises(mfc.UnsafeError, match=r"a pickle that calls a \w+, expected a name"):
-        mfc.open(torch_zip(ops, tmp_path / "x.pt"), allow_inert=True)
+        mfc.open(torch_zip(ops, tmp_path / "x.pt"), allow_unknown=True)
 
 
 def test_a_hostile_file_changes_nothing_for_the_next_one(tmp_path: Path) -> None:
     known = dict(PLAIN)
     benign = torch_zip(b"}" + text("d") + called(name("collections", "OrderedDict")) + b"s", tmp_path / "benign.pt")
     unknown = torch_zip(OBJECT, tmp_path / "unknown.pt")
-    mfc.open(unknown, allow_inert=True)
+    mfc.open(unknown, allow_unknown=True)
     for route in ROUTES.values():
         with pytest.raises(mfc.UnsafeError):
-            mfc.open(torch_zip(route("os", "system", text("x")), tmp_path / "x.pt"), allow_inert=True)
+            mfc.open(torch_zip(route("os", "system", text("x")), tmp_path / "x.pt"), allow_unknown=True)
     assert mfc.open(benign).tree == {"d": {}}
     with pytest.raises(mfc.UnsafeError):
         mfc.open(unknown)

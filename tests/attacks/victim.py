@@ -128,13 +128,13 @@ def verbs(path: str, work: str) -> dict[str, Callable[[], dict[str, Any]]]:
     target, folder = f"{work}/converted.pt", os.path.dirname(path)
     return {
         "inspect": lambda: on_command_line("inspect", path),
-        "inspect --json": lambda: on_command_line("inspect", path, "--json", "--allow-inert", "--allow-incomplete"),
+        "inspect --json": lambda: on_command_line("inspect", path, "--json", "--allow-unknown", "--allow-incomplete"),
         "verify": lambda: on_command_line("verify", path),
         "diff": lambda: on_command_line("diff", path, path),
-        "convert": lambda: on_command_line("convert", path, target, "--allow-inert"),
+        "convert": lambda: on_command_line("convert", path, target, "--allow-unknown"),
         "list": lambda: on_command_line("list", folder),
         "load": lambda: loaded(path),
-        "load inert": lambda: loaded(path, allow_inert=True, allow_incomplete=True),
+        "load unknown": lambda: loaded(path, allow_unknown=True, allow_incomplete=True),
         "latest": lambda: managed(folder, mfc.CheckpointManager.latest),
         "best": lambda: managed(folder, mfc.CheckpointManager.best),
         "resume": lambda: managed(folder, mfc.CheckpointManager.resume),

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-import multiframe_ckpt.backend.base
+import multiframe_ckpt.backend.table
 from multiframe_ckpt.backend import BACKENDS, BackendRecord, backend_named, backend_of, backends, default_backend
 from multiframe_ckpt.errors import UnavailableError, UnknownNameError, ValueRefusedError
 
@@ -16,7 +16,7 @@ from multiframe_ckpt.errors import UnavailableError, UnknownNameError, ValueRefu
 def afresh(monkeypatch):
     """No backend is made yet, and none that the test makes is kept: gives ``backend_named`` without its memory."""
     fresh = cache(backend_named.__wrapped__)
-    monkeypatch.setattr(multiframe_ckpt.backend.base, "backend_named", fresh)
+    monkeypatch.setattr(multiframe_ckpt.backend.table, "backend_named", fresh)
     return fresh
 
 

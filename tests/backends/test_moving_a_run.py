@@ -17,7 +17,7 @@ import pytest
 from multiframe_ckpt import Checkpoint
 from multiframe_ckpt.backend import backend_named
 from multiframe_ckpt.training import merged, translate, translate_optimizer
-from multiframe_ckpt.tree import tensors_of
+from multiframe_ckpt.tree import tensors
 
 torch = pytest.importorskip("torch")
 try:
@@ -181,12 +181,12 @@ def test_training_on_in_one_framework_leaves_the_state_of_the_other_alone(here: 
     case = Case("Adam", {"lr": 0.01})
     stays = Run(here, case).train(batches(BEFORE, 0))
     state, _ = translate_optimizer(stays.backend.to_tree(stays.optimizer), to=there)
-    before = {key: tensor.numpy() for key, tensor in tensors_of(state).items()}
+    before = {key: tensor.numpy() for key, tensor in tensors(state).items()}
     moves = Run(there, case)
     # Unlike load_into, this gives the optimizer the very tensors.
     moves.optimizer.load_state_dict(moves.backend.from_tree(state))
     moves.train(batches(AFTER, 1))
-    after = {key: tensor.numpy() for key, tensor in tensors_of(state).items()}
+    after = {key: tensor.numpy() for key, tensor in tensors(state).items()}
     assert all(np.array_equal(before[key], after[key]) for key in before)
 
 

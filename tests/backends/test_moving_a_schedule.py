@@ -140,7 +140,7 @@ def test_a_run_comes_back_from_oneflow_to_the_byte_where_the_report_says_lossles
 ) -> None:
     trained = getattr(torch.optim, optimizer)([torch.nn.Parameter(torch.ones(2))], lr=0.1)
     schedule = SCHEDULERS[scheduler](torch, trained)
-    mfc.Checkpoint.of(optimizer=trained, scheduler=schedule).save(tmp_path / "a.pt")
+    mfc.Checkpoint.from_run(optimizer=trained, scheduler=schedule).save(tmp_path / "a.pt")
     report = mfc.convert(tmp_path / "a.pt", tmp_path / "b")
     mfc.convert(tmp_path / "b", tmp_path / "c.pt")
     assert report.lossless is ((tmp_path / "c.pt").read_bytes() == (tmp_path / "a.pt").read_bytes())

@@ -66,7 +66,7 @@ def test_a_transposed_view_is_not_taken_for_its_base():
 
 def test_what_is_saved_is_the_tensor_as_it_is_then(tmp_path):
     model = Net()
-    checkpoint = mfc.Checkpoint.of(model)
+    checkpoint = mfc.Checkpoint.from_objects(model)
     with flow.no_grad():
         model.l1.weight.fill_(3)
     model.l2.weight.data = flow.full((2, 4), 5.0)  # other memory than was there when the checkpoint was made

@@ -41,7 +41,7 @@ def kept(tmp_path: Path) -> Path:
     net, optim, scheduler = build()
     loss = train(net, optim, scheduler, 3)
     path = tmp_path / "run.pt"
-    mfc.Checkpoint.of(
+    mfc.Checkpoint.from_run(
         model=net,
         optimizer=optim,
         scheduler=scheduler,
@@ -96,7 +96,7 @@ def test_what_was_not_asked_for_is_named(kept: Path) -> None:
 
 def test_a_part_the_checkpoint_lacks_starts_fresh_with_a_warning(tmp_path: Path) -> None:
     net, optim, _ = build()
-    mfc.Checkpoint.of(model=net, epoch=1).save(tmp_path / "w.pt")
+    mfc.Checkpoint.from_run(model=net, epoch=1).save(tmp_path / "w.pt")
     with pytest.warns(mfc.CheckpointWarning, match=r"optimizer: .*starts fresh, with the learning rate.*0\.01"):
         report = mfc.open(tmp_path / "w.pt").restore(model=net, optimizer=optim)
     assert report.restored == ("model",)
@@ -160,7 +160,7 @@ def test_a_scheduler_built_after_restoring_the_optimizer_is_caught(kept: Path) -
 def test_the_state_of_another_optimizer_is_refused(tmp_path: Path, named: bool) -> None:
     net, optim, scheduler = build()
     train(net, optim, scheduler, 1)
-    tree = dict(mfc.Checkpoint.of(model=net, optimizer=optim).tree)
+    tree = dict(mfc.Checkpoint.from_run(model=net, optimizer=optim).tree)
     if not named:
         del tree["optimizer_class"]
     other = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
@@ -195,20 +195,15 @@ def test_a_whole_model_is_written_as_a_torch_file_alone(tmp_path: Path, name: st
 def test_devices_dtypes_and_times_among_the_arguments_are_kept_as_text() -> None:
     when = datetime.datetime(2024, 5, 6, 7, 8)
     args = argparse.Namespace(device=torch.device("cpu"), dtype=torch.float16, begun=when, day=when.date())
-    kept = mfc.Checkpoint.of(epoch=1, train_args=args).tree["train_args"]
+    kept = mfc.Checkpoint.from_run(epoch=1, train_args=args).tree["train_args"]
     assert kept == {"device": "cpu", "dtype": "torch.float16", "begun": "2024-05-06T07:08:00", "day": "2024-05-06"}
 
 
 def test_an_argument_that_cannot_be_kept_is_named_by_its_whole_key() -> None:
     with pytest.raises(mfc.ValueRefusedError, match=r"^train_args/hook: found builtins\."):
-        mfc.Checkpoint.of(epoch=1, train_args={"hook": print})
+        mfc.Checkpoint.from_run(epoch=1, train_args={"hook": print})
 
 
 def test_an_extra_entry_cannot_take_a_name_of_the_layout() -> None:
     with pytest.raises(mfc.ValueRefusedError, match="'epoch'"):
-        mfc.Checkpoint.of(epoch=1, extra={"epoch": 2})
-
-
-def test_a_run_and_an_object_at_once_are_refused() -> None:
-    with pytest.raises(mfc.ValueRefusedError, match="expected one"):
-        mfc.Checkpoint.of({"w": np.ones(1)}, epoch=1)
+        mfc.Checkpoint.from_run(epoch=1, extra={"epoch": 2})

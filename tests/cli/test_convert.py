@@ -52,7 +52,7 @@ def test_casting_is_reported_as_a_loss(run, model):
 
 
 def test_weights_only_says_what_it_left_behind(run, training):
-    result = document(run("convert", training, "weights.pth", "--weights-only", "--json"))
+    result = document(run("convert", training, "weights.pth", "--model-only", "--json"))
     assert result["lossless"] is False
     assert "optimizer_state_dict/state/0/exp_avg" in result["excluded"]
     assert "epoch" in result["excluded"]
@@ -60,7 +60,7 @@ def test_weights_only_says_what_it_left_behind(run, training):
 
 
 def test_weights_only_of_a_bare_state_dict_is_lossless(run, model):
-    assert document(run("convert", model, "weights.pth", "--weights-only", "--json"))["lossless"] is True
+    assert document(run("convert", model, "weights.pth", "--model-only", "--json"))["lossless"] is True
 
 
 def test_widened_and_tied_tensors_are_reported_as_no_loss(run, tmp_path):
@@ -130,23 +130,23 @@ def test_a_write_that_fails_half_way_leaves_nothing_behind_and_names_the_target(
 
 
 @pytest.fixture
-def inert(tmp_path):
+def unknown(tmp_path):
     """A torch file that holds an object of a class nobody has."""
     pickled = b"\x80\x02}X\x08\x00\x00\x00callbackclightning\nCallback\n)\x81}X\x04\x00\x00\x00bestK\x01sbs."
-    with zipfile.ZipFile(tmp_path / "inert.pth", "w") as archive:
+    with zipfile.ZipFile(tmp_path / "unknown.pth", "w") as archive:
         archive.writestr("archive/data.pkl", pickled)
-    return tmp_path / "inert.pth"
+    return tmp_path / "unknown.pth"
 
 
-def test_objects_of_unknown_types_are_refused_with_the_option_that_lets_them_pass(run, inert):
-    result = run("convert", inert, "out.pth")
+def test_objects_of_unknown_types_are_refused_with_the_option_that_lets_them_pass(run, unknown):
+    result = run("convert", unknown, "out.pth")
     assert result.exit_code == 2
     assert "lightning.Callback" in result.stderr
-    assert "--allow-inert" in result.stderr
+    assert "--allow-unknown" in result.stderr
 
 
-def test_objects_that_were_let_pass_are_reported_as_a_loss(run, inert):
-    said = run("convert", inert, "out.pth", "--allow-inert").stdout
+def test_objects_that_were_let_pass_are_reported_as_a_loss(run, unknown):
+    said = run("convert", unknown, "out.pth", "--allow-unknown").stdout
     assert "of unknown type (1), written as plain dicts:\n  callback: lightning.Callback\n" in said
     assert "not lossless: 1 of unknown type" in said
 

@@ -13,7 +13,7 @@ def test_inspect_says_format_framework_counts_and_sizes(run, model):
     assert said[0] == "model.pth"
     facts = dict(line.split(maxsplit=1) for line in said[1 : said.index("")])
     assert facts["format"] == "torch"
-    assert facts["framework"] == "PyTorch"
+    assert facts["framework"] == "torch"
     assert (facts["tensors"], facts["parameters"], facts["size"]) == ("2", "15", "60 B")
     assert facts["dtypes"] == "float32 (2)"
 
@@ -195,5 +195,5 @@ def test_a_checkpoint_that_is_one_tensor_is_shown(run, tmp_path, verb):
 def test_within_tolerances_a_nan_equals_a_nan_and_an_infinity_itself_alone(
     own: list[float], other: list[float], equal: bool, tolerance: dict[str, float]
 ) -> None:
-    a, b = (mfc.Checkpoint.of({"w": np.array(values)}) for values in (own, other))
+    a, b = (mfc.Checkpoint.from_objects({"w": np.array(values)}) for values in (own, other))
     assert mfc.diff(a, b, **tolerance).equal is equal

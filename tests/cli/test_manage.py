@@ -1,4 +1,4 @@
-"""Choosing by hand: what is found and listed, every question with its flag, and a real person's terminal."""
+"""Choosing by hand: what is found and bulleted, every question with its flag, and a real person's terminal."""
 
 import json
 import os
@@ -560,7 +560,7 @@ def test_the_report_may_go_into_a_file_while_the_questions_stay_on_the_screen(tm
 
 
 def test_a_script_saves_by_hand_with_its_own_defaults(tmp_path):
-    checkpoint = mfc.Checkpoint.of({"model": WEIGHTS, "vocabulary": ["a"]})
+    checkpoint = mfc.Checkpoint.from_objects({"model": WEIGHTS, "vocabulary": ["a"]})
     person, heard = answering("", "")
     copies = save_by_hand(checkpoint, name="talk", kind="both", folder=tmp_path, **person)
     assert copies.paths == (tmp_path / "checkpoints" / "talk.pth", tmp_path / "exports" / "talk.json")
@@ -573,12 +573,18 @@ def test_a_script_saves_by_hand_with_its_own_defaults(tmp_path):
 def test_a_name_that_leads_elsewhere_is_refused(tmp_path, name):
     with pytest.raises(AnswerError, match="expected a name without folder"):
         save_by_hand(
-            mfc.Checkpoint.of(WEIGHTS), folder=tmp_path, answers=Answers(name=name), ask=None, say=lambda line: None
+            mfc.Checkpoint.from_objects(WEIGHTS),
+            folder=tmp_path,
+            answers=Answers(name=name),
+            ask=None,
+            say=lambda line: None,
         )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_suffix_in_the_name_is_not_doubled(tmp_path):
     answers = Answers(save="both", name="x.json")
-    copies = save_by_hand(mfc.Checkpoint.of(WEIGHTS), folder=tmp_path, answers=answers, ask=None, say=lambda line: None)
+    copies = save_by_hand(
+        mfc.Checkpoint.from_objects(WEIGHTS), folder=tmp_path, answers=answers, ask=None, say=lambda line: None
+    )
     assert [path.name for path in copies.paths] == ["x.pth", "x.json"]

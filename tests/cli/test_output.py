@@ -12,7 +12,7 @@ import pytest
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt.cli.output import json_pieces, table
-from multiframe_ckpt.terminal.text import human_size, shown
+from multiframe_ckpt.terminal.text import human_size, printable
 
 
 def in_terminal(folder, *arguments, stdout=True, stderr=True):
@@ -103,7 +103,7 @@ def test_nothing_is_coloured_in_a_pipe(spawn, model):
 
 
 def test_printable_text_is_shown_as_it_is():
-    assert shown("l1.weight größe 重み 🙂") == "l1.weight größe 重み 🙂"
+    assert printable("l1.weight größe 重み 🙂") == "l1.weight größe 重み 🙂"
 
 
 def test_a_table_is_aligned_and_its_last_column_is_not_padded():

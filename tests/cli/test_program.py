@@ -121,7 +121,7 @@ def test_whatever_goes_wrong_is_one_line(run, model, monkeypatch, problem, words
     def fail(*_, **__):
         raise problem
 
-    monkeypatch.setattr(inspect_verb, "summarize", fail)
+    monkeypatch.setattr(inspect_verb, "inspect", fail)
     assert words in one_line_of(run("inspect", model))
 
 
@@ -130,7 +130,7 @@ def test_an_interrupt_is_130_and_one_line(model):
 import os, signal, sys
 from multiframe_ckpt.cli import inspect, main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever runs the tests may ignore it
-inspect.summarize = lambda checkpoint: os.kill(os.getpid(), signal.SIGINT)
+inspect.inspect = lambda checkpoint: os.kill(os.getpid(), signal.SIGINT)
 sys.argv = ["multiframe-ckpt", "inspect", "model.pth"]
 main()
 """
@@ -143,9 +143,9 @@ def test_a_warning_is_one_line_and_said_once(run, model, monkeypatch):
     def warn(checkpoint):
         for _ in range(2):
             warnings.warn("odd\nthing", mfc.CheckpointWarning, stacklevel=1)
-        return mfc.summarize(checkpoint)
+        return mfc.inspect(checkpoint)
 
-    monkeypatch.setattr(inspect_verb, "summarize", warn)
+    monkeypatch.setattr(inspect_verb, "inspect", warn)
     assert run("inspect", model).stderr == "warning: odd\\nthing\n"
     assert run("inspect", model, "--quiet").stderr == ""
 

@@ -123,7 +123,7 @@ def test_a_full_disk_keeps_the_old_and_the_first_that_has_room_the_new(
     format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "multiframe_ckpt.checkpoint.checkpoint.require_room", lambda *_: None
+        "multiframe_ckpt.checkpoint.checkpoint.require_free_space", lambda *_: None
     )  # it would refuse before any write
     with disk(tmp_path / "disk", "size=2m") as folder:
         save(folder / "model", 1, format)
@@ -162,7 +162,7 @@ def test_a_disk_without_room_for_another_file_keeps_the_old(format: str, tmp_pat
 def test_a_run_on_a_full_disk_stays_and_goes_on_when_there_is_room_again(
     format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("multiframe_ckpt.checkpoint.checkpoint.require_room", lambda *_: None)
+    monkeypatch.setattr("multiframe_ckpt.checkpoint.checkpoint.require_free_space", lambda *_: None)
     with disk(tmp_path / "disk", "size=2m") as folder:
         manager = CheckpointManager(folder, format=format, max_to_keep=2, rng=False)
         for epoch in range(3):

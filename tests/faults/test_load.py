@@ -98,12 +98,12 @@ def test_saves_beside_a_reader_of_the_latest_never_fail_and_leave_memory_and_ope
 def test_a_checkpoint_may_have_very_many_tensors(format: str, tmp_path: Path) -> None:
     count = int(os.environ.get("MULTIFRAME_TENSORS", "1000"))  # 100000 have been run
     tensors = {f"layers.{index}.weight": np.array([index, index + 1], np.float32) for index in range(count)}
-    mfc.Checkpoint.of(tensors, backend="numpy").save(tmp_path / "model", format=format)
+    mfc.Checkpoint.from_objects(tensors, backend="numpy").save(tmp_path / "model", format=format)
     found = mfc.open(tmp_path / "model").tensors()
     assert list(found) == list(tensors)
     for index in (0, 1, count // 2, count - 1):
         assert found[f"layers.{index}.weight"].numpy().tolist() == [index, index + 1]
-    assert mfc.summarize(tmp_path / "model").parameters == 2 * count
+    assert mfc.inspect(tmp_path / "model").parameters == 2 * count
 
 
 @pytest.mark.slow
@@ -150,7 +150,7 @@ SCRIPTS = {
 @pytest.mark.parametrize("format", FORMATS)
 def test_names_of_every_script_come_back_as_they_were(format: str, tmp_path: Path) -> None:
     tensors = {name: np.full(2, at, np.float32) for at, name in enumerate(SCRIPTS.values())}
-    mfc.Checkpoint.of(tensors, backend="numpy").save(tmp_path / "model", format=format)
+    mfc.Checkpoint.from_objects(tensors, backend="numpy").save(tmp_path / "model", format=format)
     found = mfc.load(tmp_path / "model", backend="numpy")
     assert list(found) == list(tensors)
     assert {name: array[0] for name, array in found.items()} == {name: array[0] for name, array in tensors.items()}
@@ -165,7 +165,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2
 @given(keys=st.lists(names, min_size=1, max_size=6, unique=True))
 def test_any_names_come_back_or_are_refused_by_name(format: str, keys: list[str], tmp_path: Path) -> None:
     tensors = {key: np.full(2, at, np.float32) for at, key in enumerate(keys)}
-    checkpoint = mfc.Checkpoint.of(tensors, backend="numpy")
+    checkpoint = mfc.Checkpoint.from_objects(tensors, backend="numpy")
     try:
         checkpoint.save(tmp_path / "model", format=format, overwrite=True, durable=False)
     except RefusedError as problem:
@@ -218,9 +218,9 @@ MAKERS = {"torch": _torch, "safetensors": _safetensors, "oneflow": _oneflow}
 def test_a_file_of_20_gigabytes_is_listed_from_its_headers(format: str, tmp_path: Path) -> None:
     size = 20 << 30
     path = MAKERS[format](tmp_path / "model", size)
-    mfc.summarize(path)  # what is imported on first use is imported
+    mfc.inspect(path)  # what is imported on first use is imported
     before, memory = bytes_read(), resident()
-    summary = mfc.summarize(path)
+    summary = mfc.inspect(path)
     assert (summary.nbytes, summary.tensors[0].shape) == (size, (size // 4,))
     assert bytes_read() - before < 1 << 20
     assert resident() - memory < 16 << 20

@@ -65,7 +65,7 @@ def test_a_checkpoint_may_be_converted_over_itself(layout: str, tmp_path: Path) 
     path = tmp_path / "model"
     checkpoint(1).save(path, format=layout)
     for to in (layout, "oneflow", "torch"):
-        mfc.convert(path, path, to=to, overwrite=True)
+        mfc.convert(path, path, format=to, overwrite=True)
         assert (value_at(path), mfc.open(path).meta["format"]) == (1, to)
     assert os.listdir(tmp_path) == ["model"]
 

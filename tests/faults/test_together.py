@@ -143,7 +143,7 @@ def test_an_open_file_that_was_cut_short_is_an_error_and_no_signal(format: str, 
     os.truncate(largest, largest.stat().st_size // 2)
     with pytest.raises(mfc.DamagedError, match=r"cut short|replaced since|found values that are not"):
         if way == "to":
-            opened.to("numpy")
+            opened.to_backend("numpy")
         for tensor in opened.tensors().values():
             tensor.numpy()
 

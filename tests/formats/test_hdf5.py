@@ -9,7 +9,7 @@ from multiframe_ckpt.errors import DamagedError, FormatError, UnsafeError, Value
 from multiframe_ckpt.formats.base import WriteOptions
 from multiframe_ckpt.formats.hdf5.format import Hdf5Format
 from multiframe_ckpt.testing import FormatContract, assert_trees_equal, flat_tree, rich_tree
-from multiframe_ckpt.tree import MAX_DEPTH, LazyTensor, tensors_of
+from multiframe_ckpt.tree import MAX_DEPTH, LazyTensor, tensors
 
 FORMAT = Hdf5Format()
 NATIVE = [row for row in DTYPES if row.numpy.isbuiltin == 1]
@@ -138,7 +138,7 @@ def test_a_file_of_h5py_is_read_bit_for_bit(path, libver):
         for name, array in arrays.items():
             if array.size > 1:
                 file.create_dataset(f"packed/{name}", data=array, chunks=True, compression="gzip", shuffle=True)
-    found = tensors_of(FORMAT.read(path))
+    found = tensors(FORMAT.read(path))
     for key, tensor in found.items():
         array = arrays[key.split("/")[1]]
         assert tensor.numpy().tobytes() == array.astype(array.dtype.newbyteorder("=")).tobytes()
@@ -172,7 +172,7 @@ def test_hard_links_of_others_are_ties(path):
         file["a"] = np.ones(3)
         file["g/b"] = file["a"]
         file["c"] = np.ones(3)
-    found = tensors_of(FORMAT.read(path))
+    found = tensors(FORMAT.read(path))
     assert found["a"].identity == found["g/b"].identity != found["c"].identity
 
 

@@ -68,7 +68,7 @@ def test_a_file_of_the_real_library_is_read_and_mapped(tmp_path):
     assert all(tensor.extent is not None and tensor.digest is None for tensor in found.values())
     assert all(np.array_equal(found[name].numpy(), array) for name, array in arrays.items())
     assert FORMAT.read_metadata(tmp_path / "x.safetensors") == {}
-    assert FORMAT.describe(tmp_path / "x.safetensors") == {"framework": "PyTorch"}
+    assert FORMAT.describe(tmp_path / "x.safetensors") == {"framework": "torch"}
 
 
 def test_torch_reads_every_dtype_it_has(tmp_path):

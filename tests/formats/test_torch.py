@@ -184,15 +184,15 @@ _ByName.Pickler = type(
 
 def test_a_checkpoint_with_unknown_objects_is_refused_and_names_each(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(2), "f": torch.nn.functional.relu, "g": [collections.namedtuple]}, tmp_path / "x.pt")
-    with pytest.raises(mfc.UnsafeError, match=r"collections\.namedtuple, torch\.nn\.functional\.relu.*--allow-inert"):
+    with pytest.raises(mfc.UnsafeError, match=r"collections\.namedtuple, torch\.nn\.functional\.relu.*--allow-unknown"):
         FORMAT.read(tmp_path / "x.pt")
 
 
-def test_with_allow_inert_the_tensors_are_read_and_the_rest_is_inert(tmp_path: Path) -> None:
+def test_with_allow_unknown_the_tensors_are_read_and_the_rest_is_unknown(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(2), "f": torch.nn.functional.relu}, tmp_path / "x.pt")
-    tree = FORMAT.read(tmp_path / "x.pt", ReadOptions(allow_inert=True))
+    tree = FORMAT.read(tmp_path / "x.pt", ReadOptions(allow_unknown=True))
     assert_same(tree["w"], torch.ones(2))
-    assert isinstance(tree["f"], mfc.Inert)
+    assert isinstance(tree["f"], mfc.Unknown)
     assert tree["f"].type_name == "torch.nn.functional.relu"
 
 

@@ -1,4 +1,4 @@
-"""TORCH_STEPS: a tensor's opcodes taken together come to what they come to one by one, whatever a file makes of them."""
+"""TORCH_HANDLERS: a tensor's opcodes taken together come to what they come to one by one, whatever a file makes of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from multiframe_ckpt.errors import FormatError
-from multiframe_ckpt.formats.torch.phrase import TORCH_STEPS
+from multiframe_ckpt.formats.torch.phrase import TORCH_HANDLERS
 from multiframe_ckpt.formats.torch.tensors import TORCH_BUILDERS, TorchStorage, TorchTensor
 from multiframe_ckpt.pickle.machine import PickleMachine
-from multiframe_ckpt.pickle.opcodes import CONTAINER, STEPS, TUPLE
-from multiframe_ckpt.pickle.raw import Made
+from multiframe_ckpt.pickle.opcodes import CONTAINER, HANDLERS, TUPLE
+from multiframe_ckpt.pickle.raw import Call
 from multiframe_ckpt.pickle.state import State
 from multiframe_ckpt.pickle.writer import int_opcodes, name_opcodes, str_opcodes, tuple_opcodes
 
@@ -106,7 +106,7 @@ def run(raw: bytes, steps: Any) -> Any:
 def spelled(value: Any) -> Any:
     if isinstance(value, TorchTensor):
         return [spelled(getattr(value, name)) for name in TorchTensor.__slots__]
-    if isinstance(value, Made):
+    if isinstance(value, Call):
         return [str(value.type), *map(spelled, (value.args, value.state, value.items, value.entries))]
     if isinstance(value, TorchStorage):
         return [value.key, value.dtype.name, value.nbytes]
@@ -119,8 +119,8 @@ def spelled(value: Any) -> Any:
 
 @pytest.mark.parametrize("thorough", [True, False])
 def test_tensors_are_taken_in_a_fraction_of_the_steps(thorough: bool) -> None:
-    one_by_one, steps, room = run(pickled(thorough=thorough), STEPS)
-    together, fewer, less_room = run(pickled(thorough=thorough), TORCH_STEPS)
+    one_by_one, steps, room = run(pickled(thorough=thorough), HANDLERS)
+    together, fewer, less_room = run(pickled(thorough=thorough), TORCH_HANDLERS)
     assert together == one_by_one != "refused"
     assert steps - fewer >= 20 * (TENSORS // 2)  # the first of a thorough pickle lie too near in the memo
     # What only a memo keeps is not counted where there is none: two tuples of 5 and 6, and the dict of hooks.
@@ -136,7 +136,7 @@ def test_a_changed_pickle_comes_to_the_same_both_ways(thorough: bool) -> None:
             at = chance.randrange(len(raw))
             some = raw[(other := chance.randrange(len(raw))) : other + chance.randrange(1, 5)]
             raw[at : at + chance.choice((0, 1, len(some)))] = chance.choice((some, bytes([chance.randrange(256)])))
-        one_by_one, together = run(bytes(raw), STEPS)[0], run(bytes(raw), TORCH_STEPS)[0]
+        one_by_one, together = run(bytes(raw), HANDLERS)[0], run(bytes(raw), TORCH_HANDLERS)[0]
         assert together == one_by_one, raw
         read += together != "refused"
     assert read > 100

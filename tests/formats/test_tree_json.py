@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 
 from multiframe_ckpt.errors import DamagedError, FormatError, KeyRefusedError, ValueRefusedError
-from multiframe_ckpt.formats.manifest import assemble, check_metadata, document_of, member_names
+from multiframe_ckpt.formats.manifest import assemble, check_metadata, manifest_of, member_names
 from multiframe_ckpt.formats.tree_json import decode, dump_json, encode, load_json
 from multiframe_ckpt.testing import assert_trees_equal, flat_tree
 from multiframe_ckpt.testing.strategies import HOSTILE_NAMES, trees
-from multiframe_ckpt.tree import MAX_DEPTH, Inert, LazyTensor, TensorRef, partition
+from multiframe_ckpt.tree import MAX_DEPTH, LazyTensor, TensorRef, Unknown, partition
 from multiframe_ckpt.tree.digests import digest_of, digest_of_bytes
 
 
@@ -71,7 +71,7 @@ def test_a_deeper_skeleton_in_a_file_is_damage():
         decode(json.loads("[" * 300 + "]" * 300), "test")
 
 
-@pytest.mark.parametrize("value", [Inert("a.B"), object(), {1, 2}, range(3)], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("value", [Unknown("a.B"), object(), {1, 2}, range(3)], ids=lambda value: type(value).__name__)
 def test_an_object_is_refused_with_its_type(value):
     with pytest.raises(ValueRefusedError, match=type(value).__name__):
         encode({"x": value})
@@ -111,7 +111,7 @@ def test_neutral_member_names_never_meet_another_name(names):
 
 
 def document_text(tree, metadata=None):
-    document, members = document_of(tree, fits=lambda name: True, stored_as=lambda dtype: dtype)
+    document, members = manifest_of(tree, fits=lambda name: True, stored_as=lambda dtype: dtype)
     outline = {name: (tensor.dtype, tensor.shape) for name, tensor in members.items()}
     digests = {name: digest_of(tensor.numpy()) for name, tensor in members.items()}
     return document.text(outline, digests, metadata), members
@@ -149,7 +149,7 @@ def test_a_document_of_version_1_says_nothing_of_metadata_and_is_read():
 
 
 def test_a_document_without_digests_reads_back_as_tensors_without():
-    document, members = document_of(flat_tree(), fits=lambda name: True, stored_as=lambda dtype: dtype)
+    document, members = manifest_of(flat_tree(), fits=lambda name: True, stored_as=lambda dtype: dtype)
     text = document.text({name: (tensor.dtype, tensor.shape) for name, tensor in members.items()}, None)
     found = assemble(text, members, "test")
     assert_trees_equal(found, flat_tree())

@@ -86,21 +86,21 @@ def test_a_rule_that_does_not_work_out_is_refused(source: Path, tmp_path: Path, 
 
 
 def test_weights_only_takes_the_state_dict_and_says_what_it_left(source: Path, tmp_path: Path) -> None:
-    report = mfc.convert(source, tmp_path / "w.safetensors", weights_only=True)
+    report = mfc.convert(source, tmp_path / "w.safetensors", model_only=True)
     assert list(mfc.open(tmp_path / "w.safetensors").tree) == ["module.l1.weight", "module.l1.bias", "n"]
     assert "epoch" in report.excluded
     assert not report.lossless
 
 
 def test_a_cast_changes_floating_weights_and_leaves_the_optimizer_unless_asked(source: Path, tmp_path: Path) -> None:
-    report = mfc.convert(source, tmp_path / "h.pt", cast="bfloat16")
+    report = mfc.convert(source, tmp_path / "h.pt", dtype="bfloat16")
     tensors = mfc.open(tmp_path / "h.pt").tensors()
     names = {key: tensor.dtype.name for key, tensor in tensors.items()}
     assert names["model_state_dict/module.l1.weight"] == "bfloat16"
     assert names["model_state_dict/n"] == "int64"
     assert names["optimizer_state_dict/state/0/exp_avg"] == "float32"
     assert set(report.cast.values()) == {"bfloat16"}
-    mfc.convert(source, tmp_path / "o.pt", cast_optimizer="float64")
+    mfc.convert(source, tmp_path / "o.pt", optimizer_dtype="float64")
     tensors = mfc.open(tmp_path / "o.pt").tensors()
     assert tensors["optimizer_state_dict/state/0/exp_avg"].dtype.name == "float64"
     assert tensors["optimizer_state_dict/state/0/step"].dtype.name == "float32"
@@ -110,13 +110,13 @@ def test_a_cast_changes_floating_weights_and_leaves_the_optimizer_unless_asked(s
 @pytest.mark.parametrize("name", ["int8", "nonsense", "complex64"])
 def test_a_cast_to_anything_but_a_float_is_refused(source: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(mfc.DtypeRefusedError, match=name):
-        mfc.convert(source, tmp_path / "x.pt", cast=name)
+        mfc.convert(source, tmp_path / "x.pt", dtype=name)
 
 
 def test_a_cast_that_would_overflow_is_refused_by_name_and_value(tmp_path: Path) -> None:
     mfc.Checkpoint({"w": LazyTensor.of_array(np.array([1.0, 1e6, np.inf], np.float32))}).save(tmp_path / "a.pt")
     with pytest.raises(mfc.DtypeRefusedError, match=r"^w: found the value 1000000\.0"):
-        mfc.convert(tmp_path / "a.pt", tmp_path / "b.pt", cast="float16")
+        mfc.convert(tmp_path / "a.pt", tmp_path / "b.pt", dtype="float16")
     assert sorted(os.listdir(tmp_path)) == ["a.pt"]
 
 
@@ -124,7 +124,7 @@ def test_signalling_nans_are_cast_and_compared_without_a_warning(tmp_path: Path)
     bits = np.array([0x7F81, 0x3F80], np.uint16)
     bfloat16 = next(row for row in DTYPES if row.name == "bfloat16")
     mfc.Checkpoint({"w": LazyTensor.of_array(bits.view(bfloat16.numpy))}).save(tmp_path / "a.pt")
-    mfc.convert(tmp_path / "a.pt", tmp_path / "b.pt", cast="float16")
+    mfc.convert(tmp_path / "a.pt", tmp_path / "b.pt", dtype="float16")
     assert np.isnan(mfc.open(tmp_path / "b.pt").tensors()["w"].numpy()[0])
     bits[0] ^= 2
     other = mfc.Checkpoint({"w": LazyTensor.of_array(bits.view(bfloat16.numpy))})
@@ -134,7 +134,7 @@ def test_signalling_nans_are_cast_and_compared_without_a_warning(tmp_path: Path)
 def test_tied_tensors_stay_tied_through_a_cast(tmp_path: Path) -> None:
     tied = LazyTensor.of_array(np.ones(4, np.float32), alias="tied")
     mfc.Checkpoint({"a": tied, "b": tied}).save(tmp_path / "a.pt")
-    mfc.convert(tmp_path / "a.pt", tmp_path / "b.pt", cast="float16")
+    mfc.convert(tmp_path / "a.pt", tmp_path / "b.pt", dtype="float16")
     tensors = mfc.open(tmp_path / "b.pt").tensors()
     assert tensors["a"].identity == tensors["b"].identity is not None
 
@@ -163,7 +163,7 @@ def test_nothing_is_overwritten_unasked_and_a_foreign_folder_never(source: Path,
 
 
 def test_a_checkpoint_can_be_converted_onto_itself(source: Path) -> None:
-    mfc.convert(source, source, overwrite=True, cast="float64")
+    mfc.convert(source, source, overwrite=True, dtype="float64")
     assert mfc.open(source).tensors()["model_state_dict/module.l1.bias"].numpy().tolist() == [0.0, 1.0]
 
 
@@ -175,7 +175,7 @@ def test_damaged_values_stop_a_conversion_also_under_a_cast(source: Path, tmp_pa
     raw[-1] ^= 1
     damaged.write_bytes(raw)
     with pytest.raises(mfc.DamagedError, match=r"module\.l1\.weight: found bytes with digest"):
-        mfc.convert(tmp_path / "c", tmp_path / "d.pt", cast=cast)
+        mfc.convert(tmp_path / "c", tmp_path / "d.pt", dtype=cast)
     assert not (tmp_path / "d.pt").exists()
     report = mfc.verify(tmp_path / "c")
     assert (report.whole, len(report.problems)) == (False, 1)
@@ -239,7 +239,7 @@ def test_user_metadata_crosses_where_there_is_a_place_and_is_named_where_there_i
 def test_everything_a_tree_can_hold_comes_back_from_each_format(tmp_path: Path, to: str) -> None:
     held = [row for row in DTYPES if row.name not in ("uint64", "complex64", "complex128") or to != "oneflow-pickle"]
     mfc.Checkpoint(rich_tree(held)).save(tmp_path / "a.pt")
-    report = mfc.convert(tmp_path / "a.pt", tmp_path / "b", to=to)
+    report = mfc.convert(tmp_path / "a.pt", tmp_path / "b", format=to)
     mfc.convert(tmp_path / "b", tmp_path / "c.pt")
     assert report.lossless
     assert_trees_equal(mfc.open(tmp_path / "c.pt").tree, rich_tree(held))
@@ -248,7 +248,7 @@ def test_everything_a_tree_can_hold_comes_back_from_each_format(tmp_path: Path, 
 def test_diff_and_summarize_take_paths(source: Path, tmp_path: Path) -> None:
     mfc.convert(source, tmp_path / "c", backend="torch")
     assert mfc.diff(source, str(tmp_path / "c")).equal
-    assert len(mfc.summarize(source).tensors) == 6
+    assert len(mfc.inspect(source).tensors) == 6
 
 
 @pytest.mark.parametrize(("path", "name"), [("nothing", "torch"), ("folder", "torch"), ("run.pt", "oneflow")])

@@ -15,7 +15,7 @@ from multiframe_ckpt.errors import (
     CheckpointWarning,
     DamagedError,
     LinkRefusedError,
-    NoRoomError,
+    NoSpaceError,
     TargetExistsError,
     ValueRefusedError,
 )
@@ -355,7 +355,9 @@ def full_disk(monkeypatch):
 @pytest.mark.parametrize("async_save", [False, True])
 def test_a_disk_without_room_is_said_before_anything_is_written(tmp_path, full_disk, async_save):
     manager = CheckpointManager(tmp_path / "run", async_save=async_save, rng=False)
-    with pytest.raises(NoRoomError, match=r"0\.pth: found 100 bytes free on its disk, expected 400 or more") as refusal:
+    with pytest.raises(
+        NoSpaceError, match=r"0\.pth: found 100 bytes free on its disk, expected 400 or more"
+    ) as refusal:
         manager.save(0, {"w": np.zeros(100, np.float32)}, loss=0.1)
     assert refusal.value.errno == errno.ENOSPC
     assert isinstance(refusal.value, OSError)
@@ -369,7 +371,7 @@ def test_a_tied_tensor_needs_room_once(tmp_path, full_disk):
 
 def test_a_layout_that_writes_a_tied_tensor_twice_needs_room_twice(tmp_path, full_disk):
     shared = np.zeros(20, np.float32)
-    with pytest.raises(NoRoomError, match="expected 160 or more"):
+    with pytest.raises(NoSpaceError, match="expected 160 or more"):
         CheckpointManager(tmp_path, rng=False, format="oneflow").save(0, {"a": shared, "b": shared}, loss=0.1)
 
 

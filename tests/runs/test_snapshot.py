@@ -26,7 +26,7 @@ def tensor(*values):
 
 def test_the_copy_keeps_tied_tensors_tied():
     shared = np.arange(3, dtype=np.float32)
-    tree = mfc.Checkpoint.of({"a": shared, "b": shared, "c": shared.copy()}).tree
+    tree = mfc.Checkpoint.from_objects({"a": shared, "b": shared, "c": shared.copy()}).tree
     copies = copied(tree)
     assert copies["a"] is copies["b"]
     shared[:] = 9
@@ -42,7 +42,7 @@ def test_the_copy_is_written_to_the_very_bytes_of_the_original(tmp_path):
         **{"tied": base, "alone": torch.ones(4, 4)[:, 1], "scalar": torch.tensor(1.5), "empty": torch.zeros(0, 3)},
         "conjugated": torch.tensor([1 + 2j]).conj(),
     }
-    checkpoint = mfc.Checkpoint.of(state)
+    checkpoint = mfc.Checkpoint.from_objects(state)
     tree = copied(checkpoint.tree)
     with torch.no_grad():
         checkpoint.save(tmp_path / "original.pt")
@@ -99,7 +99,7 @@ def test_a_framework_is_waited_for_once_and_not_by_the_threads_that_copy():
         def __call__(self):
             raise AssertionError("waited while others copied")
 
-        def settled(self):
+        def synchronized(self):
             self.waits += 1
             return lambda: np.array([1, 2], np.float32)
 
@@ -143,8 +143,8 @@ def parameters():
 
 
 def laid_out(state, later):
-    tree = mfc.Checkpoint.of(state).tree
-    aliases = {leaf.alias for leaf in mfc.Checkpoint.of({"later": later}).tree["later"]}
+    tree = mfc.Checkpoint.from_objects(state).tree
+    aliases = {leaf.alias for leaf in mfc.Checkpoint.from_objects({"later": later}).tree["later"]}
     return snapshot(tree, Memory(), later=aliases)
 
 

@@ -5,12 +5,12 @@ import sys
 
 FORKED = """
 import os
-from multiframe_ckpt.storage import moving
-piece = moving._buffer()
+from multiframe_ckpt.storage import transfer
+piece = transfer._buffer()
 piece[:4] = b"ours"
 child = os.fork()
 if child == 0:
-    moving._buffer()[:4] = b"mine"
+    transfer._buffer()[:4] = b"mine"
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 print(bytes(piece[:4]).decode())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from multiframe_ckpt.tree.gc_pause import collector_paused
+from multiframe_ckpt.tree.gc_pause import gc_paused
 
 
 @pytest.fixture(autouse=True)
@@ -17,15 +17,15 @@ def restored() -> Iterator[None]:
 
 
 def test_a_pause_ends_with_its_block_also_after_an_error() -> None:
-    with pytest.raises(ZeroDivisionError), collector_paused():
+    with pytest.raises(ZeroDivisionError), gc_paused():
         assert not gc.isenabled()
         raise ZeroDivisionError
     assert gc.isenabled()
 
 
 def test_a_pause_within_a_pause_ends_with_the_outer_one() -> None:
-    with collector_paused():
-        with collector_paused():
+    with gc_paused():
+        with gc_paused():
             pass
         assert not gc.isenabled()
     assert gc.isenabled()
@@ -33,6 +33,6 @@ def test_a_pause_within_a_pause_ends_with_the_outer_one() -> None:
 
 def test_a_collector_that_was_off_stays_off() -> None:
     gc.disable()
-    with collector_paused():
+    with gc_paused():
         pass
     assert not gc.isenabled()

@@ -1,4 +1,4 @@
-"""QuietFile: a file to give to a library that cannot bear a write that fails.
+"""DeferredErrorFile: a file to give to a library that cannot bear a write that fails.
 
 HDF5 cannot close a file that it could not write: h5py prints tracebacks of objects that are never freed, the file stays
 open, and the process dies of a segmentation fault when it exits (HDF5 1.14, h5py 3.x, a full disk).
@@ -10,10 +10,10 @@ import io
 from pathlib import Path
 from typing import Any
 
-__all__ = ["QuietFile"]
+__all__ = ["DeferredErrorFile"]
 
 
-class QuietFile(io.FileIO):
+class DeferredErrorFile(io.FileIO):
     """A fresh file whose writes always seem to succeed; :meth:`check` raises what went wrong, which the owner must call."""
 
     def __init__(self, path: Path) -> None:

@@ -20,10 +20,10 @@ from ...progress import OnProgress, silent
 from ...storage.files import open_regular
 from ...tree import LazyTensor, Tree, partition
 from ...tree.digests import digest_of
-from ..base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
-from ..manifest import METADATA_KEY, Document, assemble, check_metadata, document_of, named_tensors
+from ..base import ProgressMeter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
+from ..manifest import METADATA_KEY, Manifest, assemble, check_metadata, manifest_of, named_tensors
 from ..tree_json import is_utf8
-from .deferred_file import QuietFile
+from .deferred_file import DeferredErrorFile
 from .read import Hdf5Reader
 
 __all__ = ["Hdf5Format"]
@@ -81,9 +81,9 @@ class Hdf5Format:
         order = {"track_order": True, "libver": ("v108", "v108")}
         # Aligned, datasets can be used where they are mapped; small ones are cheaper to copy than to pad.
         aligned = {"alignment_threshold": 512, "alignment_interval": 64}
-        with QuietFile(path) as disk:
+        with DeferredErrorFile(path) as disk:
             with h5py.File(disk, "w", **aligned, **order) as file:
-                meter = Meter(members, on_progress)
+                meter = ProgressMeter(members, on_progress)
                 digests = _write_members(file, disk, document, members, meter, digest=options.digest)
                 text = document.text(_outline(members), digests, options.metadata).encode("ascii")
                 file.attrs.create(METADATA_KEY, np.frombuffer(text, np.uint8))
@@ -93,7 +93,13 @@ class Hdf5Format:
 
 
 def _write_members(
-    file: Any, disk: QuietFile, document: Document, members: Mapping[str, LazyTensor], meter: Meter, *, digest: bool
+    file: Any,
+    disk: DeferredErrorFile,
+    document: Manifest,
+    members: Mapping[str, LazyTensor],
+    meter: ProgressMeter,
+    *,
+    digest: bool,
 ) -> dict[str, str] | None:
     """Write each member as a dataset, or as another link to the one it is tied to; return the digests, if asked for."""
     member_of = {note.name: note.member for note in document.notes}
@@ -136,9 +142,9 @@ def _bits(dtype: DType) -> np.dtype | None:
     return None if dtype.numpy.isbuiltin == 1 else _BITS[dtype.itemsize]
 
 
-def _document_of(tree: Tree) -> tuple[Document, dict[str, LazyTensor]]:
+def _document_of(tree: Tree) -> tuple[Manifest, dict[str, LazyTensor]]:
     names = named_tensors(tree)
-    document, members = document_of(tree, fits=_fits_beside(names), stored_as=lambda dtype: dtype)
+    document, members = manifest_of(tree, fits=_fits_beside(names), stored_as=lambda dtype: dtype)
     for name, tensor in names.items():
         if len(tensor.shape) > _MAX_DIMENSIONS:
             raise ValueRefusedError(

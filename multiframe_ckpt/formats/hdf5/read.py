@@ -198,7 +198,7 @@ class Hdf5Reader:
         tensor = self._mapped(dataset, stored, where) or LazyTensor(
             stored, dataset.shape, self._reading(dataset, where)
         )
-        return tensor if dtype is stored else tensor.seen_as(dtype, None)
+        return tensor if dtype is stored else tensor.view_as(dtype, None)
 
     def _named_dtype(self, dataset: Any, stored: DType) -> DType:
         name = dataset.attrs.get("dtype")

@@ -33,7 +33,7 @@ from ...storage.files import MappedFile, open_regular
 from ...tree import LazyTensor, Tree, partition, tied_groups
 from ...tree.digests import digest_of, digest_of_bytes
 from ...tree.shapes import require_shape
-from ..base import Meter, ReadOptions, Unread, WriteOptions, WritePlan, duplicated_ties
+from ..base import ProgressMeter, ReadOptions, Unread, WriteOptions, WritePlan, duplicated_ties
 from ..manifest import check_metadata, rebuild
 from ..tree_json import decode, encode
 from .scan import Scanner, Span
@@ -108,7 +108,7 @@ class JsonFormat:
             head["metadata"] = dict(options.metadata)
         outline = {"tree": encode(skeleton)}
         text = _text(head | outline, indent=2)
-        meter = Meter(table, on_progress)
+        meter = ProgressMeter(table, on_progress)
         heads: list[dict[str, Any]] = []
         with path.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text.removesuffix("\n}") + ',\n  "layers": [\n')
@@ -122,7 +122,7 @@ def _text(value: Any, *, indent: int | None = None) -> str:
 
 
 def _layers(
-    table: dict[str, LazyTensor], meter: Meter, options: WriteOptions, heads: list[dict[str, Any]]
+    table: dict[str, LazyTensor], meter: ProgressMeter, options: WriteOptions, heads: list[dict[str, Any]]
 ) -> Iterator[str]:
     """Yield the text of every layer, and add what each says before its values to ``heads``."""
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}

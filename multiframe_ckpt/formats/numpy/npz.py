@@ -23,8 +23,8 @@ from ...storage.zip_writer import ArchiveWriter, NewMember
 from ...tree import LazyTensor, Tree, partition
 from ...tree.digests import crc32
 from ...tree.shapes import require_shape
-from ..base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
-from ..manifest import METADATA_KEY, Document, assemble, document_of, looks_like_document
+from ..base import ProgressMeter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
+from ..manifest import METADATA_KEY, Manifest, assemble, looks_like_manifest, manifest_of
 from ..tree_json import is_utf8
 from .npy import HEADER_CAP, ArrayHeader, header_bytes, read_header
 
@@ -58,7 +58,7 @@ class NpzFormat:
         if len(members) != len(archive.members):
             raise DamagedError(f"{path}: found a member both with and without {_SUFFIX}, expected one; rename it")
         document = archive.before_directory()
-        if archive.comment != _comment() and not looks_like_document(document):
+        if archive.comment != _comment() and not looks_like_manifest(document):
             return members
         tensors = {name: leaf for name, leaf in members.items() if isinstance(leaf, LazyTensor)}
         return assemble(document, tensors, f"{path}: {METADATA_KEY}")
@@ -75,7 +75,7 @@ class NpzFormat:
         """Write the tree to a fresh path."""
         document, members = _document_of(tree)
         document.text(_outline(members), {})  # raises for what it cannot hold before anything is written
-        meter = Meter(members, on_progress)
+        meter = ProgressMeter(members, on_progress)
         new = [
             NewMember(name + _SUFFIX, header_bytes(_stored_as(tensor.dtype).numpy.str, tensor.shape), tensor, name)
             for name, tensor in members.items()
@@ -93,8 +93,8 @@ def _comment() -> bytes:
     return METADATA_KEY.encode("ascii")
 
 
-def _document_of(tree: Tree) -> tuple[Document, dict[str, LazyTensor]]:
-    return document_of(tree, fits=_fits, stored_as=_stored_as)
+def _document_of(tree: Tree) -> tuple[Manifest, dict[str, LazyTensor]]:
+    return manifest_of(tree, fits=_fits, stored_as=_stored_as)
 
 
 def _outline(members: Mapping[str, LazyTensor]) -> dict[str, tuple[DType, tuple[int, ...]]]:
@@ -127,7 +127,7 @@ def _begins_with_npy(path: Path) -> bool:
 
 def _is_npz(archive: MappedArchive) -> bool:
     """Return whether an archive without members was written by this library."""
-    return not archive.members and (archive.comment == _comment() or looks_like_document(archive.before_directory()))
+    return not archive.members and (archive.comment == _comment() or looks_like_manifest(archive.before_directory()))
 
 
 def _read_member(archive: MappedArchive, name: str) -> Tree:

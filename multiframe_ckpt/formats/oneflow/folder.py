@@ -21,13 +21,13 @@ from ...errors import CheckpointWarning, DamagedError, FormatError, IncompleteEr
 from ...pickle.writer import require_plain
 from ...progress import OnProgress, silent
 from ...storage.folders import Folder, open_folder, read_folder
-from ...tree import LazyTensor, Tree, join_key, leaves, tensors_of, tied_groups
+from ...tree import LazyTensor, Tree, join_key, leaves, tensors, tied_groups
 from ...tree import Path as TreePath
 from ...tree.digests import digest_of_bytes
-from ..base import Meter, ReadOptions, Unread, WriteOptions, WritePlan, duplicated_ties
+from ..base import ProgressMeter, ReadOptions, Unread, WriteOptions, WritePlan, duplicated_ties
 from .meta import Note
 from .objects import OneFlowPickle, read_folder_pickle
-from .variable import NewVariable, read_usual, read_variable, stored_dtype, write_variables
+from .variable import NewVariable, read_fast, read_variable, stored_dtype, write_variables
 
 __all__ = ["MARKER", "PICKLE", "OneFlowFormat", "widened"]
 
@@ -73,7 +73,7 @@ class OneFlowFormat:
 
     def plan(self, tree: Tree) -> WritePlan:
         """Refuse names and dtypes that the folder or ``flow.load`` cannot hold; say what is widened and doubled."""
-        table = tensors_of(tree)
+        table = tensors(tree)
         folders = _folders(tree)
         _refuse_names(folders)
         if not _is_flat(tree):
@@ -86,8 +86,8 @@ class OneFlowFormat:
         """Write the folder, the marker of each snapshot last."""
         self.plan(tree)
         folders = _folders(tree)
-        table = tensors_of(tree)
-        meter = Meter(table, on_progress)
+        table = tensors(tree)
+        meter = ProgressMeter(table, on_progress)
         tied = {key: group[0] for group in tied_groups(table) for key in group}
         path.mkdir()
         snapshots = _snapshots(folders)
@@ -125,7 +125,7 @@ class OneFlowFormat:
 
     def describe(self, path: Path) -> dict[str, object]:
         """Return the framework and whether the checkpoint nests."""
-        return {"framework": "OneFlow", "container": "nested folders" if (path / PICKLE).is_file() else "folder"}
+        return {"framework": "oneflow", "container": "nested folders" if (path / PICKLE).is_file() else "folder"}
 
 
 def widened(table: dict[str, LazyTensor]) -> dict[str, str]:
@@ -167,7 +167,7 @@ def _read(folder: Folder, options: ReadOptions, skipped: list[str]) -> Tree:
     if not folder.has(MARKER) and not options.allow_incomplete:
         raise _incomplete(folder)
     if folder.has(PICKLE):
-        return read_folder_pickle(folder, PICKLE, allow_inert=options.allow_inert)
+        return read_folder_pickle(folder, PICKLE, allow_unknown=options.allow_unknown)
     return _read_snapshot(folder, options, skipped)
 
 
@@ -192,7 +192,7 @@ def _read_snapshot(folder: Folder, options: ReadOptions, skipped: list[str]) -> 
 
 def _variable(snapshot: Folder, name: str) -> tuple[LazyTensor, Note | None] | None:
     """Return a variable, or None for what is none: a folder of something else, which one may not even enter."""
-    usual = read_usual(snapshot, name)
+    usual = read_fast(snapshot, name)
     if usual is not None:
         return usual
     try:

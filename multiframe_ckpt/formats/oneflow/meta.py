@@ -24,7 +24,7 @@ from ...dtypes import DTYPES, DType, dtype_named
 from ...errors import DamagedError
 from ...tree.digests import digest_of_bytes, is_digest
 
-__all__ = ["META_LIMIT", "Note", "VariableMeta", "as_written", "parse_meta", "render_meta"]
+__all__ = ["META_LIMIT", "Note", "VariableMeta", "parse_canonical", "parse_meta", "render_meta"]
 
 #: A meta file is under a few hundred bytes, with the longest path in our comment 25 kB; one above this is no meta file.
 META_LIMIT = 1 << 16
@@ -88,10 +88,10 @@ def render_meta(meta: VariableMeta) -> bytes:
 
 def parse_meta(raw: bytes, where: str) -> VariableMeta:
     """Read the ``meta`` file ``where``; DamagedError says what OneFlow would not read either."""
-    return as_written(raw) or _parsed(raw, where)
+    return parse_canonical(raw) or _parsed(raw, where)
 
 
-def as_written(raw: bytes) -> VariableMeta | None:
+def parse_canonical(raw: bytes) -> VariableMeta | None:
     """Read what a writer writes and nothing contradicts; None for all else, which the parsers read or refuse."""
     match = _AS_WRITTEN.fullmatch(raw.decode("latin-1"))  # takes all bytes; what is no ASCII does not match
     if match is None:
@@ -157,7 +157,7 @@ def _note(text: str, damaged: Callable[[str], DamagedError]) -> Note | None:
 
 
 def _has_remains(text: str) -> bool:
-    """Return whether a comment was our line: one flipped bit breaks one of two words; one cut short lacks its line's end."""
+    """Return whether a comment was our line: a flipped bit breaks one of two words; one cut short lacks its line's end."""
     comments = (line.partition("#")[2] for line in text.split("\n"))
     cut = text.rpartition("\n")[2].startswith("#")
     return cut or any("multiframe_ckpt" in comment or '"index"' in comment for comment in comments)

@@ -96,23 +96,23 @@ def _builders(load: Callable[[Any], LazyTensor]) -> Builders:
     }
 
 
-def read_folder_pickle(folder: Folder, name: str, *, allow_inert: bool) -> Tree:
+def read_folder_pickle(folder: Folder, name: str, *, allow_unknown: bool) -> Tree:
     """Return the object of a folder's ``pickled_data``, whose tensors lie in the same folder."""
     raw = folder.read(name, _PICKLE_LIMIT)
     variables = _Variables(folder, f"{folder.where}/{name}", digest_of_bytes(raw))
-    return _object(raw, variables.pickle, variables.load, allow_inert=allow_inert)
+    return _object(raw, variables.pickle, variables.load, allow_unknown=allow_unknown)
 
 
-def read_single_file(path: Path, *, allow_inert: bool) -> Tree:
+def read_single_file(path: Path, *, allow_unknown: bool) -> Tree:
     """Return the object of a file of OneFlow 1.0, which holds its tensors."""
 
     def load(_: Any) -> LazyTensor:
         raise DamagedError(f"{path}: found a tensor without its values, expected them in this file; fetch it again")
 
-    return _object(MappedFile(path).buffer, str(path), load, allow_inert=allow_inert)
+    return _object(MappedFile(path).buffer, str(path), load, allow_unknown=allow_unknown)
 
 
-def _object(pickled: Any, path: str, load: Callable[[Any], LazyTensor], *, allow_inert: bool) -> Tree:
+def _object(pickled: Any, path: str, load: Callable[[Any], LazyTensor], *, allow_unknown: bool) -> Tree:
     machine = PickleMachine(pickled, where=path, builders=_builders(load))
     raw = machine.run()
     version = raw.get("protocol_version") if isinstance(raw, dict) else None
@@ -123,8 +123,8 @@ def _object(pickled: Any, path: str, load: Callable[[Any], LazyTensor], *, allow
             "if another program wrote it, name its format"
         )
     # A pickled module needs its classes to be of use in OneFlow; its weights are read only when asked to look inside.
-    collapse = module_state_dict if allow_inert else lambda made: made
-    return Resolver(path, machine.end, allow_inert=allow_inert, collapse=collapse).tree(raw["data"])
+    collapse = module_state_dict if allow_unknown else lambda made: made
+    return Resolver(path, machine.end, allow_unknown=allow_unknown, collapse=collapse).tree(raw["data"])
 
 
 class _Variables:

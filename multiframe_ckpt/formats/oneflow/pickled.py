@@ -15,10 +15,10 @@ from ...pickle.writer import require_plain
 from ...progress import OnProgress, silent
 from ...storage.files import open_regular
 from ...storage.folders import read_folder
-from ...tree import LazyTensor, Tree, tensors_of
+from ...tree import LazyTensor, Tree, tensors
 from ...tree import Path as TreePath
 from ...tree.digests import digest_of_bytes
-from ..base import Meter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
+from ..base import ProgressMeter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
 from .folder import MARKER, PICKLE, widened
 from .meta import Note
 from .objects import OneFlowPickle, read_folder_pickle, read_single_file
@@ -50,12 +50,14 @@ class OneFlowPickleFormat:
     def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
         """Return the tree; the tensors of a 1.0 file are views of the file's own pickle."""
         if path.is_dir():
-            return read_folder(path, lambda folder: read_folder_pickle(folder, PICKLE, allow_inert=options.allow_inert))
-        return read_single_file(path, allow_inert=options.allow_inert)
+            return read_folder(
+                path, lambda folder: read_folder_pickle(folder, PICKLE, allow_unknown=options.allow_unknown)
+            )
+        return read_single_file(path, allow_unknown=options.allow_unknown)
 
     def plan(self, tree: Tree) -> WritePlan:
         """Refuse dtypes that ``flow.load`` cannot read; tie are kept, other sharing of a storage is not."""
-        table = tensors_of(tree)
+        table = tensors(tree)
         require_plain(tree)
         return WritePlan(widened=widened(table), lost_ties=duplicated_ties(table).lost_ties)
 
@@ -63,12 +65,12 @@ class OneFlowPickleFormat:
         self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
     ) -> None:
         """Write the folder, one variable for each distinct tensor."""
-        table = tensors_of(tree)
+        table = tensors(tree)
         widened(table)
         numbers = _Numbers()
         pickled = OneFlowPickle(numbers.folder).dump(tree)
         keys = {id(tensor): key for key, tensor in table.items()}
-        meter = Meter(numbers.tensors, on_progress)
+        meter = ProgressMeter(numbers.tensors, on_progress)
         seal = digest_of_bytes(pickled)
         path.mkdir()
         variables = [
@@ -80,7 +82,7 @@ class OneFlowPickleFormat:
 
     def describe(self, path: Path) -> dict[str, object]:
         """Return the framework and the container."""
-        return {"framework": "OneFlow", "container": "pickled folder" if path.is_dir() else "single file (1.0)"}
+        return {"framework": "oneflow", "container": "pickled folder" if path.is_dir() else "single file (1.0)"}
 
 
 class _Numbers:

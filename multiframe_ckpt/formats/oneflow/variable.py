@@ -21,14 +21,14 @@ from ...dtypes import DTYPES, DType, dtype_named, narrow, widen
 from ...errors import DamagedError, DtypeRefusedError
 from ...storage.folders import Folder
 from ...storage.parallel import in_parallel
-from ...storage.transfer import Move, Passing, elements_of, move, put
+from ...storage.transfer import CopyJob, HashingReader, as_elements, copy, write_at
 from ...tree import LazyTensor
 from ...tree.digests import bytes_of
 from ...tree.shapes import require_shape
-from ..base import Meter, WriteOptions
-from .meta import META_LIMIT, Note, VariableMeta, as_written, parse_meta, render_meta
+from ..base import ProgressMeter, WriteOptions
+from .meta import META_LIMIT, Note, VariableMeta, parse_canonical, parse_meta, render_meta
 
-__all__ = ["NewVariable", "read_usual", "read_variable", "stored_dtype", "write_variables"]
+__all__ = ["NewVariable", "read_fast", "read_variable", "stored_dtype", "write_variables"]
 
 _FLOAT32, _BFLOAT16 = (next(row for row in DTYPES if row.name == name) for name in ("float32", "bfloat16"))
 
@@ -50,10 +50,10 @@ def read_variable(folder: Folder) -> tuple[LazyTensor, Note | None] | None:
     return _tensor(folder, "out", meta, seen), meta.note
 
 
-def read_usual(snapshot: Folder, name: str) -> tuple[LazyTensor, Note | None] | None:
+def read_fast(snapshot: Folder, name: str) -> tuple[LazyTensor, Note | None] | None:
     """Return what :func:`read_variable` gives of a folder in a snapshot, sooner; None where anything is unusual."""
     glance = snapshot.glance(name, "meta", "out")
-    meta = as_written(glance[0]) if glance else None
+    meta = parse_canonical(glance[0]) if glance else None
     return (_tensor(snapshot, f"{name}/out", meta, glance[1]), meta.note) if glance and meta else None
 
 
@@ -117,7 +117,7 @@ class NewVariable:
     key: str
 
 
-def write_variables(root: Path, variables: Sequence[NewVariable], options: WriteOptions, meter: Meter) -> None:
+def write_variables(root: Path, variables: Sequence[NewVariable], options: WriteOptions, meter: ProgressMeter) -> None:
     """Write each variable into a folder of its own, which must be new; large ones several at a time."""
     descriptor = os.open(root, os.O_RDONLY)
     try:
@@ -139,22 +139,22 @@ def _write(root: int, options: WriteOptions, variable: NewVariable) -> None:
         if wider:
             digests = _put_widened(out, variable, stored, schemes)
         else:
-            digests = move(Move(variable.key, tensor, out, 0, tuple(schemes)))
+            digests = copy(CopyJob(variable.key, tensor, out, 0, tuple(schemes)))
     note = replace(
         variable.note,
         digest=digests.get("xxh3"),
         dtype=tensor.dtype.name if wider else None,
     )
     with _created(f"{folder}/meta", root) as meta:
-        put(meta, render_meta(VariableMeta(tensor.shape, stored, note)), 0)
+        write_at(meta, render_meta(VariableMeta(tensor.shape, stored, note)), 0)
 
 
 def _put_widened(out: int, variable: NewVariable, stored: DType, schemes: Sequence[str]) -> dict[str, str]:
     """Write wider elements and return the digests of the narrow ones."""
-    passing = Passing(variable.key, variable.tensor, schemes)
+    passing = HashingReader(variable.key, variable.tensor, schemes)
     offset = 0
     for piece in passing:
-        offset = put(out, bytes_of(widen(elements_of(piece, variable.tensor.dtype), stored)), offset)
+        offset = write_at(out, bytes_of(widen(as_elements(piece, variable.tensor.dtype), stored)), offset)
     return {scheme: passing.digests[scheme] for scheme in schemes}
 
 

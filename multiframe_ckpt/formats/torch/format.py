@@ -57,12 +57,12 @@ class TorchFormat:
         if _is_stream(path):
             return Unread(())
         archive = Archive(path)
-        archive.tree(ReadOptions(allow_inert=True))
+        archive.tree(ReadOptions(allow_unknown=True))
         return Unread(archive.extra())
 
     def describe(self, path: Path) -> dict[str, object]:
         """Return the framework and the container."""
-        return {"framework": "PyTorch", "container": "legacy stream" if _is_stream(path) else "zip"}
+        return {"framework": "torch", "container": "legacy stream" if _is_stream(path) else "zip"}
 
 
 def _is_stream(path: Path) -> bool:
@@ -71,6 +71,6 @@ def _is_stream(path: Path) -> bool:
 
 
 def _begins_with_pickle(head: bytes) -> bool:
-    """Return whether the first record is ``data.pkl``, as torch writes it: a file cut short is then damaged, not unknown."""
+    """Return whether the first record is ``data.pkl``, as torch writes it: one cut short is then damaged, not unknown."""
     name_size = int.from_bytes(head[26:28], "little")
     return head[:4] == b"PK\x03\x04" and head[30 : 30 + name_size].endswith(b"/data.pkl")

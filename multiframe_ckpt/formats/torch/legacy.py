@@ -52,7 +52,9 @@ def read_legacy(path: Path, options: ReadOptions) -> Tree:
     if protocol != _PROTOCOL or not isinstance(system, dict) or not isinstance(keys, list):
         raise DamagedError(f"{path}: found another header than protocol {_PROTOCOL} has, expected it; fetch it again")
     _bind(file, storages, keys, end, "little" if system.get("little_endian", True) else "big")
-    resolver = Resolver(str(path), end, allow_inert=options.allow_inert, names=TORCH_NAMES, collapse=module_state_dict)
+    resolver = Resolver(
+        str(path), end, allow_unknown=options.allow_unknown, names=TORCH_NAMES, collapse=module_state_dict
+    )
     return resolver.tree(raw)
 
 

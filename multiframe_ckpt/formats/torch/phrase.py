@@ -1,4 +1,4 @@
-"""TORCH_STEPS: the steps of all opcodes, and one for the opcodes by which torch pickles a tensor, taken together.
+"""TORCH_HANDLERS: the steps of all opcodes, and one for the opcodes by which torch pickles a tensor, taken together.
 
 They are nearly all of a checkpoint's pickle, 24 for each tensor and always in this order (protocol 2):
 
@@ -16,12 +16,12 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any
 
-from ...pickle.opcodes import CONTAINER, NUMBER, STEPS, TEXT, TUPLE, Step
+from ...pickle.opcodes import CONTAINER, HANDLERS, NUMBER, TEXT, TUPLE, Step
 from ...pickle.raw import Global
 from ...pickle.state import State
 from .tensors import TorchTensor
 
-__all__ = ["TORCH_STEPS"]
+__all__ = ["TORCH_HANDLERS"]
 
 _MARK, _SIGNED = ord("("), ord("J")
 _INT = rb"(?:K.|M..|J.{4})"
@@ -49,11 +49,11 @@ def _tensor(state: State, at: int) -> int:
     stack, memo = state.stack, state.memo
     phrase = _phrase(state, at) if state.data[at] == _MARK and stack and not state.far else None
     if phrase is None or not _is(stack[-1], "torch._utils", "_rebuild_tensor_v2"):
-        return STEPS[_MARK](state, at)
+        return HANDLERS[_MARK](state, at)
     remembers = phrase.re is _FULL
     word, kind, length, key, device, count, offset, shape, stride, hooks = phrase.group(*_VALUES[remembers])
     if length[0] != len(key) or not _is(memo[hooks[0]], "collections", "OrderedDict"):
-        return STEPS[_MARK](state, at)
+        return HANDLERS[_MARK](state, at)
     name, first = key.decode(), _number(offset)
     (sizes, sizes_nbytes), (steps, steps_nbytes) = _sizes(shape), _sizes(stride)
     reference = (memo[word[0]], memo[kind[0]], name, memo[device[0]], _number(count))
@@ -101,4 +101,4 @@ def _nbytes(opcode: bytes) -> int:
     return 0 if len(opcode) == _BYTE else NUMBER  # Python has one object for each small number
 
 
-TORCH_STEPS: tuple[Step, ...] = (*STEPS[:_MARK], _tensor, *STEPS[_MARK + 1 :])
+TORCH_HANDLERS: tuple[Step, ...] = (*HANDLERS[:_MARK], _tensor, *HANDLERS[_MARK + 1 :])

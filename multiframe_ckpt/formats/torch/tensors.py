@@ -14,9 +14,9 @@ import numpy as np
 from ...dtypes import DTYPES, DType, dtype_named
 from ...errors import DamagedError, UnsafeError
 from ...pickle.known import PLAIN
-from ...pickle.raw import Builders, Global, Made, Pending
+from ...pickle.raw import Builders, Call, Global, Pending
 from ...tree import LazyTensor, OpenedFile, View
-from ...tree.shapes import is_usual, require_shape
+from ...tree.shapes import is_small_shape, require_shape
 
 __all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "UINT8", "TorchStorage", "dense_stride"]
 
@@ -118,7 +118,7 @@ class TorchTensor(Pending):
     def resolve(self) -> LazyTensor:
         """Return the tensor; DamagedError where it reaches out of its storage."""
         if self._tensor is None:
-            usual = is_usual(self._shape)
+            usual = is_small_shape(self._shape)
             if not usual:
                 self._check_numbers()
             size = prod(self._shape)
@@ -242,7 +242,7 @@ def _from_type(function: Any, kind: Any, args: Any, state: Any) -> Any:
     """Answer ``torch._tensor._rebuild_from_type_v2``: a tensor with a Python type and attributes of its own."""
     build = TORCH_BUILDERS.get((function.module, function.name))
     if build is None or (kind.module, kind.name) not in _PLAIN_TYPES:
-        return Made(kind, (Made(function, args), state))
+        return Call(kind, (Call(function, args), state))
     return build(*args)
 
 

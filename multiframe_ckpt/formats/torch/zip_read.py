@@ -18,7 +18,7 @@ from ...tree import LazyTensor, Tree
 from ...tree.digests import digest_of_bytes, is_digest, require_digest, scheme_of
 from ..base import ReadOptions
 from ..tree_json import load_json
-from .phrase import TORCH_STEPS
+from .phrase import TORCH_HANDLERS
 from .tensors import TORCH_BUILDERS, TORCH_NAMES, UINT8, TorchStorage
 
 __all__ = ["DIGESTS", "Archive"]
@@ -74,12 +74,12 @@ class Archive:
         resolver = Resolver(
             str(self._path),
             len(pickled),
-            allow_inert=options.allow_inert,
+            allow_unknown=options.allow_unknown,
             names=TORCH_NAMES,
             collapse=module_state_dict,
             stored=stored,
         )
-        return resolver.tree(machine.run(TORCH_STEPS))
+        return resolver.tree(machine.run(TORCH_HANDLERS))
 
     def extra(self) -> tuple[str, ...]:
         """Return the records that neither torch nor this library asks for, once the tree has been read."""

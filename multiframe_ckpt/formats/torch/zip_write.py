@@ -11,9 +11,9 @@ from ...dtypes import DType
 from ...pickle.writer import PickleWriter, int_opcodes, name_opcodes, require_plain, str_opcodes, tuple_opcodes
 from ...progress import OnProgress, silent
 from ...storage.zip_writer import ArchiveWriter, NewMember
-from ...tree import LazyTensor, Tree, shared_storages, tensors_of
+from ...tree import LazyTensor, Tree, shared_storages, tensors
 from ...tree import Path as TreePath
-from ..base import Meter, WriteOptions, WritePlan
+from ..base import ProgressMeter, WriteOptions, WritePlan
 from ..tree_json import dump_json
 from .tensors import dense_stride
 from .zip_read import DIGESTS
@@ -96,7 +96,7 @@ def _sizes(sizes: tuple[int, ...]) -> bytes:
 
 def plan_zip(tree: Tree) -> WritePlan:
     """Refuse what the pickle cannot hold; sharing is kept but between tensors of different dtypes."""
-    table = tensors_of(tree)
+    table = tensors(tree)
     require_plain(tree)
     lost = [group for group in shared_storages(table) if not _kept_together([table[key] for key in group])]
     return WritePlan(lost_ties=tuple(map(tuple, lost)))
@@ -110,7 +110,7 @@ def _kept_together(tensors: list[LazyTensor]) -> bool:
 
 def write_zip(tree: Tree, path: Path, options: WriteOptions, *, on_progress: OnProgress = silent) -> None:
     """Write the archive; the same tree gives the same bytes."""
-    table = tensors_of(tree)
+    table = tensors(tree)
     pickle = _TorchPickle(_shared(table))
     data = pickle.dump(tree)
     keys = {id(tensor): key for key, tensor in table.items()}
@@ -120,7 +120,7 @@ def write_zip(tree: Tree, path: Path, options: WriteOptions, *, on_progress: OnP
         record = _whole_elements(whole, tensor.dtype.itemsize)
         members.append(NewMember(f"{_ROOT}/data/{number}", tensor=record, key=keys[id(tensor)]))
     members.append(NewMember(f"{_ROOT}/version", b"3\n"))
-    meter = Meter({member.name: member.tensor for member in members if member.tensor}, on_progress)
+    meter = ProgressMeter({member.name: member.tensor for member in members if member.tensor}, on_progress)
     with path.open("xb", buffering=0) as file:
         archive = ArchiveWriter(file.fileno())
         digests = archive.add(members, digest=options.digest, moved=meter.moved)

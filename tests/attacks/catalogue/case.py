@@ -25,7 +25,7 @@ class Benign(NamedTuple):
     """A file that must be read; its maker gives the arrays that it holds, by key."""
 
     make: Callable[[Path], Mapping[str, np.ndarray]]
-    allow_inert: bool = False
+    allow_unknown: bool = False
     needs: str | None = None  # a library without which it cannot be made
 
 

@@ -75,7 +75,7 @@ def _trap(title: str, container: Callable[[bytes, Path], Path], place: Path) -> 
     container(traps(outside(place) / "canary")[title], place)
 
 
-#: Refused whatever is asked for, or built as an inert record when that was asked for: harmless in both cases.
+#: Refused whatever is asked for, or built as a record when that was asked for: harmless in both cases.
 _TRAPS = {
     f"{title}, in a {kind}": Hostile(partial(_trap, title, container), "never")
     for title in traps(Path("canary"))
@@ -137,7 +137,7 @@ BOMBS = {
     "a name that is no text": b"K\x01K\x02\x93",
 }
 _READ = {"two STOPs and a trap", "a memo index of 2**32 - 1"}
-#: Unknown calls, inert where that was asked for.
+#: Unknown calls, kept where that was asked for.
 _UNKNOWN = {
     *("a range as a list", "a text times a number", "numpy.frombuffer of endless counts", "a name with a line break"),
 }

@@ -17,11 +17,11 @@ class ToyBackend(TensorBackend):
     def is_tensor(self, obj):
         return isinstance(obj, self._toyframe.Tensor)
 
-    def lazy(self, tensor, key):
+    def to_lazy(self, tensor, key):
         array = np.array(tensor.values, np.float32).reshape(tensor.shape)
         return LazyTensor.of_array(array, name=key, alias=("toyframe", id(tensor)))
 
-    def live(self, tensor, key, *, device):
+    def from_lazy(self, tensor, key, *, device):
         return self._toyframe.Tensor(tensor.numpy().ravel().tolist(), tensor.shape)
 
     def copy_into(self, target, tensor):

@@ -4,7 +4,7 @@ import numpy as np
 
 from multiframe_ckpt.formats.base import ReadOptions, WriteOptions, WritePlan
 from multiframe_ckpt.progress import silent
-from multiframe_ckpt.tree import LazyTensor, tensors_of
+from multiframe_ckpt.tree import LazyTensor, tensors
 
 MAGIC = "toy 1\n"
 
@@ -24,5 +24,5 @@ class ToyFormat:
         return WritePlan()
 
     def write(self, tree, path, options=WriteOptions(), *, on_progress=silent):
-        lines = (f"{key}={' '.join(map(str, tensor.numpy().tolist()))}\n" for key, tensor in tensors_of(tree).items())
+        lines = (f"{key}={' '.join(map(str, tensor.numpy().tolist()))}\n" for key, tensor in tensors(tree).items())
         path.write_text(MAGIC + "".join(lines))
