@@ -49,7 +49,7 @@ def generator_state(flow: Any, generator: Any) -> dict[str, Tree]:
     raw = generator.get_state().numpy().copy()
     kept: dict[str, Tree] = {
         "seed": int(generator.initial_seed()),
-        "state": LazyTensor.of_array(raw),
+        "state": LazyTensor.from_array(raw),
         "position": None,
     }
     where = _words_at(raw)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from typing import Any, Protocol, TypeAlias
@@ -12,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from ..errors import ValueRefusedError
-from ..tree import LazyTensor, Path, Tree, join_key, leaves, map_leaves
+from ..tree import LazyTensor, Path, Strided, Tree, elementwise, join_key, leaves, map_leaves
 from .report import LoadReport, Mismatch, described, suggested
 
 __all__ = ["Loading", "TensorOps", "array_tensor", "fill_array", "is_stateful"]
@@ -46,7 +45,7 @@ def array_tensor(array: np.ndarray, key: str) -> LazyTensor:
         raise ValueRefusedError(f"{key}: found a masked array, expected a plain one; fill it first with .filled()")
     address = array.__array_interface__["data"][0]
     alias = ("array", address, array.strides) if array.size else None
-    return LazyTensor.of_array(np.asarray(array), name=key, alias=alias)
+    return LazyTensor.from_array(np.asarray(array), name=key, alias=alias)
 
 
 def fill_array(target: np.ndarray, tensor: LazyTensor) -> None:
@@ -110,7 +109,7 @@ class Loading:
             self._mismatch(path, found, described(expected))
         elif is_array and not target.flags.writeable:
             self._mismatch(path, found, f"a writable array of {described(expected)}")
-        elif expected.view is not None and _repeats(expected.shape, expected.view.stride):
+        elif isinstance(expected.source, Strided) and _repeats(expected.shape, expected.source.strides):
             self._mismatch(
                 path, found, f"a place for each element, not an expanded tensor: .clone() it; {described(expected)}"
             )
@@ -211,7 +210,7 @@ def _copied(tree: Tree) -> Tree:
     def change(_: Path, leaf: Tree) -> Tree:
         if not isinstance(leaf, LazyTensor):
             return leaf
-        return replace(leaf, source=lambda: leaf.numpy().copy(), view=None, alias=leaf.identity)
+        return elementwise(leaf, leaf.dtype, np.copy, alias=leaf.identity)
 
     return map_leaves(tree, change)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 
 from ..errors import MismatchError, ValueRefusedError
-from ..tree import LazyTensor, Path, Tree, is_plain, join_key, map_leaves, tensors
+from ..tree import LazyTensor, Path, Sharing, Strided, Tree, is_plain, join_key, map_leaves, tensors
 from .base import Backend
 from .loading import Loading, array_tensor, is_stateful
 from .report import LoadReport
@@ -84,12 +84,12 @@ class TensorBackend(Backend):
         """Return the live object; tensors of equal identity become one tensor, those of one storage share it."""
         made: dict[Hashable, Any] = {}
         storages: dict[Hashable, Any] = {}
-        kept = _storages_to_keep(tensors(tree).values())
+        kept = _storages_to_keep(tensors(tree))
 
         def build(tensor: LazyTensor, key: str) -> Any:
-            if tensor.view is not None and tensor.alias in kept:
+            if isinstance(tensor.source, Strided) and tensor.alias in kept:
                 if tensor.alias not in storages:
-                    storages[tensor.alias] = self.from_lazy(tensor.view.storage, key, device=device)
+                    storages[tensor.alias] = self.from_lazy(tensor.source.storage, key, device=device)
                 shared = self.view_of(storages[tensor.alias], tensor)
                 if shared is not None:
                     return shared
@@ -166,23 +166,12 @@ def _plain_value(value: Any, key: str) -> Tree:
     )
 
 
-def _storages_to_keep(tensors: Iterable[LazyTensor]) -> set[Hashable]:
+def _storages_to_keep(table: Mapping[str, LazyTensor]) -> set[Hashable]:
     """Return the aliases of storages that two different tensors look into, or one tensor whole but not in C order."""
-    seen: dict[Hashable, Hashable] = {}
-    kept: set[Hashable] = set()
-    for tensor in tensors:
-        if tensor.alias is None or tensor.view is None:
-            continue
-        permuted = tensor.view.storage.nbytes == tensor.nbytes and not _is_c_order(tensor.shape, tensor.view.stride)
-        if permuted or seen.setdefault(tensor.alias, tensor.identity) != tensor.identity:
-            kept.add(tensor.alias)
-    return kept
+    permuted = {tensor.alias for tensor in table.values() if _is_permuted(tensor)}
+    return {*Sharing(table).split_aliases, *permuted}
 
 
-def _is_c_order(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    want = 1
-    for dim, step in zip(reversed(shape), reversed(stride), strict=True):
-        if dim != 1 and step != want:
-            return False
-        want *= dim
-    return True
+def _is_permuted(tensor: LazyTensor) -> bool:
+    view = tensor.source
+    return isinstance(view, Strided) and view.storage.nbytes == tensor.nbytes and not view.is_dense

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import FormatError, ReplacedError, TargetExistsError
-from ..formats import FORMATS, format_named, refuse_foreign
+from ..formats import FORMATS, format_named, require_replaceable
 from ..storage.atomic import discard, sweep
 from ..storage.consistency import retry_if_replaced
 from ..storage.links import point, pointed
@@ -151,7 +151,7 @@ class CheckpointFolder:
             return
         try:
             if record.path.is_dir():
-                refuse_foreign(record.path)
+                require_replaceable(record.path)
             discard(record.path)
         except (FormatError, FileNotFoundError):  # it holds files of the user's own, or another process was faster
             return

@@ -231,7 +231,7 @@ class CheckpointManager:
         if not self._async:
             return self._write(counted, path)
         if self._async != "gated" or not self._checked:
-            counted.require_writable(path, self._layout, overwrite=True)
+            counted.plan(path, format=self._layout.name, overwrite=True)
             self._checked = True
         changed_by_updates = self._gate.hold(optimizer) if self._async == "gated" else ()
         copied = snapshot(counted.tree, self._memory, later=changed_by_updates)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from threading import Condition
 
 import numpy as np
 
-from ..tree import LazyTensor, Path, Tree, View, leaves, map_leaves, synchronized
+from ..tree import LazyTensor, Path, Sharing, Strided, Tree, leaves, map_leaves, synchronized
 from .memory import Memory
 
 __all__ = ["Copy", "Copying", "Snapshot", "make_copies", "snapshot"]
@@ -34,7 +34,7 @@ class Copy:
         """Return the tensor over the place, to be read once the copy is made."""
         of = self.original
         array = self.place.view(of.dtype.numpy).reshape(of.shape)
-        return LazyTensor(of.dtype, of.shape, lambda: array, alias=of.alias)
+        return LazyTensor.from_array(array, alias=of.alias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
     """
     tree = synchronized(tree)
     found = [(path, leaf) for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
-    several = _looked_into_at_several_places(leaf for _, leaf in found)
+    several = Sharing({str(number): leaf for number, (_, leaf) in enumerate(found)}).split_aliases
     originals: dict[Hashable, tuple[Path, LazyTensor]] = {}
     for path, leaf in found:
         originals.setdefault(_owner(leaf, several), (path, _whole(leaf, several)))
@@ -66,7 +66,7 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
         if not isinstance(leaf, LazyTensor):
             return leaf
         own = made[_owner(leaf, several)]
-        return own if leaf.view is None or leaf.alias not in several else _into(own, leaf, leaf.view)
+        return _into(own, leaf, leaf.source) if isinstance(leaf.source, Strided) and leaf.alias in several else own
 
     def may_wait(copy: Copy) -> bool:
         return copy.original.alias in later and copy.original.alias not in several
@@ -78,41 +78,22 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
     )
 
 
-def _looked_into_at_several_places(tensors: Iterable[LazyTensor]) -> set[Hashable]:
-    """Return the aliases of storages in which there is more than one tensor."""
-    places: dict[Hashable, Hashable] = {}
-    several = set()
-    for tensor in tensors:
-        place = tensor.identity
-        if place is not None and places.setdefault(tensor.alias, place) != place:
-            several.add(tensor.alias)
-    return several
-
-
-def _whole(tensor: LazyTensor, several: set[Hashable]) -> LazyTensor:
+def _whole(tensor: LazyTensor, several: Container[Hashable]) -> LazyTensor:
     """Return what is copied for a tensor: its storage where others look into that elsewhere, else itself."""
-    return tensor.view.storage if tensor.view is not None and tensor.alias in several else tensor
+    return tensor.source.storage if isinstance(tensor.source, Strided) and tensor.alias in several else tensor
 
 
-def _owner(tensor: LazyTensor, several: set[Hashable]) -> Hashable:
+def _owner(tensor: LazyTensor, several: Container[Hashable]) -> Hashable:
     """Return what tensors have in common that are copied once."""
-    if tensor.view is not None and tensor.alias in several:
+    if isinstance(tensor.source, Strided) and tensor.alias in several:
         return tensor.alias
     identity = tensor.identity
     return id(tensor) if identity is None else identity
 
 
-def _into(storage: LazyTensor, tensor: LazyTensor, view: View) -> LazyTensor:
+def _into(storage: LazyTensor, tensor: LazyTensor, view: Strided) -> LazyTensor:
     """Return the same view into a copy of its storage."""
-    size = tensor.dtype.itemsize
-    array = np.ndarray(
-        tensor.shape,
-        tensor.dtype.numpy,
-        buffer=storage.numpy(),
-        offset=view.offset * size,
-        strides=tuple(step * size for step in view.stride),
-    )
-    return replace(tensor, source=lambda: array, view=view._replace(storage=storage))
+    return tensor.with_(source=Strided(storage, tensor.dtype, tensor.shape, view.offset, view.strides), digest=None)
 
 
 class Copying:
@@ -175,16 +156,22 @@ def make_copies(copies: Sequence[Copy]) -> None:
 
 def _pieces(copies: Iterable[Copy]) -> Iterator[Callable[[], None]]:
     for copy in copies:
-        tensor, into = copy.original, getattr(copy.original.source, "into", None)
-        if into is not None:
-            yield partial(into, copy.tensor().numpy())
+        tensor, target = copy.original, copy.tensor().numpy()
+        if not tensor.source.is_in_memory:
+            yield partial(_read_into, tensor, target)
             continue
-        array = tensor.read() if tensor.digest is None else tensor.numpy()  # which compares it
-        if (array.dtype, array.shape) != (tensor.dtype.numpy, tensor.shape):
-            array = tensor.numpy()
+        array = tensor.source.array()
         if not array.flags.c_contiguous:
-            yield partial(np.copyto, copy.tensor().numpy(), array)
+            yield partial(np.copyto, target, array)
             continue
         flat = array.reshape(-1).view(np.uint8)  # as bytes: NumPy holds the interpreter for dtypes of others
         for start in range(0, flat.nbytes, _PIECE):
             yield partial(np.copyto, copy.place[start : start + _PIECE], flat[start : start + _PIECE])
+
+
+def _read_into(tensor: LazyTensor, target: np.ndarray) -> None:
+    """Read a tensor that is not in memory, compared with its digest if it has one."""
+    if tensor.digest is None:
+        tensor.source.into(target)
+    else:
+        np.copyto(target, tensor.numpy())

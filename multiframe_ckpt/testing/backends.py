@@ -74,7 +74,7 @@ class BackendContract:
                 tree = self.backend.to_tree(self.tensor(array))
                 assert (tree.dtype.name, tree.shape) == (dtype, shape)
                 assert same_bits(tree.numpy(), array), dtype
-                live = self.backend.from_tree(LazyTensor.of_array(array))
+                live = self.backend.from_tree(LazyTensor.from_array(array))
                 assert self.backend.owns(live)
                 assert same_bits(self.array(live), array), dtype
 
@@ -83,14 +83,14 @@ class BackendContract:
         array = samples("float32")
         array.flags.writeable = False
         copied = {"w": self.tensor(np.zeros_like(array))}
-        self.backend.load_into(copied, {"w": LazyTensor.of_array(array)})
+        self.backend.load_into(copied, {"w": LazyTensor.from_array(array)})
         assert same_bits(self.array(copied["w"]), array)
 
     def test_fortran_order_and_foreign_byte_order_come_out_right(self) -> None:
         """Strides and byte order are the array's business, not the tensor's."""
         array = samples("float32")
         for odd in (np.asfortranarray(array), array.astype(">f4"), array[::-1, ::-1][::-1, ::-1]):
-            assert same_bits(self.array(self.backend.from_tree(LazyTensor.of_array(odd))), array)
+            assert same_bits(self.array(self.backend.from_tree(LazyTensor.from_array(odd))), array)
 
     def test_a_nested_mix_keeps_its_containers_keys_and_plain_values(self) -> None:
         """Integer keys stay integers, tuples tuples, empty dicts empty dicts."""
@@ -118,7 +118,7 @@ class BackendContract:
         tree = self.backend.to_tree({"a": tensor, "b": tensor, "c": self.tensor(samples("float32"))})
         assert tree["a"].identity == tree["b"].identity != tree["c"].identity
         back = self.backend.from_tree(tree)
-        self.backend.load_into({"a": back["a"]}, {"a": LazyTensor.of_array(samples("float32") + 1)})
+        self.backend.load_into({"a": back["a"]}, {"a": LazyTensor.from_array(samples("float32") + 1)})
         assert same_bits(self.array(back["b"]), samples("float32") + 1)
         assert same_bits(self.array(back["c"]), samples("float32"))
 
@@ -126,7 +126,7 @@ class BackendContract:
         """The target's own tensors are filled, never replaced."""
         tensor = self.tensor(np.zeros((3, 4), np.float32))
         target = {"w": tensor, "epoch": 0, "history": [1], "best": None}
-        tree = {"w": LazyTensor.of_array(samples("float32")), "epoch": 7, "history": [1, 2, 3], "best": 0.5}
+        tree = {"w": LazyTensor.from_array(samples("float32")), "epoch": 7, "history": [1, 2, 3], "best": 0.5}
         report = self.backend.load_into(target, tree)
         assert same_bits(self.array(tensor), samples("float32"))
         assert target["w"] is tensor
@@ -156,7 +156,7 @@ class BackendContract:
             "dtype": samples("int64"),
             "extra": samples("float32"),
         }
-        return {name: LazyTensor.of_array(array) for name, array in arrays.items()}
+        return {name: LazyTensor.from_array(array) for name, array in arrays.items()}
 
     def _check_report(self, report: Any) -> None:
         assert (report.loaded, report.missing, report.unexpected) == (("fits",), ("lost",), ("extra",))
@@ -195,7 +195,7 @@ class ModuleContract(BackendContract):
         """A framework's own loading copies what fits before it raises."""
         module = self.module()
         before = {key: leaf.numpy().copy() for key, leaf in self.backend.to_tree(module).items()}
-        tree = {key: LazyTensor.of_array(array + 1) for key, array in before.items()}
+        tree = {key: LazyTensor.from_array(array + 1) for key, array in before.items()}
         tree.popitem()
         with pytest.raises(MismatchError, match="1 missing"):
             self.backend.load_into(module, tree)
