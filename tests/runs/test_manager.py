@@ -253,8 +253,9 @@ def test_of_equally_good_checkpoints_the_earlier_is_the_best(tmp_path):
 def test_a_loss_that_is_nan_is_said_and_never_the_best(tmp_path):
     manager = CheckpointManager(tmp_path, max_to_keep=1)
     manager.save(0, weights(), loss=0.7)
-    with pytest.warns(CheckpointWarning, match="'loss': found NaN at epoch 1"):
+    with pytest.warns(CheckpointWarning, match="'loss': found NaN at epoch 1") as told:
         manager.save(1, weights(), loss=float("nan"))
+    assert [warning.filename for warning in told] == [__file__]
     manager.save(2, weights(), loss=0.9)
     assert (manager.best().epoch, epochs_of(manager)) == (0, [0, 2])
 
@@ -326,12 +327,42 @@ def test_nothing_that_is_not_ours_is_ever_deleted(tmp_path):
     assert epochs_of(manager) == [0, 4]
 
 
-def test_a_checkpoint_folder_in_which_the_user_put_a_file_is_left_alone(tmp_path):
-    manager = CheckpointManager(tmp_path, format="oneflow", max_to_keep=1, keep_best=0)
+@pytest.mark.parametrize("async_save", [False, True])
+def test_a_checkpoint_folder_in_which_the_user_put_a_file_is_left_alone_and_said_once(tmp_path, async_save):
+    manager = CheckpointManager(tmp_path, format="oneflow", max_to_keep=1, keep_best=0, async_save=async_save)
     manager.save(0, weights(), loss=0.1)
+    manager.wait()
     (tmp_path / "checkpoint_epoch_0000" / "notes.txt").write_text("mine")
-    save_epochs(manager, [0.1, 0.1], first=1)
-    assert epochs_of(manager) == [0, 2]
+    with pytest.warns(CheckpointWarning) as told:
+        save_epochs(manager, [0.1, 0.1, 0.1], first=1)
+        manager.wait()
+    assert epochs_of(manager) == [0, 3]
+    (warning,) = told
+    assert str(warning.message).startswith("kept beyond max_to_keep: ")
+    assert "checkpoint_epoch_0000/notes.txt, expected nothing but a checkpoint" in str(warning.message)
+    assert warning.filename == __file__
+
+
+def test_a_with_block_says_what_its_last_save_could_not_delete(tmp_path):
+    with CheckpointManager(tmp_path, format="oneflow", max_to_keep=1, keep_best=0) as manager:
+        manager.save(0, weights(), loss=0.1)
+    (tmp_path / "checkpoint_epoch_0000" / "notes.txt").write_text("mine")
+    options = {"format": "oneflow", "max_to_keep": 1, "keep_best": 0, "async_save": True}
+    with (
+        pytest.warns(CheckpointWarning, match=r"kept beyond max_to_keep: .*notes\.txt"),
+        CheckpointManager(tmp_path, **options) as manager,
+    ):
+        manager.save(1, weights(), loss=0.1)
+
+
+def test_the_last_save_before_leaving_says_what_it_could_not_delete(tmp_path, monkeypatch):
+    manager = CheckpointManager(tmp_path, format="oneflow", max_to_keep=1, keep_best=0, async_save=True)
+    manager.save(0, weights(), loss=0.1)
+    manager.wait()
+    (tmp_path / "checkpoint_epoch_0000" / "notes.txt").write_text("mine")
+    monkeypatch.setattr(CheckpointManager, "preempted", True)
+    with pytest.warns(CheckpointWarning, match=r"notes\.txt"), pytest.raises(SystemExit):
+        manager.save(1, weights(), loss=0.1)
 
 
 def test_a_link_that_has_a_checkpoints_name_is_left_alone(tmp_path):
@@ -400,6 +431,14 @@ def test_a_record_says_what_the_header_says(tmp_path):
     assert (record.nbytes, record.has_optimizer, record.complete) == (path.stat().st_size, False, True)
 
 
+def test_a_record_counts_the_parameters_of_the_model_and_tied_ones_once(tmp_path):
+    shared = np.zeros((2, 3), np.float32)
+    state = {"embed": shared, "head": shared, "bias": np.zeros(2, np.float32)}
+    CheckpointManager(tmp_path).save(0, state, extra={"average": np.zeros(5, np.float32)})
+    (record,) = CheckpointManager(tmp_path).checkpoints()
+    assert record.parameters == 8
+
+
 def test_a_headers_facts_are_read_once_and_again_where_the_file_changed(tmp_path, monkeypatch):
     manager = CheckpointManager(tmp_path)
     save_epochs(manager, [0.1, 0.2])
@@ -449,6 +488,39 @@ def test_a_folder_that_lost_a_variable_is_listed_as_damaged_and_never_chosen(tmp
     shutil.rmtree(tmp_path / "checkpoint_epoch_0001" / "model_state_dict" / "l1.bias")
     with pytest.warns(CheckpointWarning, match=r"l1\.bias"):
         assert manager.latest().epoch == 0
+
+
+CALLS_THAT_PASS_OVER = {
+    "latest": lambda manager: manager.latest(),
+    "restore": lambda manager: manager.restore(model=weights()),
+    "resume": lambda manager: manager.resume(model=weights()),
+}
+
+
+@pytest.mark.parametrize("harm", [damage, lambda path: flip(path, 1)], ids=["cut", "flipped"])
+@pytest.mark.parametrize("call", CALLS_THAT_PASS_OVER)
+def test_what_is_passed_over_is_said_once_at_the_line_that_asked(tmp_path, call, harm):
+    manager = CheckpointManager(tmp_path)
+    save_epochs(manager, [0.3, 0.2])
+    harm(tmp_path / "checkpoint_epoch_0001.pth")
+    if call == "latest" and harm is not damage:
+        pytest.skip("latest() reads headers only")
+    with pytest.warns(CheckpointWarning, match="passed over") as told:
+        CALLS_THAT_PASS_OVER[call](manager)
+    assert [warning.filename for warning in told] == [__file__]
+
+
+def test_what_is_passed_over_is_said_although_nothing_is_left(tmp_path):
+    manager = CheckpointManager(tmp_path)
+    save_epochs(manager, [0.3, 0.2])
+    for epoch in range(2):
+        flip(tmp_path / f"checkpoint_epoch_000{epoch}.pth", epoch)
+    with (
+        pytest.warns(CheckpointWarning, match="passed over") as told,
+        pytest.raises(FileNotFoundError, match="no checkpoint that is complete"),
+    ):
+        manager.restore(model=weights())
+    assert len(told) == 2
 
 
 def test_an_old_damaged_checkpoint_is_not_worth_a_warning(tmp_path):

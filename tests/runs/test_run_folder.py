@@ -190,8 +190,11 @@ def test_the_results_of_a_test_stand_over_the_metrics_of_training(tmp_path):
 def test_results_that_are_no_json_are_left_out_with_a_warning(tmp_path):
     keep(tmp_path / "run", [0.5])
     (tmp_path / "run" / "results.json").write_text("{")
-    with pytest.warns(CheckpointWarning, match=r"results\.json: found no JSON"):
-        assert survey(tmp_path)[0].metrics == {"loss": 0.5}
+    with pytest.warns(CheckpointWarning, match=r"results\.json: found no JSON") as told:
+        (run,) = survey(tmp_path)
+    assert run.metrics == {"loss": 0.5}
+    assert str(told[0].message) == run.problem
+    assert told[0].filename == __file__
 
 
 def test_runs_that_differ_only_in_their_seed_are_compared(tmp_path):
