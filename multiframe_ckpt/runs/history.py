@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import SupportsIndex, TypeAlias
 
 from ..checkpoint import Checkpoint
-from ..errors import DamagedError, ReplacedError
+from ..checkpoint.capture import RunState
+from ..checkpoint.restore import RestoreReport
+from ..errors import DamagedError, ReplacedError, ValueRefusedError
 from ..storage.transfer import read_through
 from .folder import CheckpointFolder
 from .records import CheckpointRecord, read_record
@@ -31,6 +33,26 @@ class Chosen:
 
     record: CheckpointRecord
     checkpoint: Checkpoint
+
+    def restore(self, live: RunState, *, strict: bool) -> RestoreReport:
+        """Load the parts of the run that are named; see ``Checkpoint.restore``."""
+        return self.checkpoint.restore(
+            model=live.model,
+            optimizer=live.optimizer,
+            scheduler=live.scheduler,
+            scaler=live.scaler,
+            rng=live.rng,
+            strict=strict,
+        )
+
+    def resume(self, live: RunState, *, strict: bool) -> int:
+        """Restore, and return the epoch to go on with; touch nothing where the headers do not say which that is."""
+        if self.record.epoch is None:
+            raise ValueRefusedError(
+                f"{self.record.path}: found no epoch, expected one to go on from; use restore(), and say where to begin"
+            )
+        self.restore(live, strict=strict)
+        return self.record.epoch + 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,7 +284,7 @@ class CheckpointManager:
         live = RunState(model, optimizer, scheduler, scaler, rng=rng and self._options.rng)
         passed_over: list[str] = []
         try:
-            return self._load(which, lambda chosen: _restore(chosen, live, strict=strict), passed_over)
+            return self._load(which, lambda chosen: chosen.restore(live, strict=strict), passed_over)
         finally:
             _warn(passed_over)
 
@@ -309,7 +309,7 @@ class CheckpointManager:
         live = RunState(model, optimizer, scheduler, scaler, rng=self._options.rng)
         passed_over: list[str] = []
         try:
-            return self._load(which, lambda chosen: _resume(chosen, live, strict=strict), passed_over)
+            return self._load(which, lambda chosen: chosen.resume(live, strict=strict), passed_over)
         finally:
             _warn(passed_over)
 
@@ -346,24 +346,3 @@ def _warn(texts: Iterable[str]) -> None:
     """Warn whoever called the public method that calls this."""
     for text in texts:
         warnings.warn(text, CheckpointWarning, stacklevel=3)
-
-
-def _restore(chosen: Chosen, live: RunState, *, strict: bool) -> RestoreReport:
-    return chosen.checkpoint.restore(
-        model=live.model,
-        optimizer=live.optimizer,
-        scheduler=live.scheduler,
-        scaler=live.scaler,
-        rng=live.rng,
-        strict=strict,
-    )
-
-
-def _resume(chosen: Chosen, live: RunState, *, strict: bool) -> int:
-    """Restore, and return the epoch to go on with; touch nothing where the checkpoint does not say which that is."""
-    if chosen.record.epoch is None:
-        raise ValueRefusedError(
-            f"{chosen.record.path}: found no epoch, expected one to go on from; use restore(), and say where to begin"
-        )
-    _restore(chosen, live, strict=strict)
-    return chosen.record.epoch + 1

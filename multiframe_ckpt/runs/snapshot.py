@@ -5,7 +5,7 @@ Laying the copies out and making them are two steps: what training cannot change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -54,10 +54,7 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
     tree = synchronized(tree)
     tensors = [(path, leaf) for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
     shared = _storages_with_several_views(tensor for _, tensor in tensors)
-    originals: dict[Hashable, tuple[Path, LazyTensor]] = {}
-    for path, tensor in tensors:
-        originals.setdefault(_owner(tensor, shared), (path, _original(tensor, shared)))
-    copies = dict(zip(originals, _laid_out(originals.values(), memory), strict=True))
+    copies = _laid_out(tensors, shared, memory)
     copied = {owner: copy.tensor() for owner, copy in copies.items()}
 
     def copy_of(_: Path, leaf: Tree) -> Tree:
@@ -66,19 +63,25 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
         whole = copied[_owner(leaf, shared)]
         return whole if leaf.view is None or leaf.alias not in shared else _view_of_copy(whole, leaf, leaf.view)
 
-    may_wait = {
-        owner: copy.original.alias in later and copy.original.alias not in shared for owner, copy in copies.items()
-    }
+    def may_wait(copy: Copy) -> bool:
+        return copy.original.alias in later and copy.original.alias not in shared
+
     return Snapshot(
         map_leaves(tree, copy_of),
-        now=tuple(copy for owner, copy in copies.items() if not may_wait[owner]),
-        later=tuple(copy for owner, copy in copies.items() if may_wait[owner]),
+        now=tuple(copy for copy in copies.values() if not may_wait(copy)),
+        later=tuple(copy for copy in copies.values() if may_wait(copy)),
     )
 
 
-def _laid_out(originals: Collection[tuple[Path, LazyTensor]], memory: Memory) -> list[Copy]:
-    places = memory.take([tensor.nbytes for _, tensor in originals])
-    return [Copy(path, tensor, place) for (path, tensor), place in zip(originals, places, strict=True)]
+def _laid_out(
+    tensors: Iterable[tuple[Path, LazyTensor]], shared: set[Hashable], memory: Memory
+) -> dict[Hashable, Copy]:
+    """Return owner → the one copy that is made for it."""
+    originals: dict[Hashable, tuple[Path, LazyTensor]] = {}
+    for path, tensor in tensors:
+        originals.setdefault(_owner(tensor, shared), (path, _original(tensor, shared)))
+    places = memory.take([original.nbytes for _, original in originals.values()])
+    return {owner: Copy(*originals[owner], place) for owner, place in zip(originals, places, strict=True)}
 
 
 def _storages_with_several_views(tensors: Iterable[LazyTensor]) -> set[Hashable]:

@@ -116,8 +116,10 @@ def _results(path: Path) -> tuple[dict[str, float], str | None]:
 
 
 def compare_seeds(runs: Iterable[RunRecord]) -> list[SeedComparison]:
-    """Return each metric over the runs of two seeds and more that differ in nothing else; values that are NaN or infinite
-    do not count."""
+    """Return each metric over the runs of two seeds and more that differ in nothing else.
+
+    Values that are NaN or infinite do not count.
+    """
     groups: dict[str, dict[int, RunRecord]] = {}
     for run in runs:
         if run.folder.seed is not None:

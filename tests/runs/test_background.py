@@ -176,9 +176,6 @@ def test_a_program_that_ends_without_waiting_is_told_of_a_save_that_failed(tmp_p
     assert "a save in the background failed: [Errno 5] no disk" in done.stderr
 
 
-# What many saves hold
-
-
 #: In a process of its own, whose memory nothing else takes meanwhile.
 MANY_SAVES = """
 import gc, os, sys, tracemalloc, numpy as np

@@ -19,9 +19,6 @@ def parsed(*words):
     return add_checkpoint_arguments(ArgumentParser()).parse_args(words)
 
 
-# Folders
-
-
 def test_a_run_is_named_by_method_dataset_backbone_and_seed():
     run = RunFolder.of("outputs", method="intent", dataset="clinc", backbone="bert", seed=3)
     assert run.path == Path("outputs/intent_clinc_bert_seed3")
@@ -54,9 +51,6 @@ def test_results_are_json_that_any_reader_takes(tmp_path):
     assert json.loads(run.results.read_text("utf-8")) == {"acc": 0.5, "per_class": {"a": 1}, "loss": "nan"}
 
 
-# Arguments
-
-
 def test_the_arguments_of_a_script_have_defaults_that_only_test():
     assert vars(parsed()) == {
         **{"train": False, "save_model": False, "save_results": False, "resume": None},
@@ -81,9 +75,6 @@ def test_a_save_freq_below_1_is_refused(number, capsys):
     with pytest.raises(SystemExit):
         parsed(f"--save_freq={number}")
     assert f"found '{number}', expected 1 or more" in capsys.readouterr().err
-
-
-# Train once, test many
 
 
 @pytest.fixture
@@ -152,9 +143,6 @@ def test_the_command_that_is_named_trains_and_then_the_test_runs(tmp_path):
     command = refused.stderr.rpartition("make it with: ")[2].split()
     assert script(sys.executable, *command[1:]).stdout == "[4.0, 4.0, 4.0]\n"
     assert script(sys.executable, "script.py", "--seed", "4").stdout == "[4.0, 4.0, 4.0]\n"
-
-
-# What there is
 
 
 def keep(folder, losses, **metrics):
