@@ -173,7 +173,7 @@ class CheckpointManager:
         of a save under way comes out of the next call, and of a gated one, the first apart, these too.
         """
         leaving = self.preempted
-        _warn(self._earlier_failure(leaving=leaving))
+        _warn(self._news_of_earlier_saves(leaving=leaving))
         epoch = operator.index(epoch)
         require_at_least("epoch", epoch, 0)
         if not (force or leaving or epoch % self._options.save_freq == 0):
@@ -195,8 +195,8 @@ class CheckpointManager:
             raise SystemExit(EXIT_STATUS)
         return path
 
-    def _earlier_failure(self, *, leaving: bool) -> Iterator[str]:
-        """Raise the error of an earlier save; one who must leave is only told, or the last save would be lost too."""
+    def _news_of_earlier_saves(self, *, leaving: bool) -> Iterator[str]:
+        """Raise the error of an earlier save; one who must leave is only warned, or the last save would be lost too."""
         try:
             self._writer.check()
             if leaving:
@@ -205,6 +205,7 @@ class CheckpointManager:
             if not leaving:
                 raise
             yield f"{self.output_dir}: the last save failed: {lost}"
+        yield from self._notices.new()
 
     def _why_never_best(self, tree: Mapping[str, Tree], epoch: int) -> list[str]:
         numbers = numbers_of(tree.get("metrics"), loss=tree.get("loss"))

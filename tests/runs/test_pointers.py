@@ -1,4 +1,4 @@
-"""The names of a run's checkpoints, and the pointers to the latest and the best. Arrays alone, so that it runs everywhere."""
+"""The names of checkpoints, and the pointers to the latest and the best. Arrays alone, so that it runs everywhere."""
 
 import errno
 import os

@@ -161,6 +161,18 @@ def test_a_checkpoint_folder_in_which_the_user_put_a_file_is_left_alone_and_said
     assert warning.filename == __file__
 
 
+def test_a_save_that_is_passed_over_says_what_the_one_before_could_not_delete(tmp_path):
+    options = {"format": "oneflow", "max_to_keep": 1, "keep_best": 0, "save_freq": 2}
+    CheckpointManager(tmp_path, **options).save(0, weights(), loss=0.1)
+    (tmp_path / "checkpoint_epoch_0000" / "notes.txt").write_text("mine")
+    manager = CheckpointManager(tmp_path, async_save=True, **options)
+    manager.save(2, weights(), loss=0.1)
+    manager._writer._worker._thread.join()
+    with pytest.warns(CheckpointWarning, match=r"notes\.txt"):
+        assert manager.save(3, weights(), loss=0.1) is None
+    manager.close()
+
+
 def test_a_with_block_says_what_its_last_save_could_not_delete(tmp_path):
     with CheckpointManager(tmp_path, format="oneflow", max_to_keep=1, keep_best=0) as manager:
         manager.save(0, weights(), loss=0.1)
