@@ -15,6 +15,7 @@ from ..formats import (
     Changes,
     Plan,
     ReadOptions,
+    WritableFormat,
     WriteOptions,
     format_for,
     open_path,
@@ -33,7 +34,7 @@ from .capture import RunState, capture
 from .restore import RestoreReport, restore
 from .resume_check import ResumeCheck, check_resume
 
-__all__ = ["Checkpoint", "PlannedSave", "load", "open", "require_free", "save"]
+__all__ = ["Checkpoint", "PlannedSave", "load", "open", "plan_save", "require_free", "save"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,6 @@ class Checkpoint:
         return cls(owner.to_tree(obj), {"backend": owner.name})
 
     @classmethod
-    @gc_paused()
     def from_run(
         cls,
         *,
@@ -157,11 +157,7 @@ class Checkpoint:
         path = Path(path)
         kind = writable_format(format) if format else format_for(path)
         options = WriteOptions(digest, self.meta.get("metadata") or {}, overwrite, durable)
-        with gc_paused():
-            plan = kind.plan(synchronized(unknown_as_dicts(self.tree)[0]), options)
-        require_free(path, overwrite=overwrite)
-        require_free_space(path, plan.nbytes)
-        return PlannedSave(path, kind.name, plan, options)
+        return plan_save(self.tree, path=path, format=kind, options=options)
 
     @gc_paused()
     def to_backend(self, backend: str | None = None, *, device: str | None = None) -> Any:
@@ -247,6 +243,15 @@ class PlannedSave:
         """Write all-or-nothing; see :meth:`Checkpoint.save`."""
         with staged(self.path, overwrite=self.options.overwrite, durable=self.options.durable) as fresh:
             self.plan.write(fresh, on_progress)
+
+
+def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteOptions) -> PlannedSave:
+    """Lay a tree out for a path; raise what writing would refuse, before any byte is written."""
+    with gc_paused():
+        plan = format.plan(synchronized(unknown_as_dicts(tree)[0]), options)
+    require_free(path, overwrite=options.overwrite)
+    require_free_space(path, plan.nbytes)
+    return PlannedSave(path, format.name, plan, options)
 
 
 def require_free(path: Path, *, overwrite: bool) -> None:

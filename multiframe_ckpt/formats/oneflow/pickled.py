@@ -8,6 +8,7 @@ OneFlow 1.0 writes one file instead, a pickle with the arrays in it, which is re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from ...tree.digests import digest_of_bytes
 from ..base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions
 from .folder_write import widened
 from .meta import Comment
-from .names import MARKER, OWN_NAMES, PICKLE
+from .names import MARKER, META, OUT, PICKLE
 from .objects import OneFlowPickle, read_folder_pickle, read_single_file
 from .variable import NewVariable, stored_nbytes, write_variables
 
@@ -29,6 +30,7 @@ __all__ = ["OneFlowPickleFormat"]
 
 _SINGLE_FILE_KEY = b"__oneflow__"
 _START = 256
+_OWN = re.compile(rf"tensor_[0-9]+/({META}|{OUT})")
 
 
 class OneFlowPickleFormat(WritableFormat):
@@ -68,8 +70,12 @@ class OneFlowPickleFormat(WritableFormat):
         return _Plan(pickled, variables, options.digest, changes)
 
     def owns(self, name: str) -> bool:
-        """Return whether a file is the pickle, or one of a variable's."""
-        return name.rpartition("/")[2] in OWN_NAMES
+        """Return whether a file is the pickle, or one of a variable's, which have no names of their own.
+
+        A nested ``oneflow`` checkpoint that was copied without its empty markers looks like this format; its variables
+        have names, and nobody can tell what else was lost.
+        """
+        return name == PICKLE or _OWN.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
