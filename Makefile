@@ -61,7 +61,7 @@ lint: env-torch ## the checks that run no test
 	$(TORCH) -m ruff format --check .
 	$(TORCH) -m ruff check .
 	$(TORCH) -m mypy
-	$(TORCH) -m mypy environments
+	$(TORCH) -m mypy tests/published
 	.envs/torch/bin/lint-imports
 
 .PHONY: format
@@ -100,7 +100,7 @@ NO_PYTHON310 := printf '%s\n' >&2 \
 	@touch $@
 
 published: env-bare
-	@.envs/bare/bin/python environments/published.py
+	@.envs/bare/bin/python tests/published/fetch.py
 
 .PHONY: clean clean-environments
 clean: ## remove what runs left behind, keep the environments

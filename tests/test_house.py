@@ -113,7 +113,7 @@ def test_the_wheel_imports_from_where_it_was_unpacked(tmp_path):
 def test_the_source_archive_can_be_tested_but_carries_no_environment(tmp_path):
     with tarfile.open(built("sdist", tmp_path)) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"Makefile", "tests/test_house.py", "constraints/default.txt", "environments/published.py"} <= names
+    assert {"Makefile", "tests/test_house.py", "constraints/default.txt", "tests/published/wheels.txt"} <= names
     assert {f"backends/{name}/__init__.py" for name in PACKAGES if name != "multiframe_ckpt"} <= names
     assert not [name for name in names if name.startswith((".envs", "dist", "outputs"))]
 
