@@ -108,13 +108,14 @@ def _what_is_left(path: Path, options: ReadOptions, problem: DamagedError | Inco
 
 def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSError | None]:
     """Read each tensor, the same bytes once and large ones several at a time; return what is wrong with it, or None."""
+    place_of = {key: _place(tensor) for key, tensor in table.items()}
     first: dict[object, str] = {}  # several tensors may lie in one place
-    for key, tensor in table.items():
-        first.setdefault(_place(tensor), key)
+    for key, place in place_of.items():
+        first.setdefault(place, key)
     places, keys = list(first), list(first.values())
     found = in_parallel(lambda key: _check(key, table[key]), keys, lambda key: table[key].nbytes)
     problems = {places[at]: problem for at, problem in found}
-    return {key: problems[_place(tensor)] for key, tensor in table.items()}
+    return {key: problems[place] for key, place in place_of.items()}
 
 
 def _place(tensor: LazyTensor) -> object:

@@ -61,11 +61,8 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
         if not isinstance(leaf, LazyTensor):
             return leaf
         whole = copied[_owner(leaf, shared)]
-        return (
-            _view_of_copy(whole, leaf, leaf.source)
-            if isinstance(leaf.source, Strided) and leaf.alias in shared
-            else whole
-        )
+        view = leaf.source if leaf.alias in shared else None
+        return _view_of_copy(whole, leaf, view) if isinstance(view, Strided) else whole
 
     def may_wait(copy: Copy) -> bool:
         return copy.original.alias in later and copy.original.alias not in shared

@@ -18,7 +18,7 @@ from ..base import Changes, Plan, ProgressMeter, WriteOptions
 from ..tree_json import dump_json
 from .zip_read import DIGESTS
 
-__all__ = ["plan_zip"]
+__all__ = ["TorchPlan", "plan_zip"]
 
 _ROOT = "archive"
 
@@ -38,7 +38,7 @@ class _TorchPickle(PickleWriter):
 
     def __init__(self, shared: Mapping[Hashable, bool]) -> None:
         super().__init__()
-        self._shared = shared  # aliases that several tensors have → whether these look at different places
+        self._shared = shared  # identities that several keys have, or that others lie on → whether others do
         self._numbers: dict[Hashable, int] = {}
         self._constants: dict[bytes, bytes] = {}
         self._frames: dict[str, tuple[bytes, bytes, bytes]] = {}
@@ -46,7 +46,7 @@ class _TorchPickle(PickleWriter):
 
     def tensor(self, tensor: LazyTensor, path: TreePath) -> None:
         """Write the call that rebuilds the tensor."""
-        partly = self._shared.get(tensor.alias)
+        partly = self._shared.get(tensor.identity)
         view = tensor.source if partly and isinstance(tensor.source, Strided) else None
         whole, offset, stride = (
             (view.storage, view.offset, view.strides) if view else (tensor, 0, c_strides(tensor.shape))
@@ -108,11 +108,11 @@ def plan_zip(tree: Tree, options: WriteOptions) -> Plan:
     keys = {id(tensor): key for key, tensor in table.items()}
     records = [(_whole_elements(whole, tensor.dtype.itemsize), keys[id(tensor)]) for whole, tensor in pickle.records]
     changes = Changes(lost_ties=tuple(map(tuple, lost)), lost_metadata=tuple(options.metadata))
-    return _Plan(data, tuple(records), options.digest, changes)
+    return TorchPlan(data, tuple(records), options.digest, changes)
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan(Plan):
+class TorchPlan(Plan):
     """The pickle, and the storages behind it with the keys that reports have for them; the same tree gives the same."""
 
     data: bytes
@@ -164,6 +164,6 @@ def _whole_elements(storage: LazyTensor, itemsize: int) -> LazyTensor:
 
 
 def _shared(sharing: Sharing) -> dict[Hashable, bool]:
-    """Return each storage of several tensors, and whether they look at different places: only then it is written whole."""
-    aliases = (sharing.tensors[group[0]].alias for group in sharing.storages)
-    return {alias: alias in sharing.split_aliases for alias in aliases}
+    """Return the tensors that share a record, and whether that is their whole storage: where others lie on them in it."""
+    tied = {sharing.tensors[group[0]].identity: False for group in sharing.ties}
+    return tied | {sharing.tensors[key].identity: True for group in sharing.overlaps for key in group}
