@@ -14,7 +14,7 @@ from .backend import Backend, LoadReport, backend_of
 from .errors import CheckpointWarning, MismatchError, RefusedError
 from .random_state import set_random_state
 from .tensor import LazyTensor
-from .training import Part, TrainingParts, TranslateReport, find_parts, merged, translate_scheduler
+from .training import Names, Part, TrainingParts, TranslateReport, find_parts, merged, translate_scheduler
 from .tree import Tree, join_key, leaves, tensors_of
 
 __all__ = ["RestoreReport", "ResumeCheck", "check_resume", "restore", "resume_parts"]
@@ -110,7 +110,7 @@ def _translated(
                 f"{len(objects)}; pass a list of as many"
             )
         try:
-            states = [_one(name, part, one, backend, notes) for part, one in zip(found, objects, strict=True)]
+            states = [_one(name, part, one, live, backend, notes) for part, one in zip(found, objects, strict=True)]
         except (RefusedError, MismatchError) as problem:
             if strict:
                 raise
@@ -120,11 +120,16 @@ def _translated(
     return given
 
 
-def _one(name: str, part: Part, obj: Any, backend: Backend, notes: _Notes) -> Tree:
+def _one(name: str, part: Part, obj: Any, live: Mapping[str, Any], backend: Backend, notes: _Notes) -> Tree:
     cls = type(obj).__name__
     if name == "optimizer":
         state, report = merged(
-            backend.to_tree(obj), part.tree, class_name=part.class_name, target_class=cls, key=part.key
+            backend.to_tree(obj),
+            part.tree,
+            class_name=part.class_name,
+            target_class=cls,
+            names=Names(_names_of(obj, live.get("model"))),
+            key=part.key,
         )
     elif name == "scheduler":
         state, report = translate_scheduler(part.tree, to=backend.name, class_name=part.class_name, key=part.key)
@@ -134,6 +139,16 @@ def _one(name: str, part: Part, obj: Any, backend: Backend, notes: _Notes) -> Tr
         notes.warnings.append(f"{part.key}: found the state of {part.class_name}, restored into {cls}")
     notes.add(report)
     return state
+
+
+def _names_of(optimizer: Any, model: Any) -> tuple[str, ...] | None:
+    """Return what a model calls an optimizer's parameters, in the order of its groups; None where some are not its."""
+    if not hasattr(model, "named_parameters") or not hasattr(optimizer, "param_groups"):
+        return None
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    labels = tuple(names[id(parameter)] for parameter in parameters if id(parameter) in names)
+    return labels if len(labels) == len(parameters) else None
 
 
 def _absent(name: str, obj: Any) -> str:
