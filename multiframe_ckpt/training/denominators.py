@@ -26,7 +26,11 @@ _UNSEEN = 1e-12
 
 def refuse_disagreement(state: OptimizerState, parameter: str, eps: float, notes: Notes) -> None:
     """Refuse the state in ``notes`` where the two denominators part at an element of a parameter."""
-    v = _mean_square(state, state.tensors.get(parameter, {}))
+    tensors = state.tensors.get(parameter, {})
+    if len({tensor.shape for tensor in tensors.values()}) > 1:
+        notes.refuse(f"found tensors of different shapes for one parameter; {WAY_OUT}")
+        return
+    v = _mean_square(state, tensors)
     if v is None:
         notes.refuse(f"found {state.algorithm} with eps inside the root of one and outside of the other; {WAY_OUT}")
         return

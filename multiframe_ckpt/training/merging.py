@@ -35,7 +35,7 @@ def merged(
     target = optimizer_dialect(target_state)
     if target is None:
         raise notes.error("found no optimizer state in the live optimizer, expected one of a known dialect")
-    if not target.writable:
+    if not (target.writable or target.is_optimizer(state)):
         raise notes.error(f"found a live optimizer of {target.title}, which is only read; use another version")
     _require_same_algorithm(state, class_name, target_state, target_class, notes)
     crossed = cross_optimizer(

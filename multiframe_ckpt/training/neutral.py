@@ -27,6 +27,8 @@ class Facts:
     momentum_times_lr: bool = False  # the momentum buffer holds the learning rate as a factor
     momentum_negated: bool = False  # the momentum buffer points the way weights move, not the way gradients do
     first_gradient_dampened: bool = False  # SGD dampens the gradient that begins its momentum as well
+    maximize_ignored: bool = False  # asked to maximize, SGD minimizes
+    decay_grows: bool = False  # under maximize, SGD's weight decay lets weights grow
     one_step_for_all: bool = False  # one count of steps for all parameters, not one for each
     decay_decoupled: bool | None = None  # of Adam and AdamW: None where nothing tells which of the two it is
 

@@ -1,16 +1,32 @@
-"""The dialects, a module each, and the table that finds them; see ``base.py`` for what one is."""
+"""The dialects, a module each, and the table that finds them; ``base.py`` says what one is.
+
+What the author of another one needs is here under one roof.
+"""
 
 from __future__ import annotations
 
 from ...errors import ValueRefusedError
 from ...registry import Registry
 from ...tree import Tree
+from ..names import NO_NAMES, Names
+from ..neutral import Facts, Group, NeutralState, OptimizerState, SchedulerState
+from ..report import Holding, Notes
 from .base import Dialect, OptimizerRow
+from .holding import note_unheld
 
 __all__ = [
     "DIALECTS",
+    "NO_NAMES",
     "Dialect",
+    "Facts",
+    "Group",
+    "Holding",
+    "Names",
+    "NeutralState",
+    "Notes",
     "OptimizerRow",
+    "OptimizerState",
+    "SchedulerState",
     "dialect_named",
     "dialect_to_write",
     "dialects",
@@ -18,6 +34,7 @@ __all__ = [
     "is_optimizer_state",
     "is_scheduler_state",
     "likely_scheduler_dialect",
+    "note_unheld",
     "optimizer_dialect",
     "scheduler_dialect",
 ]

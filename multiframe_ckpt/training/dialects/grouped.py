@@ -69,8 +69,8 @@ class GroupedDialect(Dialect):
         """The optimizers that are read."""
         return self.optimizers if self.rows_read is None else self.rows_read
 
-    def require_heeded(self, algorithm: str, options: Mapping[str, Tree], notes: Notes) -> None:
-        """Raise for options under which the framework does something that no other does."""
+    def require_readable(self, options: Mapping[str, Tree], notes: Notes) -> None:
+        """Raise for options under which a state is not what it is elsewhere."""
 
     def facts_read(self, algorithm: str, options: Mapping[str, Any]) -> Facts:
         """Return the facts of a group that was read, from the options that it really has."""
@@ -114,7 +114,7 @@ class GroupedDialect(Dialect):
         return OptimizerState(algorithm, tuple(groups), tensors, steps)
 
     def _read_group(self, algorithm: str, plain: Mapping[str, Any], decoupled: bool | None, notes: Notes) -> Group:
-        self.require_heeded(algorithm, plain, notes)
+        self.require_readable(plain, notes)
         options = {name: plain.get(name, value) for name, value in OPTIMIZERS[algorithm].options.items()}
         for name, value in options.items():
             self._require_option(algorithm, name, value, notes)

@@ -15,15 +15,15 @@ from ..schedulers import DERIVED, SCHEDULERS, restart_at
 from ..schedulers import WAY_OUT as SCHEDULER_WAY_OUT
 from .base import Dialect
 
-__all__ = ["check", "check_optimizer", "check_scheduler"]
+__all__ = ["note_unheld"]
 
 
-def check(dialect: Dialect, neutral: NeutralState, notes: Notes) -> None:
+def note_unheld(dialect: Dialect, neutral: NeutralState, notes: Notes) -> None:
     """Note what a dialect cannot hold of a state, judged by its tables and its facts."""
     if neutral.optimizer is not None:
-        check_optimizer(dialect, neutral.optimizer, notes)
+        _check_optimizer(dialect, neutral.optimizer, notes)
     if neutral.scheduler is not None:
-        check_scheduler(dialect, neutral.scheduler, notes)
+        _check_scheduler(dialect, neutral.scheduler, notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class _Parting:
         return [name for name in self.group.names if name not in self.state.tensors]
 
 
-def check_optimizer(dialect: Dialect, state: OptimizerState, notes: Notes) -> None:
+def _check_optimizer(dialect: Dialect, state: OptimizerState, notes: Notes) -> None:
     """Note what a dialect cannot hold of an optimizer."""
     if state.algorithm not in dialect.optimizers:
         known = ", ".join(dialect.optimizers)
@@ -127,6 +127,22 @@ def _check_rate(parting: _Parting) -> None:
     )
 
 
+def _check_maximize(parting: _Parting) -> None:
+    minimizer = parting.title if parting.wanted.maximize_ignored else "the framework of this state"
+    parting.place.refuse(
+        f"found {parting.state.algorithm} with maximize and no momentum, expected momentum: {minimizer} heeds maximize "
+        "only then; negate the loss instead"
+    )
+
+
+def _check_decay(parting: _Parting) -> None:
+    grower = parting.title if parting.wanted.decay_grows else "the framework of this state"
+    parting.place.refuse(
+        f"found {parting.state.algorithm} with maximize and weight decay, expected one of the two: {grower} then lets "
+        f"weights grow; {WAY_OUT}"
+    )
+
+
 def _check_first_gradient(parting: _Parting) -> None:
     options = parting.group.options
     if parting.fresh and options.get("momentum") and options.get("dampening"):
@@ -151,6 +167,8 @@ def _check_first_step(parting: _Parting) -> None:
 _FACTS: Mapping[str, Callable[[_Parting], None]] = {
     "eps_inside_root": _check_denominator,
     "momentum_times_lr": _check_rate,
+    "maximize_ignored": _check_maximize,
+    "decay_grows": _check_decay,
     "first_gradient_dampened": _check_first_gradient,
     "one_step_for_all": _check_first_step,
 }
@@ -173,7 +191,7 @@ def _check_steps(dialect: Dialect, state: OptimizerState, notes: Notes) -> None:
         )
 
 
-def check_scheduler(dialect: Dialect, state: SchedulerState, notes: Notes) -> None:
+def _check_scheduler(dialect: Dialect, state: SchedulerState, notes: Notes) -> None:
     """Note what a dialect cannot hold of a scheduler, and of those that it runs."""
     names = dialect.schedulers.get(state.algorithm)
     if names is None:
@@ -195,7 +213,7 @@ def check_scheduler(dialect: Dialect, state: SchedulerState, notes: Notes) -> No
                 f"{SCHEDULER_WAY_OUT}"
             )
     for i, part in enumerate(state.parts):
-        check_scheduler(dialect, part, notes.at("schedulers", i))
+        _check_scheduler(dialect, part, notes.at("schedulers", i))
 
 
 def _check_derived(dialect: Dialect, state: SchedulerState, name: str, notes: Notes) -> None:

@@ -12,12 +12,11 @@ from typing import Any
 
 from ...tree import Tree
 from ..neutral import Facts, NeutralState, OptimizerState, SchedulerState
-from ..optimizers import WAY_OUT
 from ..report import Holding, Notes
 from . import oneflow_schedulers
 from .base import OptimizerRow
 from .grouped import GroupedDialect
-from .holding import check
+from .holding import note_unheld
 from .recognition import is_grouped, matching
 
 __all__ = ["OneFlow", "has_every_option", "has_own_groups"]
@@ -80,35 +79,27 @@ class OneFlow(GroupedDialect):
 
     def facts(self, algorithm: str, options: Mapping[str, Any]) -> Facts:
         """Return what OneFlow does."""
+        is_sgd, has_momentum = algorithm == "SGD", bool(options.get("momentum"))
+        maximizes = is_sgd and bool(options.get("maximize"))
         return Facts(
             eps_inside_root=algorithm == "RMSprop",
-            momentum_negated=algorithm == "SGD" and bool(options.get("momentum") and options.get("maximize")),
-            first_gradient_dampened=algorithm == "SGD",
+            momentum_negated=maximizes and has_momentum,
+            first_gradient_dampened=is_sgd,
+            maximize_ignored=maximizes and not has_momentum,
+            decay_grows=maximizes and has_momentum and bool(options.get("weight_decay")),
             one_step_for_all=True,
         )
 
     def holds(self, neutral: NeutralState, key: str = "state") -> Holding:
         """Return what of a state OneFlow can hold."""
         notes = Notes(key)
-        if neutral.optimizer is not None:
-            self.check_optimizer(neutral.optimizer, notes)
         if neutral.scheduler is not None:
             oneflow_schedulers.check(neutral.scheduler, notes)
-        check(self, neutral, notes)
+        note_unheld(self, neutral, notes)
         return notes.holding()
 
-    def check_optimizer(self, state: OptimizerState, notes: Notes) -> None:
-        """Note options under which OneFlow would do something else than the algorithm says."""
-        for i, group in enumerate(state.groups):
-            problem = _unheeded(group.options) if state.algorithm == "SGD" else None
-            if problem:
-                notes.at("param_groups", i).refuse(problem)
-
-    def require_heeded(self, algorithm: str, options: Mapping[str, Tree], notes: Notes) -> None:
-        """Raise for options under which OneFlow does something else than the algorithm says."""
-        problem = _unheeded(options) if algorithm == "SGD" else None
-        if problem:
-            raise notes.error(problem)
+    def require_readable(self, options: Mapping[str, Tree], notes: Notes) -> None:
+        """Raise for fused buffers, whose states are not those of parameters."""
         if options.get("contiguous_params"):
             raise notes.error(
                 "found contiguous_params, under which the state belongs to fused buffers, expected a state per parameter; "
@@ -150,25 +141,13 @@ def has_own_groups(tree: Tree) -> bool:
 
 
 def has_every_option(tree: Tree) -> bool:
-    """Return whether the groups of a tree have every option that 0.9 gives their optimizer, where it is known."""
+    """Return whether the groups of a tree have every option that 0.9 gives their optimizer.
+
+    Of an optimizer that is not known, or has options of the user's own, those of momentum tell.
+    """
     dialect = OneFlow()
-    algorithm = matching(dialect, tree)
     options = [dialect.group_options(group) for group in tree["param_groups"]]
-    return algorithm is None or all(name in held for held in options for name in _OPTIMIZERS[algorithm].options)
-
-
-def _unheeded(options: Mapping[str, Any]) -> str | None:
-    """Return what SGD would do wrong under these options, or None."""
-    if not options.get("maximize"):
-        return None
-    if not options.get("momentum"):
-        return (
-            "found SGD with maximize and no momentum, expected momentum: OneFlow heeds maximize only then; negate the loss "
-            "instead"
-        )
-    if options.get("weight_decay"):
-        return (
-            "found SGD with maximize and weight decay, expected one of the two: OneFlow then lets weights grow; "
-            f"{WAY_OUT}"
-        )
-    return None
+    algorithm = matching(dialect, tree)
+    if algorithm is None:
+        return all("momentum" not in held or {"dampening", "nesterov"} & {*held} for held in options)
+    return all(name in held for held in options for name in _OPTIMIZERS[algorithm].options)

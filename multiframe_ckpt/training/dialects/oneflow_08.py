@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from ...tree import Tree
-from ..neutral import Facts, OptimizerState
-from ..report import Notes
+from ..neutral import Facts, NeutralState, OptimizerState
+from ..report import Holding, Notes
 from .base import OptimizerRow
 from .oneflow import OneFlow, has_every_option, has_own_groups
 
@@ -52,13 +52,21 @@ class OneFlow08(OneFlow):
         is_newer = algorithm == "SGD" and {"dampening", "nesterov"} & {*options}
         return super().facts(algorithm, options) if is_newer else self.facts(algorithm, options)
 
-    def check_optimizer(self, state: OptimizerState, notes: Notes) -> None:
-        """Note what came with 0.9 and is in use."""
-        if state.algorithm == "Adadelta":
-            notes.refuse("found Adadelta, which OneFlow has since 0.9, expected another optimizer; use OneFlow 0.9")
-        for i, group in enumerate(state.groups):
-            used = sorted(name for name in _NEWER_IN_SGD if state.algorithm == "SGD" and group.options.get(name))
-            if used:
-                notes.at("param_groups", i).refuse(
-                    f"found SGD with {', '.join(used)}, which OneFlow has since 0.9; use OneFlow 0.9"
-                )
+    def holds(self, neutral: NeutralState, key: str = "state") -> Holding:
+        """Return what of a state OneFlow 0.8 can hold: the reasons for what came with 0.9 come first."""
+        notes = Notes(key)
+        if neutral.optimizer is not None:
+            _check_newer(neutral.optimizer, notes)
+        rest = super().holds(neutral, key)
+        return replace(rest, refused=(*notes.refused, *rest.refused))
+
+
+def _check_newer(state: OptimizerState, notes: Notes) -> None:
+    if state.algorithm == "Adadelta":
+        notes.refuse("found Adadelta, which OneFlow has since 0.9, expected another optimizer; use OneFlow 0.9")
+    for i, group in enumerate(state.groups):
+        used = sorted(name for name in _NEWER_IN_SGD if state.algorithm == "SGD" and group.options.get(name))
+        if used:
+            notes.at("param_groups", i).refuse(
+                f"found SGD with {', '.join(used)}, which OneFlow has since 0.9; use OneFlow 0.9"
+            )

@@ -62,8 +62,7 @@ def read(tree: Tree, class_name: str | None, notes: Notes) -> SchedulerState:
         trees = [{**part, "last_step": tree["last_step"], "_last_lr": tree.get("_last_lr")} for part in trees]
     parts = tuple(_read_part(part, notes.at("schedulers", i)) for i, part in enumerate(trees))
     state = STATES.read(algorithm, tree, parts, notes)
-    if algorithm == "ChainedScheduler":
-        _refuse_unscaling(state, notes)
+    check(state, notes)
     notes.holding().require()
     return _begun(state) if algorithm == "SequentialLR" else state
 
@@ -116,7 +115,7 @@ def write(state: SchedulerState) -> Tree:
     """Return a neutral scheduler state as OneFlow's attributes."""
     parts = [write(replace(part, step=max(0, part.step or 0))) for part in state.parts]
     attributes = STATES.written(state, parts)
-    if state.parts:
+    if state.parts and state.parts[0].base_lrs is not None:
         attributes["base_lrs"] = state.parts[0].base_lrs
     if state.algorithm == "SequentialLR":
         del attributes["interval_rescaling"]

@@ -18,7 +18,7 @@ from ..report import Holding, Notes
 from . import torch_schedulers
 from .base import OptimizerRow
 from .grouped import GroupedDialect
-from .holding import check
+from .holding import note_unheld
 from .recognition import is_grouped
 
 __all__ = ["Torch"]
@@ -95,7 +95,7 @@ class Torch(GroupedDialect):
     def holds(self, neutral: NeutralState, key: str = "state") -> Holding:
         """Return what of a state PyTorch can hold."""
         notes = Notes(key)
-        check(self, neutral, notes)
+        note_unheld(self, neutral, notes)
         return notes.holding()
 
     def group_options(self, group: Mapping[str, Tree]) -> Mapping[str, Tree]:
