@@ -10,6 +10,7 @@ from ..tree import Tree
 from .dialects import Dialect, dialect_to_write, likely_scheduler_dialect, optimizer_dialect
 from .names import NO_NAMES, Names
 from .neutral import Facts, Group, NeutralState, OptimizerState, SchedulerState, scaled
+from .optimizers import ADAMS, OPTIMIZERS, REQUIRED
 from .report import Notes, TranslateReport
 from .schedulers import WAY_OUT
 
@@ -81,6 +82,7 @@ def read_optimizer(
         names = replace(names, weights=None)
     neutral = source.read(state, names, class_name=class_name, notes=notes).optimizer
     assert neutral is not None
+    neutral = _completed(neutral, notes)
     holding = target.holds(NeutralState(optimizer=neutral), notes.key)
     holding.require()
     notes.add(holding)
@@ -115,6 +117,18 @@ def _optimizer_source(state: Tree, notes: Notes) -> Dialect:
     if source is None:
         raise notes.error("found no optimizer state, expected a dict with 'state' and 'param_groups'")
     return source
+
+
+def _completed(state: OptimizerState, notes: Notes) -> OptimizerState:
+    """Return a state with every option of its algorithm: those that its framework lacks at what that amounts to."""
+    options = OPTIMIZERS[state.algorithm].options
+    groups = [replace(group, options={**options, **group.options}) for group in state.groups]
+    if state.algorithm not in ADAMS:
+        groups = [replace(group, facts=replace(group.facts, decay_decoupled=None)) for group in groups]
+    missing = sorted({name for group in groups for name, value in group.options.items() if value is REQUIRED})
+    if missing:
+        raise notes.error(f"found {state.algorithm} without {', '.join(missing)}, expected all its options")
+    return replace(state, groups=tuple(groups))
 
 
 def _with_facts_of(dialect: Dialect, state: OptimizerState) -> OptimizerState:

@@ -8,11 +8,10 @@ from .crossing import cross_optimizer
 from .dialects import optimizer_dialect
 from .names import NO_NAMES, Names
 from .neutral import NeutralState
+from .optimizers import ADAMS
 from .report import Notes, TranslateReport
 
 __all__ = ["merged"]
-
-_ADAMS = {"Adam", "AdamW"}
 
 
 def merged(
@@ -62,9 +61,9 @@ def _require_same_algorithm(
         if is_one_dialect:  # an optimizer that only its own framework knows
             return
         raise
-    if stored == live or ({stored, live} == _ADAMS and (is_one_dialect or not (is_sure and is_sure_live))):
+    if stored == live or ({stored, live} == {*ADAMS} and (is_one_dialect or not (is_sure and is_sure_live))):
         return
-    if {stored, live} == _ADAMS and not _decays(state, class_name, notes):
+    if {stored, live} == {*ADAMS} and not _decays(state, class_name, notes):
         return
     raise MismatchError(
         f"{notes.key}: found the state of {stored}, expected that of {live}; make an optimizer of that class"

@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["OPTIMIZERS", "REQUIRED", "WAY_OUT", "Optimizer"]
+__all__ = ["ADAMS", "OPTIMIZERS", "REQUIRED", "WAY_OUT", "Optimizer"]
 
 #: Stands for the value of an option that every state has.
 REQUIRED = object()
 #: What to do about an optimizer that cannot cross.
 WAY_OUT = "leave the optimizer out and let it start fresh"
+
+
+#: One algorithm but for what weight decay is added to.
+ADAMS = ("Adam", "AdamW")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from ...tensor import LazyTensor
 from ...tree import Tree
 from ..names import NO_NAMES, Names
 from ..neutral import Facts, Group, NeutralState, OptimizerState, SchedulerState, plain_numbers
-from ..optimizers import OPTIMIZERS, REQUIRED, WAY_OUT
+from ..optimizers import ADAMS, OPTIMIZERS, REQUIRED, WAY_OUT
 from ..report import Notes
 from .base import Dialect, OptimizerRow
 from .numbering import labels, numbered, numbered_like
@@ -98,7 +98,7 @@ class GroupedDialect(Dialect):
                 f"found an Adam or AdamW with weight decay and no class name; read as {algorithm} by the order of its "
                 "options, so load it into that class, or name it as 'optimizer_class' in the checkpoint"
             )
-        decoupled = algorithm == "AdamW" if certain and algorithm in ("Adam", "AdamW") else None
+        decoupled = algorithm == "AdamW" if certain and algorithm in ADAMS else None
         stored = [self.group_options(group).get("param_names") for group in tree["param_groups"]]
         names_of = labels(tree, stored, names, notes)
         groups, tensors, steps = [], {}, {}
@@ -119,9 +119,11 @@ class GroupedDialect(Dialect):
         for name, value in options.items():
             self._require_option(algorithm, name, value, notes)
         facts = self.facts_read(algorithm, {name: plain[name] for name in options if name in plain})
-        if decoupled is None and "decoupled_weight_decay" in plain:
-            decoupled = bool(plain["decoupled_weight_decay"])
-        known = {*options, *self.run_options, *self.local_options, "decoupled_weight_decay"}
+        known = {*options, *self.run_options, *self.local_options}
+        if algorithm in ADAMS:
+            known.add("decoupled_weight_decay")
+            if decoupled is None and "decoupled_weight_decay" in plain:
+                decoupled = bool(plain["decoupled_weight_decay"])
         return Group(
             names=(),
             options=options,

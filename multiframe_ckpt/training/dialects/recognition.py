@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 from ...tree import Tree
-from ..optimizers import OPTIMIZERS, WAY_OUT
+from ..optimizers import ADAMS, OPTIMIZERS, WAY_OUT
 from ..report import Notes
 from .base import OptimizerRow
 
@@ -63,7 +63,7 @@ def recognised(dialect: _Grouped, tree: Tree, notes: Notes) -> tuple[str, bool]:
             f"found {_guess(dialect, tree)}, expected one of {', '.join(OPTIMIZERS)}; {WAY_OUT}, or name its class if it "
             "is one of them"
         )
-    return _adam_or_adamw(dialect, tree) if algorithm in ("Adam", "AdamW") else (algorithm, True)
+    return _adam_or_adamw(dialect, tree) if algorithm in ADAMS else (algorithm, True)
 
 
 def matching(dialect: _Grouped, tree: Tree) -> str | None:
