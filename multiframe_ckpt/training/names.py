@@ -105,22 +105,35 @@ def _label_by_shape(
             places.setdefault(shape, []).append((i, j))
     for shape, parameters in places.items():
         names = [name for name, known in weights.items() if known == shape]
-        _require_one_way(shape, names, parameters, key)
+        _require_as_many(shape, names, parameters, key)
         for name, (i, j) in zip(names, parameters, strict=True):
             labels[i][j] = name
+    _require_order(weights, labels, key)
     return labels
 
 
-def _require_one_way(shape: Shape, names: list[str], parameters: list[tuple[int, int]], key: str) -> None:
+def _require_as_many(shape: Shape, names: list[str], parameters: list[tuple[int, int]], key: str) -> None:
     """Raise unless a shape has as many weights as parameters, all of them in one group, whose order then tells."""
     if shape is None or len(names) > len(parameters) or (len(names) > 1 and len({i for i, _ in parameters}) > 1):
-        raise ValueRefusedError(
-            f"{key}: found {len(parameters)} parameters of {'no known shape' if shape is None else f'shape {shape}'}, "
-            f"which may be any of {', '.join(names) or 'the weights'}, so that two could be swapped; store their names "
-            "with the state (param_names), or give them in order"
-        )
+        raise _swapped(names or ["one without a state"], key)
     if len(names) < len(parameters):
         raise MismatchError(
             f"{key}: found {len(parameters)} parameters of shape {shape}, expected {len(names)}, as many as weights; take "
             "the state and the weights of one checkpoint"
         )
+
+
+def _require_order(weights: Mapping[str, tuple[int, ...]], labels: list[list[str]], key: str) -> None:
+    """Raise where a group is not in the weights' order, and has two of one shape, whose order then tells nothing."""
+    place = {name: i for i, name in enumerate(weights)}
+    for group in labels:
+        alike = [name for name in group if [weights[other] for other in group].count(weights[name]) > 1]
+        if alike and sorted(group, key=place.__getitem__) != group:
+            raise _swapped(alike, key)
+
+
+def _swapped(names: list[str], key: str) -> ValueRefusedError:
+    return ValueRefusedError(
+        f"{key}: found parameters that shapes do not tell apart ({', '.join(names[:5])}), so that two could be swapped; "
+        "store their names with the state (param_names), or give them in order"
+    )

@@ -121,18 +121,24 @@ class _Moving:
         for part in parts.schedulers[len(pairs) :]:
             self._try(classes.of_scheduler(part), self._crossed_scheduler)
 
-    def _try(self, part: Part, crossed: Callable[[Part, Notes], Mapping[Path, Tree]]) -> None:
-        """Add what becomes of a part; where it cannot cross and that is allowed, take it out or leave it as it is."""
+    def _try(self, part: Part, crossed: Callable[[Part, Notes], Mapping[Path, Tree]]) -> bool:
+        """Add what becomes of a part, and return True; leave it behind where it cannot cross and that is allowed."""
         notes = Notes(part.key)
         try:
-            self.changes.update(crossed(part, notes))
+            changes = crossed(part, notes)
         except (ValueRefusedError, MismatchError) as problem:
-            if self.strict:
-                raise
-            self.notes.left_out.append(str(problem))
-            self.changes.update({} if self.keep else _taken_out(part))
-        else:
-            self.notes.add(notes)
+            self._leave_behind(part, problem)
+            return False
+        self.changes.update(changes)
+        self.notes.add(notes)
+        return True
+
+    def _leave_behind(self, part: Part, problem: ValueRefusedError | MismatchError) -> None:
+        """Name a part that cannot cross, and take it out unless it is to be kept; raise where all must cross."""
+        if self.strict:
+            raise problem
+        self.notes.left_out.append(str(problem))
+        self.changes.update({} if self.keep else _taken_out(part))
 
     def _crossed_optimizer(self, part: Part, notes: Notes) -> Mapping[Path, Tree]:
         state = cross_optimizer(part.tree, self.target, class_name=part.class_name, names=self.names, notes=notes)
@@ -146,23 +152,29 @@ class _Moving:
 
     def _move_pair(self, optimizer: Part, scheduler: Part) -> None:
         """Translate an optimizer with the scheduler that goes inside its state."""
-        inside: list[SchedulerState] = []
 
-        def read(part: Part, notes: Notes) -> Mapping[Path, Tree]:
-            inside.append(read_scheduler(part.tree, self.target, class_name=part.class_name, notes=notes))
-            return _taken_out(part)
-
-        def write(part: Part, notes: Notes) -> Mapping[Path, Tree]:
+        def crossed(part: Part, notes: Notes) -> Mapping[Path, Tree]:
             state = read_optimizer(part.tree, self.target, class_name=part.class_name, names=self.names, notes=notes)
-            neutral = NeutralState(state, inside[0] if inside else None)
-            return self._placed(part, written(neutral, self.target, self.names, notes))
+            inside = self._read_inside(scheduler, notes)
+            tree = written(NeutralState(state, inside), self.target, self.names, notes)
+            return (_taken_out(scheduler) if inside else {}) | self._placed(part, tree)
 
-        if self.target.is_optimizer(optimizer.tree):
-            return
-        self._try(scheduler, read)
-        self._try(optimizer, write)
+        if not self.target.is_optimizer(optimizer.tree) and not self._try(optimizer, crossed):
+            self._leave_behind(
+                scheduler, Notes(scheduler.key).error("found no optimizer in whose state it would stand")
+            )
 
-    def _placed(self, part: Part, state: Tree) -> Mapping[Path, Tree]:
+    def _read_inside(self, part: Part, notes: Notes) -> SchedulerState | None:
+        own_notes = Notes(part.key)
+        try:
+            state = read_scheduler(part.tree, self.target, class_name=part.class_name, notes=own_notes)
+        except ValueRefusedError as problem:
+            self._leave_behind(part, problem)
+            return None
+        notes.add(own_notes)
+        return state
+
+    def _placed(self, part: Part, state: Tree) -> dict[Path, Tree]:
         """Return where the pieces of a written state stand; what the old one was gathered from is gone."""
         return _taken_out(part) | dict(self.target.spread(state, part.path))
 

@@ -176,6 +176,15 @@ def test_a_scheduler_that_has_no_place_inside_stays_behind_by_name() -> None:
     assert report.left_out[0].startswith("scheduler: found CosineAnnealingLR")
 
 
+def test_a_scheduler_without_the_optimizer_that_would_hold_it_stays_behind_or_stays_as_it_is() -> None:
+    tree = checkpoint(torch_state("Adam", amsgrad=True), scheduler=SCHEDULER)
+    there, report = translate(tree, to="toy", strict=False)
+    assert list(there) == ["epoch", "model"]
+    assert [entry.partition(":")[0] for entry in report.left_out] == ["optimizer/param_groups/0", "scheduler"]
+    kept, _ = translate(tree, to="toy", strict=False, keep=True)
+    assert kept["optimizer"] is tree["optimizer"] and kept["scheduler"] is SCHEDULER
+
+
 def test_the_scheduler_inside_is_translated_by_itself_and_named_beside_an_optimizer_alone() -> None:
     there, _ = translate(checkpoint(torch_state("Adam"), scheduler=SCHEDULER), to="toy")
     assert translate_scheduler(there["optimizer"], to="torch")[0] == SCHEDULER

@@ -39,16 +39,21 @@ def test_groups_by_kind_are_named_by_shape_where_each_shape_is_in_one_group() ->
     assert label([[(3, 2), (3, 3)], [(3,), (3,)]]) == [["a.weight", "b.weight"], ["a.bias", "b.bias"]]
 
 
-def test_layers_in_reverse_are_refused_since_their_biases_could_be_swapped() -> None:
-    with pytest.raises(ValueRefusedError, match=r"optimizer: found 2 .*a\.bias, b\.bias, so that two could be swapped"):
-        label([[(3, 3), (3,)], [(3, 2), (3,)]])
+@pytest.mark.parametrize("shapes", [[[(3, 3), (3,)], [(3, 2), (3,)]], [[(3, 3), (3,), (3, 2), (3,)]]])
+def test_layers_in_reverse_are_refused_since_their_biases_could_be_swapped(shapes: Any) -> None:
+    with pytest.raises(ValueRefusedError, match=r"optimizer: found .*a\.bias, b\.bias\), so that two could be swapped"):
+        label(shapes)
+
+
+def test_parameters_in_any_order_are_named_where_no_two_are_of_one_shape() -> None:
+    assert label([[(3, 3), (3, 2)]]) == [["b.weight", "a.weight"]]
 
 
 def test_a_part_of_the_weights_is_refused_only_where_more_than_one_could_be_meant() -> None:
     assert label([[(3, 2)]]) == [["a.weight"]]
     with pytest.raises(ValueRefusedError, match="param_names"):
         label([[(3, 2), (3,)]])
-    with pytest.raises(ValueRefusedError, match="no known shape"):
+    with pytest.raises(ValueRefusedError, match="one without a state"):
         label([[None]])
 
 
