@@ -6,7 +6,7 @@ Everything is translated and compared before anything is touched: a strict resto
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,9 +146,15 @@ def _names_of(optimizer: Any, model: Any) -> tuple[str, ...] | None:
     if not hasattr(model, "named_parameters") or not hasattr(optimizer, "param_groups"):
         return None
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in _parameters(group)]
     labels = tuple(names[id(parameter)] for parameter in parameters if id(parameter) in names)
     return labels if len(labels) == len(parameters) else None
+
+
+def _parameters(group: Any) -> Iterable[Any]:
+    """Return the parameters of a live optimizer's group: an entry of a dict, or an attribute."""
+    parameters: Iterable[Any] = group["params"] if isinstance(group, Mapping) else getattr(group, "parameters", ())
+    return parameters
 
 
 def _absent(name: str, obj: Any) -> str:

@@ -167,7 +167,7 @@ def _schedulers(tree: Mapping[str, Tree], name: str) -> Iterator[Part]:
 
 def _inside(tree: Mapping[str, Tree], optimizer: Part) -> Part:
     """Return the scheduler that an optimizer's state holds: the same tree at the same path."""
-    return replace(optimizer, class_name=_class_beside(tree, optimizer.path, "scheduler"))
+    return replace(optimizer, class_name=_class_called(("scheduler_class",), tree, optimizer.path))
 
 
 def _states(node: Tree, path: Path, is_state: Callable[[Tree], bool]) -> Iterator[tuple[Path, Tree]]:
@@ -183,10 +183,15 @@ def _states(node: Tree, path: Path, is_state: Callable[[Tree], bool]) -> Iterato
 
 
 def _class_beside(tree: Mapping[str, Tree], path: Path, kind: str) -> str | None:
+    """Return the class that is stored for the state at ``path``, an ``optimizer`` or a ``scheduler``."""
     name = str(path[0])
     stem = next((name[: -len(suffix)] for suffix in _SUFFIXES if name.endswith(suffix)), name)
-    for beside in (f"{stem}_class", f"{kind}_class"):
-        value: Any = tree.get(beside)
+    return _class_called((f"{stem}_class", f"{kind}_class"), tree, path)
+
+
+def _class_called(names: tuple[str, ...], tree: Mapping[str, Tree], path: Path) -> str | None:
+    for name in names:
+        value: Any = tree.get(name)
         for step in path[1:]:
             is_list = isinstance(value, list | tuple) and isinstance(step, int) and step < len(value)
             value = value[step] if is_list else value.get(step) if isinstance(value, Mapping) else None
