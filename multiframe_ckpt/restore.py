@@ -14,7 +14,7 @@ from .backend import Backend, LoadReport, backend_of
 from .errors import CheckpointWarning, MismatchError, RefusedError
 from .random_state import set_random_state
 from .tensor import LazyTensor
-from .training import Names, Part, TrainingParts, TranslateReport, find_parts, merged, translate_scheduler
+from .training import Part, TrainingParts, TranslateReport, find_parts, merged, translate_scheduler
 from .tree import Tree, join_key, leaves, tensors_of
 
 __all__ = ["RestoreReport", "ResumeCheck", "check_resume", "restore", "resume_parts"]
@@ -128,7 +128,7 @@ def _one(name: str, part: Part, obj: Any, live: Mapping[str, Any], backend: Back
             part.tree,
             class_name=part.class_name,
             target_class=cls,
-            names=Names(_names_of(obj, live.get("model"))),
+            names=_names_of(obj, live.get("model")),
             key=part.key,
         )
     elif name == "scheduler":

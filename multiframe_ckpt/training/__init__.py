@@ -17,7 +17,6 @@ from .dialects import (
     scheduler_dialect,
 )
 from .merging import merged
-from .names import Names
 from .neutral import NeutralState
 from .optimizers import OPTIMIZERS
 from .parts import WEIGHT_KEYS, Part, TrainingParts, find_parts, weights_path
@@ -31,7 +30,6 @@ __all__ = [
     "SCHEDULERS",
     "WEIGHT_KEYS",
     "Dialect",
-    "Names",
     "NeutralState",
     "Part",
     "TrainingParts",

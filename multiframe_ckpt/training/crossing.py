@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..errors import MismatchError, ValueRefusedError
@@ -26,20 +27,27 @@ __all__ = [
 
 
 def translate_optimizer(
-    state: Tree, *, to: str, class_name: str | None = None, names: Names = NO_NAMES, key: str = "optimizer"
+    state: Tree,
+    *,
+    to: str,
+    class_name: str | None = None,
+    names: Sequence[str] | None = None,
+    key: str = "optimizer",
 ) -> tuple[Tree, TranslateReport]:
     """Return an optimizer state in the dialect called ``to``, and what that took.
 
     The result is complete: the target's optimizer of the same class loads it and trains on. Its tensors are read when
     asked for (RMSprop's once now), as copies that no other optimizer trains on. Without ``class_name`` the class is
-    recognised by its options. Raises ValueRefusedError for what the dialect cannot hold, with the reason.
+    recognised by its options. ``names`` are the parameters' in their order, where the state does not hold them. Raises
+    ValueRefusedError for what the dialect cannot hold, with the reason.
     """
     notes = Notes(key)
     target = dialect_to_write(to, key)
     source = _optimizer_source(state, notes)
     if source.is_scheduler(state) and not target.is_state(state):
         notes.leave_out("the scheduler inside it, which is translated as a scheduler")
-    return cross_optimizer(state, target, class_name=class_name, names=names, notes=notes), notes.report()
+    crossed = cross_optimizer(state, target, class_name=class_name, names=Names.of(names), notes=notes)
+    return crossed, notes.report()
 
 
 def translate_scheduler(

@@ -32,7 +32,9 @@ def refuse_disagreement(state: OptimizerState, parameter: str, eps: float, notes
         return
     v = _mean_square(state, tensors)
     if v is None:
-        notes.refuse(f"found {state.algorithm} with eps inside the root of one and outside of the other; {WAY_OUT}")
+        notes.refuse(
+            f"found {state.algorithm}, whose eps is inside the root in one framework and outside in another; {WAY_OUT}"
+        )
         return
     gaps = _gaps(np.where(v > 0, v, _UNSEEN), eps)
     if gaps.max(initial=0) > _AGREEMENT:

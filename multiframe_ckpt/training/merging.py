@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..errors import MismatchError, ValueRefusedError
 from ..tree import Tree
 from .crossing import cross_optimizer
 from .dialects import optimizer_dialect
-from .names import NO_NAMES, Names
+from .names import Names
 from .neutral import NeutralState
 from .optimizers import ADAMS
 from .report import Notes, TranslateReport
@@ -20,7 +22,7 @@ def merged(
     *,
     class_name: str | None = None,
     target_class: str | None = None,
-    names: Names = NO_NAMES,
+    names: Sequence[str] | None = None,
     key: str = "optimizer",
 ) -> tuple[Tree, TranslateReport]:
     """Return ``state`` in the dialect of a live optimizer's own ``target_state``, whose other options stay as they are.
@@ -32,14 +34,15 @@ def merged(
     """
     notes = Notes(key)
     target = optimizer_dialect(target_state)
+    if target is None and optimizer_dialect(state) is None:  # of the program's own making, and its own business
+        return state, notes.report()
     if target is None:
         raise notes.error("found no optimizer state in the live optimizer, expected one of a known dialect")
     if not (target.writable or target.is_optimizer(state)):
         raise notes.error(f"found a live optimizer of {target.title}, which is only read; use another version")
     _require_same_algorithm(state, class_name, target_state, target_class, notes)
-    crossed = cross_optimizer(
-        state, target, class_name=class_name or target_class, names=names, notes=notes, like=target_state
-    )
+    cls = class_name or target_class
+    crossed = cross_optimizer(state, target, class_name=cls, names=Names.of(names), notes=notes, like=target_state)
     return crossed, notes.report()
 
 

@@ -30,6 +30,11 @@ class Names:
     given: tuple[str, ...] | None = None
     weights: Mapping[str, LazyTensor] | None = None
 
+    @classmethod
+    def of(cls, names: Sequence[str] | None, weights: Mapping[str, LazyTensor] | None = None) -> Names:
+        """Return names of which either side may be unknown."""
+        return cls(None if names is None else tuple(names), weights)
+
     def label(self, shapes: Sequence[Sequence[Shape]], key: str) -> list[list[str]] | None:
         """Return names for the parameters of each group, in order, or None where there is nothing to name them by.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ def translate(
     to: str,
     optimizer_class: str | None = None,
     scheduler_class: str | None = None,
-    names: tuple[str, ...] | None = None,
+    names: Sequence[str] | None = None,
     strict: bool = True,
     keep: bool = False,
 ) -> tuple[Tree, TranslateReport]:
@@ -49,9 +49,9 @@ def translate(
         _say_unknown(parts, notes)
         return tree, notes.report()
     classes = _Classes(optimizer_class, scheduler_class)
-    moving = _Moving(tree, target, Names(names, _weights(parts)), notes, strict=strict, keep=keep)
+    moving = _Moving(tree, target, Names.of(names, _weights(parts)), notes, strict=strict, keep=keep)
     moving.move(parts, classes)
-    if frameworks_of(tree) != {target.framework}:
+    if _frameworks(parts) != {target.framework}:
         behind = _left_behind(parts, notes)
         moving.changes.update({} if keep else behind)
     return _rebuilt(tree, moving.changes), notes.report()
@@ -59,7 +59,10 @@ def translate(
 
 def frameworks_of(tree: Tree) -> set[str]:
     """Return the frameworks in whose dialects a checkpoint's optimizers and schedulers are."""
-    parts = find_parts(tree)
+    return _frameworks(find_parts(tree))
+
+
+def _frameworks(parts: TrainingParts) -> set[str]:
     sources = [*(optimizer_dialect(part.tree) for part in parts.optimizers)]
     sources += [scheduler_dialect(part.tree) for part in parts.schedulers]
     return {source.framework for source in sources if source is not None}

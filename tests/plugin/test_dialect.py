@@ -16,7 +16,6 @@ from multiframe_ckpt.restore import restore, resume_parts
 from multiframe_ckpt.tensor import LazyTensor
 from multiframe_ckpt.training import (
     DIALECTS,
-    Names,
     dialect_named,
     find_parts,
     merged,
@@ -25,7 +24,7 @@ from multiframe_ckpt.training import (
     translate_optimizer,
     translate_scheduler,
 )
-from multiframe_ckpt.training.dialects import NeutralState, Notes
+from multiframe_ckpt.training.dialects import Names, NeutralState, Notes
 from multiframe_ckpt.tree import map_leaves
 
 TOY = Path(__file__).parent / "toy"
@@ -248,12 +247,12 @@ def test_stored_names_come_before_the_order_of_the_weights() -> None:
 
 
 def test_names_given_serve_where_none_are_stored() -> None:
-    there, _ = translate_optimizer(torch_state("SGD"), to="toy", names=Names(tuple("abcd")))
+    there, _ = translate_optimizer(torch_state("SGD"), to="toy", names="abcd")
     assert list(there[1].tensors) == [f"velocity/{name}" for name in "abcd"]
     there, _ = translate_optimizer(torch_state("SGD"), to="toy")
     assert list(there[1].tensors) == [f"velocity/{number}" for number in range(4)]
     with pytest.raises(MismatchError, match="optimizer: found 4 parameters, expected 2"):
-        translate_optimizer(torch_state("SGD"), to="toy", names=Names(("a", "b")))
+        translate_optimizer(torch_state("SGD"), to="toy", names=["a", "b"])
 
 
 def test_a_live_optimizer_takes_the_state_by_name_not_by_place() -> None:
@@ -262,7 +261,7 @@ def test_a_live_optimizer_takes_the_state_by_name_not_by_place() -> None:
     (part,) = find_parts(there).optimizers
     own = torch_state("Adam", lr=9.0, foreach=True)
     names = ("norm.weight", "head.weight", "fc.weight", "fc.bias")
-    crossed, _ = merged(own, part.tree, class_name="Adam", names=Names(names))
+    crossed, _ = merged(own, part.tree, class_name="Adam", names=names)
     for number, name in enumerate(names):
         expected = state["state"][[*SHAPES].index(name)]
         assert plain(crossed["state"][number]) == plain(expected)

@@ -9,7 +9,8 @@ import pytest
 
 from multiframe_ckpt.errors import MismatchError, ValueRefusedError
 from multiframe_ckpt.tensor import LazyTensor
-from multiframe_ckpt.training import Names, merged, translate_optimizer
+from multiframe_ckpt.training import merged, translate_optimizer
+from multiframe_ckpt.training.dialects import Names
 
 MODEL = {"a.weight": (3, 2), "a.bias": (3,), "b.weight": (3, 3), "b.bias": (3,)}
 
@@ -82,16 +83,16 @@ def state(names: list[str] | None = None) -> dict[str, Any]:
 
 def test_a_live_optimizer_of_another_framework_takes_a_state_by_its_stored_names() -> None:
     live, _ = translate_optimizer(state(), to="oneflow")
-    crossed, _ = merged(live, state(["a", "b"]), names=Names(("b", "a")))
+    crossed, _ = merged(live, state(["a", "b"]), names=["b", "a"])
     assert [crossed["state"][i]["momentum_buf"].numpy()[0] for i in (0, 1)] == [1, 0]
-    crossed, _ = merged(live, state(["module.a", "module.b"]), names=Names(("b", "a")))  # names of another making
+    crossed, _ = merged(live, state(["module.a", "module.b"]), names=["b", "a"])  # names of another making
     assert [crossed["state"][i]["momentum_buf"].numpy()[0] for i in (0, 1)] == [0, 1]
 
 
 def test_a_live_optimizer_that_lacks_a_stored_name_is_refused() -> None:
     live, _ = translate_optimizer(state(), to="oneflow")
     with pytest.raises(MismatchError, match="optimizer: found the state of parameter 'b', expected one of a, c"):
-        merged(live, state(["a", "b"]), names=Names(("a", "c")))
+        merged(live, state(["a", "b"]), names=["a", "c"])
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "a"]])

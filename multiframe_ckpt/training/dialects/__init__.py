@@ -5,6 +5,8 @@ What the author of another one needs is here under one roof.
 
 from __future__ import annotations
 
+from functools import cache
+
 from ...errors import ValueRefusedError
 from ...registry import Registry
 from ...tree import Tree
@@ -52,9 +54,14 @@ DIALECTS: Registry[type[Dialect]] = Registry(
 )
 
 
-def dialects() -> list[Dialect]:
-    """Return every dialect that loads."""
-    return [kind() for kind in DIALECTS.available()]
+def dialects() -> tuple[Dialect, ...]:
+    """Return every dialect that loads, in the order in which a state is tried."""
+    return _loaded(tuple(DIALECTS.names()))
+
+
+@cache  # asked of every container near the top of a checkpoint; a plugin that does not load is warned of once
+def _loaded(names: tuple[str, ...]) -> tuple[Dialect, ...]:
+    return tuple(kind() for kind in DIALECTS.available())
 
 
 def dialect_named(name: str) -> Dialect:

@@ -18,7 +18,6 @@ from .attributes import AttributeStates, same
 
 __all__ = ["STATES", "check", "is_state", "read", "write"]
 
-
 _PLATEAU = "factor min_lrs patience cooldown cooldown_counter mode threshold threshold_mode best mode_worse eps"
 
 STATES = AttributeStates(
@@ -55,26 +54,30 @@ def is_state(tree: Tree) -> bool:
 def read(tree: Tree, class_name: str | None, notes: Notes) -> SchedulerState:
     """Return a scheduler state in neutral terms: each part of a sequence at its own step, -1 before it begins."""
     algorithm = STATES.recognised(tree, class_name, notes)
-    trees = tree.get("schedulers", ())
-    if (
-        algorithm == "ChainedScheduler"
-    ):  # whose parts have the step and the rates that they had when they were last used
-        trees = [{**part, "last_step": tree["last_step"], "_last_lr": tree.get("_last_lr")} for part in trees]
-    parts = tuple(_read_part(part, notes.at("schedulers", i)) for i, part in enumerate(trees))
+    # The parts of a chain have the step and the rates that they had when they were last used.
+    current = (
+        {"last_step": tree["last_step"], "_last_lr": tree.get("_last_lr")} if algorithm == "ChainedScheduler" else {}
+    )
+    parts = tuple(
+        _read_part(part, current, notes.at("schedulers", i)) for i, part in enumerate(tree.get("schedulers") or ())
+    )
     state = STATES.read(algorithm, tree, parts, notes)
     check(state, notes)
     notes.holding().require()
-    return _begun(state) if algorithm == "SequentialLR" else state
+    return _begun(state, notes) if algorithm == "SequentialLR" else state
 
 
-def _read_part(tree: Tree, notes: Notes) -> SchedulerState:
-    if not is_state(tree):
+def _read_part(tree: Tree, current: Mapping[str, Tree], notes: Notes) -> SchedulerState:
+    state = {**tree, **current} if isinstance(tree, Mapping) else tree
+    if not is_state(state):
         raise notes.error("found no scheduler state, expected one; the state is damaged")
-    return read(tree, None, notes)
+    return read(state, None, notes)
 
 
-def _begun(state: SchedulerState) -> SchedulerState:
+def _begun(state: SchedulerState, notes: Notes) -> SchedulerState:
     """Return a sequence whose parts know which has begun, and what rates the running one gave."""
+    if len(state.parts) != len(state.attributes["milestones"]) + 1:
+        raise notes.error("found milestones that are not one less than the schedulers; the state is damaged")
     rescaled = state.attributes["interval_rescaling"]
     attributes = {**state.attributes, "interval_rescaling": rescaled is True or all(rescaled) or rescaled}
     running = sum(milestone <= (state.step or 0) for milestone in attributes["milestones"])

@@ -70,7 +70,7 @@ def read(tree: Tree, class_name: str | None, notes: Notes) -> SchedulerState:
     algorithm = STATES.recognised(tree, class_name, notes)
     if algorithm == "LambdaLR" and class_name is None:
         notes.warn("found a LambdaLR or a MultiplicativeLR, which look the same; read as LambdaLR")
-    parts = tuple(_read_part(part, notes.at("schedulers", i)) for i, part in enumerate(tree.get("_schedulers", ())))
+    parts = tuple(_read_part(part, notes.at("schedulers", i)) for i, part in enumerate(tree.get("_schedulers") or ()))
     state = STATES.read(algorithm, tree, parts, notes)
     if algorithm == "MultiStepLR":
         milestones = sorted(Counter(tree["milestones"]).elements())
