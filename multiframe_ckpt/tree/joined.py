@@ -102,6 +102,16 @@ class Joined(Source):
         """Whether every part has a digest."""
         return all(part.tensor.is_covered for part in self.parts)
 
+    @property
+    def bases(self) -> tuple[LazyTensor, ...]:
+        """The tensors of the parts."""
+        return tuple(part.tensor for part in self.parts)
+
+    @property
+    def reads_parts(self) -> bool:
+        """Whether every part is read in parts."""
+        return all(part.tensor.source.reads_parts for part in self.parts)
+
     def array(self) -> np.ndarray:
         """Read every part into its box."""
         out = np.empty(self.shape, self.dtype.numpy)
