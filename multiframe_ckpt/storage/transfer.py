@@ -31,8 +31,8 @@ from ..tree import (
     map_leaves,
     tensors,
 )
+from ..tree.compared import compare_once
 from ..tree.digests import PIECE, Hashing, bytes_of, chunks_of, digest_of_bytes, require_digest, scheme_of
-from ..tree.turned import compare_once
 from .parallel import SMALL, Workers, in_parallel
 
 __all__ = [
@@ -170,7 +170,12 @@ def copy(job: CopyJob) -> dict[str, str]:
     plain = set(job.schemes).difference(framed)
     offset = write_at(job.descriptor, job.head, job.offset)
     source = job.tensor.source
-    if isinstance(source, Turned) and source.is_matrix and job.tensor.nbytes >= _BLOCKWISE and job.tensor.digest is None:
+    if (
+        isinstance(source, Turned)
+        and source.is_matrix
+        and job.tensor.nbytes >= _BLOCKWISE
+        and job.tensor.digest is None
+    ):
         _write_turned(job, offset, source)
         return _digests_of_written(job, offset, plain, framed)
     reader = HashingReader(job.key, job.tensor, plain)

@@ -11,6 +11,7 @@ import numpy as np
 from ..dtypes import DType
 from ..errors import DamagedError
 from .boxes import Box, blocks, shape_of
+from .compared import compare_once
 from .digests import Hashing, bytes_of, require_digest, scheme_of
 from .sources import Source
 from .tensor import LazyTensor
@@ -130,6 +131,9 @@ class Joined(Source):
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Read in blocks of rows, each from the parts that it crosses; digests of parts are compared at their ends."""
         checks = [_Check(part.tensor) for part in self.parts]
+        for part in self.parts:
+            if part.tensor.digest is None:
+                compare_once(part.tensor, buffer)
         for block in blocks(self.shape, self.dtype.itemsize, len(buffer)):
             nbytes = prod(shape_of(block)) * self.dtype.itemsize
             raw = buffer[:nbytes] if nbytes <= len(buffer) else memoryview(bytearray(nbytes))

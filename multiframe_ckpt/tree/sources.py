@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from ..dtypes import DType, dtype_of_numpy
 from ..errors import DamagedError, DtypeRefusedError
 from .boxes import Box, as_slices, c_strides, shape_of
 from .digests import PIECE, bytes_of, chunks_of
+
+if TYPE_CHECKING:  # a tensor has a source, and a source may be made of tensors
+    from .tensor import LazyTensor
 
 __all__ = ["Computed", "Extent", "File", "InFile", "InMemory", "Source", "StridedInFile"]
 
@@ -159,7 +162,7 @@ class Source(ABC):
         return False
 
     @property
-    def bases(self) -> tuple[object, ...]:
+    def bases(self) -> tuple[LazyTensor, ...]:
         """The tensors that this one is made of."""
         return ()
 

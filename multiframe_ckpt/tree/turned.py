@@ -9,11 +9,12 @@ import numpy as np
 
 from .bands import bands, rectangles
 from .boxes import Box, shape_of
+from .compared import compare_once, was_compared
 from .digests import chunks_of
 from .sources import Extent, InFile, InMemory, Source
 from .tensor import LazyTensor
 
-__all__ = ["Reshaped", "Rows", "Turned", "compare_once"]
+__all__ = ["Reshaped", "Rows", "Turned"]
 
 
 class Turned(Source):
@@ -98,7 +99,7 @@ class Rows(Source):
     @property
     def extent(self) -> Extent | None:
         """Where the bytes lie whole in a file, unless the other tensor must be read to compare it."""
-        return self._part.extent if _was_compared(self.base) else None
+        return self._part.extent if was_compared(self.base) else None
 
     @property
     def bases(self) -> tuple[LazyTensor, ...]:
@@ -117,7 +118,7 @@ class Rows(Source):
 
     def array(self) -> np.ndarray:
         """Read the rows."""
-        if _was_compared(self.base):
+        if was_compared(self.base):
             return self._part.array()
         return self.base.numpy()[self.start : self.stop]
 
@@ -149,7 +150,7 @@ class Reshaped(Source):
     @property
     def extent(self) -> Extent | None:
         """Where the bytes lie, unless they are to be compared with a digest of the other tensor's."""
-        return self.base.extent if _was_compared(self.base) else None
+        return self.base.extent if was_compared(self.base) else None
 
     @property
     def bases(self) -> tuple[LazyTensor, ...]:
@@ -187,22 +188,3 @@ class Reshaped(Source):
         """Wait for the other tensor."""
         source = self.base.source.ready()
         return self if source is self.base.source else Reshaped(self.base.with_(source=source), self.shape)
-
-
-def compare_once(tensor: LazyTensor, buffer: memoryview) -> None:
-    """Read a tensor, or those that it is made of, and compare them, before parts are used; what was compared is not again."""
-    if tensor.digest is None:
-        for base in tensor.source.bases:
-            compare_once(base, buffer)
-    elif not _was_compared(tensor):
-        for _ in tensor.pieces(buffer):
-            pass
-        if hasattr(tensor.source, "verified"):
-            tensor.source.verified = tensor.digest
-
-
-def _was_compared(tensor: LazyTensor) -> bool:
-    """Return whether nothing is left to compare of what a tensor promises."""
-    if tensor.digest is None:
-        return all(map(_was_compared, tensor.source.bases))
-    return getattr(tensor.source, "verified", None) == tensor.digest
