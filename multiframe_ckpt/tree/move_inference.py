@@ -1,9 +1,9 @@
 """Inference: which move makes each tensor of a template, read off names, then kinds of modules, then shapes.
 
 A tensor of the same name, or of the other name that frameworks give the same thing (``kernel`` for ``weight``), is as it
-is, turned or reshaped, whichever its shape says. Where the shape says nothing, as of a square matrix, the others of its kind
-do: where they are turned it is too. Names left over on both sides are the rows of a fused tensor, or joined to one, where
-names and shapes say so; last, a tensor that alone fits a shape is taken for it.
+is, turned or reshaped, whichever its shape says. Where the shape says nothing, as of a square matrix, the others of its
+kind do: where they are turned it is too. Names left over on both sides are the rows of a fused tensor, or joined to one,
+where names and shapes say so; last, a tensor that alone fits a shape is taken for it.
 """
 
 from __future__ import annotations
@@ -174,13 +174,13 @@ class Inference:
 
 def _turns(shape: Shape, kind: str | None) -> list[Turn]:
     """Return the orders of axes that a tensor of a kind may have: of no kind, any."""
-    count = len(shape)
-    if kind is not None:
+    same = tuple(range(len(shape)))
+    if kind is None:
+        orders = list(permutations(same))[1:] if len(same) <= _MOST_AXES else []
+    else:
         order = _TURNS.get(kind, ())
-        back = tuple(order.index(axis) for axis in range(len(order)))
-        return [Turn(axes) for axes in dict.fromkeys((order, back)) if count and len(axes) == count]
-    same = tuple(range(count))
-    return [Turn(axes) for axes in permutations(same) if axes != same] if 1 < count <= _MOST_AXES else []
+        orders = list(dict.fromkeys([order, tuple(map(order.index, range(len(order))))]))
+    return [Turn(None if axes == same[::-1] else axes) for axes in orders if axes and len(axes) == len(same)]
 
 
 def _rows_of(whole: str, shape: Shape, parts: Mapping[str, Shape]) -> list[Move]:
@@ -199,7 +199,7 @@ def _rows_of(whole: str, shape: Shape, parts: Mapping[str, Shape]) -> list[Move]
 def _join_to(whole: str, shape: Shape, parts: Mapping[str, Shape]) -> Move | None:
     """Return the move that joins the parts beside a fused tensor to it, turned where that fits; None where none does."""
     beside = tuple(name for name in parts if _beside(name) == _beside(whole))
-    moves = [Move(whole, beside, (), Join()), Move(whole, beside, (Turn((1, 0)),), Join(1))]
+    moves = [Move(whole, beside, (), Join()), Move(whole, beside, (Turn(),), Join(1))]
     for move in moves if len(beside) > 1 else ():
         try:
             if move.shape_of([parts[name] for name in beside]) == shape:
@@ -211,6 +211,8 @@ def _join_to(whole: str, shape: Shape, parts: Mapping[str, Shape]) -> Move | Non
 
 def _require_order(whole: str, parts: Sequence[str], moves: Sequence[Move]) -> None:
     """Raise unless the name of a fused tensor says in which order its parts are, as qkv does."""
+    if not parts:
+        return
     names = [_split_name(part)[1] for part in parts]
     start, end = _common(names), _common([name[::-1] for name in names])
     tokens = [name[start : len(name) - end] for name in names]
