@@ -15,14 +15,14 @@ from contextlib import suppress
 from functools import partial
 from threading import Event, Thread
 
-from ..backend import SupportsStepHook, backend_of
+from ..backend import SupportsStepChanges, SupportsStepHook, backend_of
 from ..errors import CheckpointWarning, ValueRefusedError
 from ..tree import join_key, leaves
 from .snapshot import Copy, Copying
 
 __all__ = ["Gate"]
 
-Changes = Mapping[Hashable, Callable[[], int]]
+Changes = Mapping[Hashable, Callable[[], int] | None]
 
 
 class Gate:
@@ -47,7 +47,7 @@ class Gate:
         found = {id(leaf): leaf for _, leaf in leaves(optimizers) if leaf is not None}.values()
         held = [self._held(optimizer) for optimizer in found]
         self._changes = {alias: count for changes in held for alias, count in changes.items()}
-        self._seen = {alias: count() for alias, count in self._changes.items()}
+        self._seen = {alias: count() for alias, count in self._changes.items() if count is not None}
         unheld = [type(optimizer).__name__ for optimizer, changes in zip(found, held, strict=True) if not changes]
         if (unheld or not found) and not self._warned:
             self._warned = True
@@ -62,12 +62,11 @@ class Gate:
 
     def _held(self, optimizer: object) -> Changes:
         backend = backend_of(optimizer)
-        if not isinstance(backend, SupportsStepHook):
-            return {}
-        undo = backend.add_step_hook(optimizer, self.wait)
+        undo = backend.add_step_hook(optimizer, self.wait) if isinstance(backend, SupportsStepHook) else None
         if undo is not None:
             self._undo.append(undo)
-        return backend.changed_by_step(optimizer) if undo is not None or self.promised else {}
+        waits = undo is not None or self.promised
+        return backend.changed_by_step(optimizer) if waits and isinstance(backend, SupportsStepChanges) else {}
 
     def close(self, copies: Sequence[Copy]) -> Copying:
         """Make updates wait until the copies are made, and return what makes them."""
@@ -102,7 +101,8 @@ class Gate:
         """Raise ValueRefusedError for a tensor that something else has changed since :meth:`hold`."""
         for copy in copies:
             alias = copy.original.alias
-            if self._changes[alias]() != self._seen[alias]:
+            count = self._changes[alias]
+            if count is not None and count() != self._seen[alias]:
                 raise ValueRefusedError(
                     f"{join_key(copy.path)}: found it changed while it was copied, expected nothing but its optimizer's "
                     "step to change it; call manager.wait_before_update() before that, or use async_save=True"

@@ -164,7 +164,7 @@ class BackendContract:
             ("shape", "float32 (2, 2)", "float32 (3, 4)"),
             ("dtype", "int64 (3, 4)", "float32 (3, 4)"),
         ]
-        assert "cast the checkpoint first: --dtype float32" in report.suggestions
+        assert "cast the checkpoint first: dtype='float32'" in report.suggestions
 
 
 class ModuleContract(BackendContract):
@@ -188,7 +188,7 @@ class ModuleContract(BackendContract):
     def test_a_wrapped_modules_prefix_is_recognised(self) -> None:
         """The error says which rename rule removes it."""
         tree = {f"module.{key}": leaf for key, leaf in self.backend.to_tree(self.module()).items()}
-        with pytest.raises(MismatchError, match=r"--rename 'module\.\*=\*'"):
+        with pytest.raises(MismatchError, match=r"rename=\['module\.\*=\*'\]"):
             self.backend.load_into(self.module(), tree)
 
     def test_a_module_whose_load_fails_is_untouched(self) -> None:

@@ -232,7 +232,7 @@ def test_a_batch_norm_without_its_counter_loads_as_it_does_in_torch():
 
 
 def test_a_module_of_another_dtype_is_a_mismatch_that_names_the_cast():
-    with pytest.raises(MismatchError, match=r"found float32 \(4, 3\), expected float16.*--dtype float16") as caught:
+    with pytest.raises(MismatchError, match=r"found float32 \(4, 3\), expected float16.*dtype='float16'") as caught:
         TORCH.load_into(Net().half(), TORCH.to_tree(Net()))
     assert len(caught.value.report.mismatched) == 8
 
