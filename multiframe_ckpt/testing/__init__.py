@@ -3,7 +3,16 @@
 Needs the ``test`` extra: ``pip install 'multiframe-ckpt[test]'``.
 """
 
+from .backends import BackendContract, LikeBackendContract, ModuleContract
 from .formats import FormatContract
 from .trees import assert_trees_equal, flat_tree, rich_tree
 
-__all__ = ["FormatContract", "assert_trees_equal", "flat_tree", "rich_tree"]
+__all__ = [
+    "BackendContract",
+    "FormatContract",
+    "LikeBackendContract",
+    "ModuleContract",
+    "assert_trees_equal",
+    "flat_tree",
+    "rich_tree",
+]

@@ -8,7 +8,7 @@ import multiframe_ckpt as mfc
 from multiframe_ckpt.backend import backend_named, backend_of
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DtypeRefusedError, MismatchError, UnavailableError, ValueRefusedError
-from multiframe_ckpt.testing.backends import ModuleContract, same_bits, samples
+from multiframe_ckpt.testing.backends import LikeBackendContract, ModuleContract, same_bits, samples
 from multiframe_ckpt.tree import LazyTensor
 
 try:
@@ -33,7 +33,7 @@ class Net(nn.Module):
         return self.l2(self.norm(self.l1(x)).relu())
 
 
-class TestOneflow(ModuleContract):
+class TestOneflow(ModuleContract, LikeBackendContract):
     backend = ONEFLOW
     dtypes = HELD
 

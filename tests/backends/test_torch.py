@@ -9,7 +9,7 @@ import pytest
 from multiframe_ckpt.backend import backend_named, backend_of
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DtypeRefusedError, MismatchError, ValueRefusedError
-from multiframe_ckpt.testing.backends import ModuleContract, same_bits, samples
+from multiframe_ckpt.testing.backends import LikeBackendContract, ModuleContract, same_bits, samples
 from multiframe_ckpt.tree import LazyTensor
 
 torch = pytest.importorskip("torch")
@@ -39,7 +39,7 @@ class Net(nn.Module):
         return self.l2(self.norm(self.l1(x)).relu())
 
 
-class TestTorch(ModuleContract):
+class TestTorch(ModuleContract, LikeBackendContract):
     backend = TORCH
     dtypes = HELD
 
