@@ -88,8 +88,8 @@ def warn_of_tuples(obj: object, path: Path, *, plain: tuple[type, ...] = ()) -> 
     shown = ", ".join(f"{key_of(where)} ({kind.__module__}.{kind.__qualname__})" for where, kind in named[:_MAX_SHOWN])
     more = ", …" if len(named) > _MAX_SHOWN else ""
     warnings.warn(
-        f"{shown}{more}: found {len(named)} of a tuple's subclasses, kept as plain tuples; a checkpoint does not hold "
-        "such types, loaded_like() and from_tree(like=…) take them from live objects",
+        f"{shown}{more}: found {len(named)} tuples of types of their own, kept as plain ones, since a checkpoint holds no "
+        "types; loaded_like() and from_tree(like=…) take them from live objects",
         CheckpointWarning,
         stacklevel=4,
     )
