@@ -144,7 +144,7 @@ def _without_code(state: object) -> object:
 
 
 #: Subclasses of plain types, such as an IntEnum or torch.__version__, are kept by their value.
-_PLAIN_VALUES: tuple[tuple[type, Callable[[Any], Tree]], ...] = (
+_PLAIN_VALUES: tuple[tuple[type, Callable[..., Tree]], ...] = (
     (bool, bool),
     (str, str.__str__),  # str() would give an enum's name
     (bytes, bytes),
