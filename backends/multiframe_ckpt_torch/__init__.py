@@ -89,8 +89,8 @@ class TorchBackend(TensorBackend["Tensor"]):
         array = tensor.numpy()
         if not array.flags.carray:
             array = np.require(array, requirements=["C", "A", "W"])
-        made = self._over(array, dtype)
-        return made if device is None else made.to(device)
+        live = self._over(array, dtype)
+        return live if device is None else live.to(device)
 
     def from_lazy_like(self, tensor: LazyTensor, key: str, like: Tensor) -> Tensor:
         """Return a tensor on the device of ``like``, laid out as it is, a Parameter where that is one."""
@@ -120,8 +120,8 @@ class TorchBackend(TensorBackend["Tensor"]):
 
     def parameters_of(self, optimizer: object) -> list[Tensor]:
         """Return the parameters of an optimizer that loads as torch's own do, which cast moments to their dtype."""
-        own = self._torch.optim.Optimizer
-        if not isinstance(optimizer, own) or type(optimizer).load_state_dict is not own.load_state_dict:
+        base = self._torch.optim.Optimizer
+        if not isinstance(optimizer, base) or type(optimizer).load_state_dict is not base.load_state_dict:
             return []
         return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
@@ -141,10 +141,10 @@ class TorchBackend(TensorBackend["Tensor"]):
 
         So a checkpoint of the old ``weight_norm``, or one without ``num_batches_tracked``, loads as it does in torch.
         """
-        own = self.to_tree(module)
-        renamed = [leaf for key, leaf in state.items() if isinstance(leaf, LazyTensor) and key not in own]
-        vacant = {leaf.dtype for key, leaf in own.items() if isinstance(leaf, LazyTensor) and key not in state}
-        if any(_differ(own[key], state[key]) for key in own.keys() & state.keys()):
+        current = self.to_tree(module)
+        renamed = [leaf for key, leaf in state.items() if isinstance(leaf, LazyTensor) and key not in current]
+        vacant = {leaf.dtype for key, leaf in current.items() if isinstance(leaf, LazyTensor) and key not in state}
+        if any(_differ(current[key], state[key]) for key in current.keys() & state.keys()):
             return False
         return all(leaf.dtype in vacant for leaf in renamed) and self._shadow_takes(module, state)
 
@@ -274,7 +274,7 @@ def _alias(tensor: Tensor) -> Hashable:
     return ("torch", tensor.device, tensor.untyped_storage().data_ptr())
 
 
-def _differ(own: Tree, other: Tree) -> bool:
-    if not isinstance(own, LazyTensor):
+def _differ(current: Tree, other: Tree) -> bool:
+    if not isinstance(current, LazyTensor):
         return False
-    return not isinstance(other, LazyTensor) or (own.dtype, own.shape) != (other.dtype, other.shape)
+    return not isinstance(other, LazyTensor) or (current.dtype, current.shape) != (other.dtype, other.shape)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..tree import LazyTensor, Path, Tree, leaves
 from .arrays import array_tensor, copied, fill_array
-from .containers import entries, key_of, misfits
+from .containers import alike, entries, key_of, misfits
 from .report import LoadReport, Mismatch, casts, described, suggested
 from .state_check import moment_problems, state_problem
 from .tensor_ops import Module, Stateful, SupportsFilling, TensorOps, is_stateful
@@ -49,7 +49,12 @@ class _Absent:
     identity: Hashable | None = None
 
 
-_Finding: TypeAlias = "Match | _Absent | Mismatch | str"  # a str is the key of something unexpected
+@dataclass(frozen=True, slots=True)
+class _Unexpected:
+    key: str
+
+
+_Finding: TypeAlias = Match | _Absent | _Unexpected | Mismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ def compare(ops: TensorOps[T], target: object, source: Tree, *, in_place: bool) 
     return Comparison(
         (*matches, *tied),
         tuple(key_of(one.path) for one in absent if one.identity not in filled),
-        tuple(finding for finding in findings if isinstance(finding, str)),
+        tuple(finding.key for finding in findings if isinstance(finding, _Unexpected)),
         tuple(finding for finding in findings if isinstance(finding, Mismatch)),
     )
 
@@ -126,12 +131,12 @@ class _Comparer(Generic[T]):
         return self._matched(expected, source, path, partial(fill_array, target, source))
 
     def _tensor(self, target: T, source: Tree, path: Path) -> _Finding:
-        load = partial(self.copy_into, target, source) if self.copy_into else None
+        load = None if self.copy_into is None else partial(self.copy_into, target, source)
         return self._matched(self.ops.to_lazy(target, key_of(path)), source, path, load)
 
     def _matched(self, expected: LazyTensor, source: Tree, path: Path, load: _Load | None) -> _Finding:
         # A value that stands under two names is not tied: averaged weights begin as the very weights, and go their way.
-        identity = expected.identity if self.in_place or self.copy_into else None
+        identity = expected.identity if self.in_place or self.copy_into is not None else None
         if source is MISSING:
             return _Absent(path, identity)
         if not _fits(source, expected):
@@ -146,28 +151,28 @@ class _Comparer(Generic[T]):
 
         The second half runs the module's hooks and hands over its extra state; parameters are copied onto themselves.
         """
-        own = module.state_dict(keep_vars=True)
-        if isinstance(source, Mapping) and own.keys() != source.keys() and self.ops.accepts_keys(module, source):
+        current = module.state_dict(keep_vars=True)
+        if isinstance(source, Mapping) and current.keys() != source.keys() and self.ops.accepts_keys(module, source):
             yield Match(path, source, _keys_below(source, path), partial(self._load_module, module, source))
             return
-        yield from self._container(own, source, path)
-        yield Match(path, source, (), partial(module.load_state_dict, own))
+        yield from self._container(current, source, path)
+        yield Match(path, source, (), partial(module.load_state_dict, current))
 
     def _stateful(self, target: Stateful, source: Tree, path: Path) -> Iterator[_Finding]:
         if source is MISSING:
             yield _Absent(path)
             return
-        own = target.state_dict()
-        problems = self._state_problems(target, own, source, path)
+        current = target.state_dict()
+        problems = self._state_problems(target, current, source, path)
         yield from problems
         if not problems:
-            yield Match(path, source, _keys_below(source, path), partial(self._load_state, target, source, own))
+            yield Match(path, source, _keys_below(source, path), partial(self._load_state, target, source, current))
 
-    def _state_problems(self, target: Stateful, own: object, source: Tree, path: Path) -> list[Mismatch]:
-        problem = state_problem(own, source, path) if isinstance(own, Mapping) else None
+    def _state_problems(self, target: Stateful, current: object, source: Tree, path: Path) -> list[Mismatch]:
+        problem = state_problem(current, source, path) if isinstance(current, Mapping) else None
         if problem is not None:
             return [problem]
-        return [*moment_problems(self.ops, target, source, path), *misfits(source, own, path)]
+        return [*moment_problems(self.ops, target, source, path), *misfits(source, current, path)]
 
     def _container(self, target: object, source: Tree, path: Path) -> Iterator[_Finding]:
         inside = entries(target) or {}
@@ -180,7 +185,7 @@ class _Comparer(Generic[T]):
             yield from self.visit(child, children.get(name, MISSING), (*path, name), put)
         for name in children:
             if name not in inside:
-                yield from _keys_below(children[name], (*path, name))
+                yield from map(_Unexpected, _keys_below(children[name], (*path, name)))
 
     def _plain(self, target: object, source: Tree, path: Path, put: _Put | None) -> Iterator[_Finding]:
         problems = [] if source is MISSING else [*misfits(source, target, path)]
@@ -192,18 +197,20 @@ class _Comparer(Generic[T]):
         elif problems:
             yield from problems
         else:
-            yield Match(path, source, (key_of(path),), partial(self._put_plain, put, source, target) if put else None)
+            load = None if put is None else partial(self._put_plain, put, source, target)
+            yield Match(path, source, (key_of(path),), load)
 
     def _load_module(self, module: Module, source: Tree) -> None:
         module.load_state_dict(self.ops.from_tree(source))
 
-    def _load_state(self, target: Stateful, source: Tree, own: object) -> None:
+    def _load_state(self, target: Stateful, source: Tree, current: object) -> None:
         # Copies, since an optimizer keeps the very tensors it is given and training would change their source.
         # Of the types of its own state, since MultiStepLR calls the ``elements()`` of its Counter.
-        self.ops.load_state(target, self.ops.from_tree(copied(source), like=own))
+        state = alike(self.ops.from_tree(copied(source)), current)
+        self.ops.load_state(target, cast("Mapping[str, object]", state))
 
-    def _put_plain(self, put: _Put, source: Tree, own: object) -> None:
-        put(self.ops.from_tree(copied(source), like=own))
+    def _put_plain(self, put: _Put, source: Tree, current: object) -> None:
+        put(alike(self.ops.from_tree(copied(source)), current))
 
 
 def _put(holder: object, name: object, value: object) -> None:

@@ -82,10 +82,10 @@ def misfits(node: object, like: object, path: Path = ()) -> Iterator[Mismatch]:
 
 def warn_of_tuples(obj: object, path: Path, *, plain: tuple[type, ...] = ()) -> None:
     """Warn by key of tuple subclasses in ``obj``, but for the ``plain`` ones, which are nothing but their elements."""
-    named = [(where, kind) for where, kind in _tuple_subclasses(obj, path) if not issubclass(kind, plain)]
+    named = [(place, kind) for place, kind in _tuple_subclasses(obj, path) if not issubclass(kind, plain)]
     if not named:
         return
-    shown = ", ".join(f"{key_of(where)} ({kind.__module__}.{kind.__qualname__})" for where, kind in named[:_MAX_SHOWN])
+    shown = ", ".join(f"{key_of(place)} ({kind.__module__}.{kind.__qualname__})" for place, kind in named[:_MAX_SHOWN])
     more = ", …" if len(named) > _MAX_SHOWN else ""
     warnings.warn(
         f"{shown}{more}: found {len(named)} tuples of types of their own, kept as plain ones, since a checkpoint holds no "

@@ -114,7 +114,11 @@ def _component_starts(key: str) -> list[int]:
 
 def casts(mismatched: Iterable[Mismatch]) -> Iterator[str]:
     """Yield the cast that makes tensors fit whose dtype alone differs."""
-    pairs = [(one.found.partition(" "), one.expected.partition(" ")) for one in mismatched]
-    wanted = {expected[0] for found, expected in pairs if found[0] != expected[0] and found[2] == expected[2] != ""}
+    split = [(one.found.partition(" "), one.expected.partition(" ")) for one in mismatched]
+    wanted = {
+        dtype
+        for (other_dtype, _, other_shape), (dtype, _, shape) in split
+        if other_dtype != dtype and other_shape == shape != ""
+    }
     if wanted:
         yield f"cast the checkpoint first: dtype='{min(wanted) if len(wanted) == 1 else 'NAME'}'"

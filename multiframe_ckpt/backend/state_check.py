@@ -19,14 +19,14 @@ _DIALECT = ("last_epoch", "last_step", "_options")
 _TRANSLATE = "it is another framework's; translate it first"
 
 
-def state_problem(own: Mapping[str, Tree], source: Tree, path: Path) -> Mismatch | None:
-    """Return the first problem of a state that an object is to take whose state is ``own`` now."""
+def state_problem(current: Mapping[str, Tree], source: Tree, path: Path) -> Mismatch | None:
+    """Return the first problem of a state that an object is to take whose state is ``current``."""
     key = key_of(path)
     if not isinstance(source, Mapping):
         return Mismatch(key, described(source), "a state dict")
-    checks = [("a state", own, source)]
-    if "param_groups" in own:
-        groups, expected = _groups(source.get("param_groups")), _groups(own["param_groups"])
+    checks = [("a state", current, source)]
+    if "param_groups" in current:
+        groups, expected = _groups(source.get("param_groups")), _groups(current["param_groups"])
         if _sizes(groups) != _sizes(expected) or not isinstance(source.get("state"), Mapping):
             return Mismatch(
                 key,
@@ -48,11 +48,11 @@ def moment_problems(ops: TensorOps[T], optimizer: object, source: Tree, path: Pa
                 yield Mismatch(key_of((*path, "state", index, name)), described(leaf), f"{dtype.name} {leaf.shape}")
 
 
-def _foreign(key: str, what: str, own: Mapping[str, Tree], source: Mapping[str, Tree]) -> Mismatch | None:
+def _foreign(key: str, what: str, current: Mapping[str, Tree], source: Mapping[str, Tree]) -> Mismatch | None:
     for name in _DIALECT:
-        if name in source and name not in own:
+        if name in source and name not in current:
             return Mismatch(key, f"{what} with {name!r}", f"one without it: {_TRANSLATE}")
-        if name in own and name not in source:
+        if name in current and name not in source:
             return Mismatch(key, f"{what} without {name!r}", f"one with it: {_TRANSLATE}")
     return None
 

@@ -112,8 +112,8 @@ class _Builder(Generic[T]):
     def _tie(self, tensor: LazyTensor, near: T | np.ndarray, key: str) -> Hashable | None:
         if tensor.identity is None:
             return None
-        own = array_tensor(near, key) if isinstance(near, np.ndarray) else self._ops.to_lazy(near, key)
-        return None if own.identity is None else (tensor.identity, own.identity)
+        other = array_tensor(near, key) if isinstance(near, np.ndarray) else self._ops.to_lazy(near, key)
+        return None if other.identity is None else (tensor.identity, other.identity)
 
     def _tensor(self, tensor: LazyTensor, near: T | np.ndarray | None, key: str) -> T | np.ndarray:
         if isinstance(near, np.ndarray):

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from multiframe_ckpt.backend import backend_named
 from multiframe_ckpt.backend.containers import alike, misfits
@@ -47,6 +49,26 @@ class Frozen(Mapping):
         return len(self._entries)
 
 
+def structures():
+    """Nested containers of every type, of plain values and arrays."""
+    leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.builds(np.zeros, st.just(2))
+    names = st.text(max_size=3)
+
+    def containers(inside):
+        lists, dicts = st.lists(inside, max_size=3), st.dictionaries(names, inside, max_size=3)
+        named = st.builds(Point, inside, inside) | st.builds(Pair, inside, inside)
+        return lists | named | lists.map(tuple) | lists.map(Steps) | dicts | dicts.map(OrderedDict) | dicts.map(Frozen)
+
+    return st.recursive(leaves, containers, max_leaves=12)
+
+
+def types(node):
+    """The types of a structure's containers and leaves, place by place."""
+    if isinstance(node, Mapping):
+        return type(node), {name: types(child) for name, child in node.items()}
+    return (type(node), [types(child) for child in node]) if isinstance(node, list | tuple) else type(node)
+
+
 def lazy(*values):
     return LazyTensor.of_array(np.array(values, np.float32))
 
@@ -72,6 +94,16 @@ def test_a_container_takes_the_type_of_the_one_in_the_template(node, like):
     assert list(made.items() if isinstance(node, dict) else made) == list(
         node.items() if isinstance(node, dict) else node
     )
+
+
+@pytest.mark.filterwarnings("ignore::multiframe_ckpt.errors.CheckpointWarning")
+@given(obj=structures())
+def test_any_structure_comes_back_by_itself_as_the_template(obj):
+    tree = NUMPY.to_tree(obj)
+    assert types(NUMPY.from_tree(tree, like=obj)) == types(obj)
+    new, report = NUMPY.loaded_like(obj, tree)
+    assert (report.ok, types(new)) == (True, types(obj))
+    assert repr(NUMPY.from_tree(NUMPY.to_tree(new))) == repr(NUMPY.from_tree(tree))
 
 
 def test_types_are_taken_at_every_depth_and_where_there_is_no_template_they_stay():
