@@ -99,6 +99,9 @@ def _tuple_subclasses(node: object, path: Path) -> Iterator[tuple[Path, type]]:
     """Yield them with their paths; ``node`` is a container no deeper than a tree may be."""
     if isinstance(node, tuple) and type(node) is not tuple:
         yield path, type(node)
-    for name, child in (entries(node) or {}).items():
-        if isinstance(child, dict | list | tuple | Mapping):
+    inside = entries(node) or {}
+    kinds = set(map(type, inside.values()))  # a state dict's are one or two: no look at each of its tensors
+    nested = tuple(kind for kind in kinds if issubclass(kind, list | tuple | Mapping))
+    for name, child in inside.items() if nested else ():
+        if isinstance(child, nested):
             yield from _tuple_subclasses(child, (*path, name))
