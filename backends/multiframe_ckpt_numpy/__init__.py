@@ -8,7 +8,7 @@ import numpy as np
 
 from multiframe_ckpt.backend import TensorBackend, array_tensor, fill_array
 from multiframe_ckpt.errors import ValueRefusedError
-from multiframe_ckpt.tree import LazyTensor
+from multiframe_ckpt.tree import LazyTensor, Strided
 
 __all__ = ["NumpyBackend"]
 
@@ -42,8 +42,8 @@ class NumpyBackend(TensorBackend[np.ndarray]):
 
     def view_of(self, storage: np.ndarray, tensor: LazyTensor) -> np.ndarray | None:
         """Return the view into the storage, so that arrays which overlapped still do."""
-        if tensor.view is None:
+        view, size = tensor.source, tensor.dtype.itemsize
+        if not isinstance(view, Strided):
             return None
-        size = tensor.dtype.itemsize
-        strides = tuple(step * size for step in tensor.view.stride)
-        return np.ndarray(tensor.shape, tensor.dtype.numpy, storage, tensor.view.offset * size, strides)
+        strides = tuple(step * size for step in view.strides)
+        return np.ndarray(tensor.shape, tensor.dtype.numpy, storage, view.offset * size, strides)

@@ -18,7 +18,7 @@ import numpy as np
 from multiframe_ckpt.backend import Module, TensorBackend, array_tensor
 from multiframe_ckpt.dtypes import DTYPES, DType, narrow, widen
 from multiframe_ckpt.errors import DtypeRefusedError, UnavailableError, ValueRefusedError
-from multiframe_ckpt.tree import LazyTensor, Tree, tensors
+from multiframe_ckpt.tree import Computed, InMemory, LazyTensor, Source, Tree, tensors
 
 from .generators import generator_state, generators_of, set_generator_state
 
@@ -67,8 +67,10 @@ class OneflowBackend(TensorBackend["Tensor"]):
             )
         if row.name != "bfloat16" and not tensor.is_cuda:
             live = array_tensor(tensor.numpy(), key)
-            return LazyTensor(row, live.shape, _Live(tensor), alias=live.alias)
-        return LazyTensor(row, tuple(tensor.shape), lambda: self._array(tensor, row), alias=("oneflow", id(tensor)))
+            return LazyTensor(row, live.shape, _Live(tensor, row, live.shape), live.alias)
+        shape = tuple(tensor.shape)
+        source = Computed(row, shape, lambda: self._array(tensor, row))
+        return LazyTensor(row, shape, source, ("oneflow", id(tensor)))
 
     def from_tree(self, tree: Tree, *, device: str | None = None, like: object = None) -> Any:
         """Return the live object; raise UnavailableError for a GPU that is not there, at which OneFlow ends the process."""
@@ -141,21 +143,21 @@ class OneflowBackend(TensorBackend["Tensor"]):
         return self._flow.tensor(widen(array, self._rows[self._flow.float32]), dtype=self._flow.bfloat16)
 
 
-class _Live:
-    """Gives a tensor's memory once OneFlow is done with it: 30 µs, or milliseconds where every core is busy."""
+class _Live(Source):
+    """A tensor's memory once OneFlow is done with it: 30 µs, or milliseconds where every core is busy."""
 
-    __slots__ = ("_tensor",)
+    __slots__ = ("_tensor", "dtype", "shape")
 
-    def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor
+    def __init__(self, tensor: Tensor, dtype: DType, shape: tuple[int, ...]) -> None:
+        self._tensor, self.dtype, self.shape = tensor, dtype, shape
 
-    def __call__(self) -> np.ndarray:
+    def array(self) -> np.ndarray:
+        """Wait, and return the memory."""
         return np.asarray(self._tensor.numpy())
 
-    def synchronized(self) -> Callable[[], np.ndarray]:
+    def ready(self) -> Source:
         """Wait now; for reading at once, before anything else is done to the tensor."""
-        array = self()
-        return lambda: array
+        return InMemory(self.array())
 
 
 def _why_not(problem: Exception) -> str:

@@ -53,7 +53,7 @@ def generator_state(flow: ModuleType, generator: Generator) -> dict[str, Tree]:
     raw = generator.get_state().numpy().copy()
     kept: dict[str, Tree] = {
         "seed": int(generator.initial_seed()),
-        "state": LazyTensor.of_array(raw),
+        "state": LazyTensor.from_array(raw),
         "position": None,
     }
     offset = _words_at(raw)

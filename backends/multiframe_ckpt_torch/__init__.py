@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from multiframe_ckpt.backend import Module, TensorBackend
-from multiframe_ckpt.dtypes import DTYPES
+from multiframe_ckpt.dtypes import DTYPES, DType
 from multiframe_ckpt.errors import DtypeRefusedError, ValueRefusedError
-from multiframe_ckpt.tree import LazyTensor, Tree, View
+from multiframe_ckpt.tree import Box, LazyTensor, Source, Strided, Tree
 
 if TYPE_CHECKING:  # torch may be absent, and is imported late
     from torch import Tensor, UntypedStorage, dtype
@@ -70,18 +70,17 @@ class TorchBackend(TensorBackend["Tensor"]):
         shape = tuple(tensor.shape)
         storage = tensor.untyped_storage()
         nbytes = storage.nbytes()
-        in_host = tensor.is_cpu
         resolved = not (tensor.is_conj() or tensor.is_neg())
-        source = partial(self._array, tensor) if in_host and resolved else _Elsewhere(self, tensor.detach)
+        live = _Live(self, row, shape, tensor.detach, in_host=tensor.is_cpu and resolved)
         if not resolved or not nbytes:
-            return LazyTensor(row, shape, source)
+            return LazyTensor(row, shape, live)
         alias = _alias(tensor)
-        all_bytes = (
-            partial(self._storage_array, storage) if in_host else _Elsewhere(self, partial(self._bytes_of, storage))
+        bytes_of_storage = partial(self._bytes_of, storage)
+        whole = _Live(self, self._byte, (nbytes,), bytes_of_storage, in_host=tensor.is_cpu)
+        view = _LiveView(
+            live, LazyTensor(self._byte, (nbytes,), whole, alias), tensor.storage_offset(), tensor.stride()
         )
-        whole = LazyTensor(self._byte, (nbytes,), all_bytes, alias=alias)
-        view = View(whole, tensor.storage_offset(), tensor.stride())
-        return LazyTensor(row, shape, source, alias=alias, view=view)
+        return LazyTensor(row, shape, view, alias)
 
     def from_lazy(self, tensor: LazyTensor, key: str, *, device: str | None) -> Tensor:
         """Return a tensor over the array's own memory, or over a copy where that is read-only, as mapped files are."""
@@ -112,11 +111,12 @@ class TorchBackend(TensorBackend["Tensor"]):
 
     def view_of(self, storage: Tensor, tensor: LazyTensor) -> Tensor | None:
         """Return the view into the storage; torch raises RuntimeError for one that leaves it."""
-        if tensor.view is None:
+        view = tensor.source
+        if not isinstance(view, Strided):
             return None
         usable = storage.numel() - storage.numel() % tensor.dtype.itemsize
         typed = storage[:usable].view(self._dtypes[tensor.dtype.name])
-        return typed.as_strided(tensor.shape, tensor.view.stride, tensor.view.offset)
+        return typed.as_strided(tensor.shape, view.strides, view.offset)
 
     def parameters_of(self, optimizer: object) -> list[Tensor]:
         """Return the parameters of an optimizer that loads as torch's own do, which cast moments to their dtype."""
@@ -173,8 +173,8 @@ class TorchBackend(TensorBackend["Tensor"]):
         cuda = self._torch.cuda
         devices = cuda.get_rng_state_all() if cuda.is_available() and cuda.is_initialized() else []
         return {
-            "cpu": LazyTensor.of_array(self._torch.get_rng_state().numpy().copy()),
-            "cuda": [LazyTensor.of_array(state.numpy().copy()) for state in devices],
+            "cpu": LazyTensor.from_array(self._torch.get_rng_state().numpy().copy()),
+            "cuda": [LazyTensor.from_array(state.numpy().copy()) for state in devices],
         }
 
     def set_random_state(self, state: Mapping[str, Tree], model: object = None) -> None:
@@ -242,9 +242,6 @@ class TorchBackend(TensorBackend["Tensor"]):
         carrier = getattr(self._torch, _CARRIER[row.itemsize])
         return np.asarray(host.view(carrier).numpy().view(row.numpy))
 
-    def _storage_array(self, storage: UntypedStorage) -> np.ndarray:
-        return self._array(self._bytes_of(storage))
-
     def _bytes_of(self, storage: UntypedStorage) -> Tensor:
         return self._torch.empty(0, dtype=self._torch.uint8, device=storage.device).set_(storage)
 
@@ -255,19 +252,66 @@ class TorchBackend(TensorBackend["Tensor"]):
         return self._torch.from_numpy(array.view(_CARRIER[row.itemsize])).view(dtype)
 
 
-class _Elsewhere:
-    """Reads a tensor that is not as it is in the host's memory: it is on a GPU, or yet to be conjugated."""
+class _Live(Source):
+    """A live tensor, in the host's memory as it is, or on a GPU or yet to be conjugated."""
 
-    def __init__(self, backend: TorchBackend, tensor_of: Callable[[], Tensor]) -> None:
-        self._backend, self._tensor_of = backend, tensor_of
+    __slots__ = ("_backend", "_in_host", "_tensor_of", "dtype", "shape")
 
-    def __call__(self) -> np.ndarray:
+    def __init__(
+        self,
+        backend: TorchBackend,
+        dtype: DType,
+        shape: tuple[int, ...],
+        tensor_of: Callable[[], Any],
+        *,
+        in_host: bool,
+    ) -> None:
+        self._backend, self._tensor_of, self._in_host = backend, tensor_of, in_host
+        self.dtype, self.shape = dtype, shape
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether NumPy can look at the tensor's own memory."""
+        return self._in_host
+
+    def array(self) -> np.ndarray:
+        """Return the tensor's own memory, or a copy in the host's."""
         return self._backend._array(self._tensor_of())
 
-    def into(self, target: np.ndarray) -> None:
+    def into(self, out: np.ndarray) -> None:
         """Have torch copy straight into the array, without memory of its own between."""
+        if self._in_host or not out.flags.c_contiguous:
+            np.copyto(out, self.array())
+            return
         tensor = self._tensor_of().detach()
-        self._backend._over(target, tensor.dtype).copy_(tensor)
+        self._backend._over(out, tensor.dtype).copy_(tensor)
+
+
+class _LiveView(Strided):
+    """A live tensor that looks into a storage which others may look into; it is read by itself."""
+
+    __slots__ = ("_live",)
+
+    def __init__(self, live: _Live, storage: LazyTensor, offset: int, strides: tuple[int, ...]) -> None:
+        super().__init__(storage, live.dtype, live.shape, offset, strides)
+        self._live = live
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether NumPy can look at the tensor's own memory."""
+        return self._live.is_in_memory
+
+    def array(self) -> np.ndarray:
+        """Return the tensor's array."""
+        return self._live.array()
+
+    def into(self, out: np.ndarray) -> None:
+        """Copy the tensor into an array."""
+        self._live.into(out)
+
+    def part(self, box: Box) -> Source:
+        """Return a part of the tensor's array."""
+        return self._live.part(box)
 
 
 def _alias(tensor: Tensor) -> Hashable:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import replace
 
 import numpy as np
 
 from ..errors import ValueRefusedError
-from ..tree import LazyTensor, Tree, map_leaves
+from ..tree import LazyTensor, Tree, elementwise, map_leaves
 
 __all__ = ["array_tensor", "copied", "copied_tensor", "fill_array", "tied"]
 
@@ -19,7 +18,7 @@ def array_tensor(array: np.ndarray, key: str) -> LazyTensor:
         raise ValueRefusedError(f"{key}: found a masked array, expected a plain one; fill it first with .filled()")
     address = array.__array_interface__["data"][0]
     alias = ("array", address, array.strides) if array.size else None
-    return LazyTensor.of_array(np.asarray(array), name=key, alias=alias)
+    return LazyTensor.from_array(np.asarray(array), name=key, alias=alias)
 
 
 def fill_array(target: np.ndarray, tensor: LazyTensor) -> None:
@@ -29,12 +28,12 @@ def fill_array(target: np.ndarray, tensor: LazyTensor) -> None:
 
 def copied_tensor(tensor: LazyTensor) -> LazyTensor:
     """Return the tensor, copied when it is read; its storage is its own, its ties are kept."""
-    return replace(tensor, source=lambda: tensor.numpy().copy(), view=None, alias=tensor.identity)
+    return elementwise(tensor, tensor.dtype, np.copy, alias=tensor.identity)
 
 
 def tied(tensor: LazyTensor, identity: Hashable) -> LazyTensor:
     """Return the tensor as one with all others that are given the same identity."""
-    return replace(tensor, view=None, alias=identity)
+    return tensor.with_(alias=identity)
 
 
 def copied(tree: Tree) -> Tree:

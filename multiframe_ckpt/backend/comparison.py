@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from ..tree import LazyTensor, Path, Tree, leaves
+from ..tree import LazyTensor, Path, Strided, Tree, leaves
 from .arrays import array_tensor, copied, fill_array
 from .containers import alike, entries, key_of, misfits
 from .report import LoadReport, Mismatch, casts, described, suggested
@@ -141,7 +141,7 @@ class _Comparer(Generic[T]):
             return _Absent(path, identity)
         if not _fits(source, expected):
             return Mismatch(key_of(path), described(source), described(expected))
-        if self.in_place and expected.view is not None and _repeats(expected.shape, expected.view.stride):
+        if self.in_place and isinstance(expected.source, Strided) and _repeats(expected.shape, expected.source.strides):
             place = f"a place for each element, not an expanded tensor: .clone() it; {described(expected)}"
             return Mismatch(key_of(path), described(source), place)
         return Match(path, source, (key_of(path),), load, identity)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from types import FunctionType, MethodType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from ..errors import MismatchError, ValueRefusedError
-from ..tree import LazyTensor, Path, Tree, is_plain, leaves, map_leaves, tensors
+from ..tree import LazyTensor, Path, Sharing, Strided, Tree, is_plain, leaves, map_leaves, tensors
 from .arrays import array_tensor
 from .comparison import compare
 from .containers import alike, key_of, misfits, warn_of_tuples
@@ -95,7 +95,7 @@ class _Builder(Generic[T]):
         self._ops, self._device, self._near = ops, device, near or {}
         self._made: dict[Hashable, T | np.ndarray] = {}
         self._storages: dict[Hashable, T] = {}
-        self._kept = _storages_to_keep(tensors(tree).values())
+        self._kept = _storages_to_keep(tensors(tree))
 
     def build(self, path: Path, leaf: Tree) -> Tree:
         """Return the live tensor of a lazy one, and any other leaf as it is."""
@@ -124,10 +124,10 @@ class _Builder(Generic[T]):
         return self._ops.from_lazy(tensor, key, device=self._device) if shared is None else shared
 
     def _view(self, tensor: LazyTensor, key: str) -> T | None:
-        if tensor.view is None or tensor.alias not in self._kept:
+        if not isinstance(tensor.source, Strided) or tensor.alias not in self._kept:
             return None
         if tensor.alias not in self._storages:
-            self._storages[tensor.alias] = self._ops.from_lazy(tensor.view.storage, key, device=self._device)
+            self._storages[tensor.alias] = self._ops.from_lazy(tensor.source.storage, key, device=self._device)
         return self._ops.view_of(self._storages[tensor.alias], tensor)
 
 
@@ -167,23 +167,12 @@ def _plain_value(value: object, key: str) -> Tree:
     )
 
 
-def _storages_to_keep(tensors: Iterable[LazyTensor]) -> set[Hashable]:
+def _storages_to_keep(table: Mapping[str, LazyTensor]) -> set[Hashable]:
     """Return the aliases of storages that two different tensors look into, or one tensor whole but not in C order."""
-    seen: dict[Hashable, Hashable] = {}
-    kept: set[Hashable] = set()
-    for tensor in tensors:
-        if tensor.alias is None or tensor.view is None:
-            continue
-        permuted = tensor.view.storage.nbytes == tensor.nbytes and not _is_c_order(tensor.shape, tensor.view.stride)
-        if permuted or seen.setdefault(tensor.alias, tensor.identity) != tensor.identity:
-            kept.add(tensor.alias)
-    return kept
+    permuted = {tensor.alias for tensor in table.values() if _is_permuted(tensor)}
+    return {*Sharing(table).split_aliases, *permuted}
 
 
-def _is_c_order(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    want = 1
-    for dim, step in zip(reversed(shape), reversed(stride), strict=True):
-        if dim != 1 and step != want:
-            return False
-        want *= dim
-    return True
+def _is_permuted(tensor: LazyTensor) -> bool:
+    view = tensor.source
+    return isinstance(view, Strided) and view.storage.nbytes == tensor.nbytes and not view.is_dense

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ..backend import backends
-from ..formats import FORMATS
-from ..formats.base import Format, HoldsMetadata
+from ..formats import FORMATS, Format, WritableFormat
 from .output import Output, table
 from .program import NAME, Status, verb
 
@@ -14,23 +13,24 @@ __all__ = ["backends_command", "formats_command"]
 @verb(example=f"{NAME} formats")
 def formats_command(out: Output) -> Status:
     """List the formats, and the suffixes that name them."""
-    layouts = [kind() for kind in FORMATS.available()]
-    rows = [(layout.name, " ".join(layout.suffixes) or "none", _summary(layout)) for layout in layouts]
+    formats = [kind() for kind in FORMATS.available()]
+    rows = [(format.name, " ".join(format.suffixes) or "none", _summary(format)) for format in formats]
     records = [
         {
-            "name": layout.name,
-            "suffixes": layout.suffixes,
-            "summary": _summary(layout),
-            "holds_metadata": isinstance(layout, HoldsMetadata),
+            "name": format.name,
+            "suffixes": format.suffixes,
+            "summary": _summary(format),
+            "writable": isinstance(format, WritableFormat),
+            "holds_metadata": isinstance(format, WritableFormat) and format.holds_metadata,
         }
-        for layout in layouts
+        for format in formats
     ]
     out.report({"formats": records}, table([("format", "suffixes", "what it is"), *rows]))
     return Status.DONE
 
 
-def _summary(layout: Format) -> str:
-    return (layout.__doc__ or "").strip().partition("\n")[0].rstrip(".").replace("``", "")
+def _summary(format: Format) -> str:
+    return (format.__doc__ or "").strip().partition("\n")[0].rstrip(".").replace("``", "")
 
 
 @verb(example=f"{NAME} backends")

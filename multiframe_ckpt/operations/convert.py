@@ -15,11 +15,21 @@ import numpy as np
 from ..checkpoint import Checkpoint
 from ..dtypes import DType, dtype_named
 from ..errors import DtypeRefusedError, KeyRefusedError, UnknownNameError
-from ..formats import format_for, format_named
-from ..formats.base import HoldsMetadata
+from ..formats import format_for, writable_format
 from ..progress import OnProgress, silent
 from ..training import TranslateReport, find_parts, translate, weights_path
-from ..tree import LazyTensor, Tree, drop, join_key, leaves, map_leaves, rename_keys, tensors, unknown_as_dicts
+from ..tree import (
+    LazyTensor,
+    Tree,
+    drop,
+    elementwise,
+    join_key,
+    leaves,
+    map_leaves,
+    rename_keys,
+    tensors,
+    unknown_as_dicts,
+)
 from ..tree import Path as TreePath
 from ..tree.rules import parse_rename, renamed, select
 
@@ -92,26 +102,23 @@ def convert(
     The target appears whole or not at all. Raise FormatError for a bad source, RefusedError for what the target cannot
     hold, TargetExistsError unless ``overwrite``.
     """
-    if backend not in (None, *_DIALECTS.values()):
+    if backend not in (None, "torch", "oneflow"):
         raise UnknownNameError(
             f"backend: found {backend!r}, expected torch or oneflow, which have dialects of their own"
         )
     opened = Checkpoint.open(source, verify=verify, allow_unknown=allow_unknown, allow_incomplete=allow_incomplete)
     target = Path(target)
-    layout = format_named(format) if format else format_for(target)
+    layout = writable_format(format) if format else format_for(target)
     taken, left = _weights(opened.tree) if model_only else (opened.tree, [])
     tree, unknown = unknown_as_dicts(taken)
     edited = _edited(tree, include, exclude, {"model": dtype, "optimizers": optimizer_dtype}, rename)
-    tree, crossing, inexact = _translated(edited.tree, backend or _DIALECTS.get(layout.name))
+    tree, crossing, inexact = _translated(edited.tree, backend or layout.dialect)
 
     checkpoint = replace(opened, tree=tree)
-    if dry_run:
-        plan = checkpoint.require_writable(target, layout, overwrite=overwrite)
-    else:
-        plan = checkpoint.save(
-            target, format=layout.name, overwrite=overwrite, digest=digest, durable=durable, on_progress=on_progress
-        )
-    metadata = opened.meta.get("metadata") or {}
+    planned = checkpoint.plan(target, format=layout.name, overwrite=overwrite, digest=digest, durable=durable)
+    if not dry_run:
+        planned.write(on_progress)
+    plan = planned.changes
     table = tensors(tree)
     return ConvertReport(
         source=str(source),
@@ -128,7 +135,7 @@ def convert(
         duplicated=plan.duplicated,
         lost_ties=plan.lost_ties,
         unknown=tuple(unknown),
-        lost_metadata=() if isinstance(layout, HoldsMetadata) else tuple(metadata),
+        lost_metadata=plan.lost_metadata,
         translated=crossing.converted,
         untranslated=crossing.left_out,
         warnings=crossing.warnings,
@@ -164,10 +171,6 @@ def _edited(
     names = renamed(kept, [parse_rename(rule) for rule in rename])
     tree = rename_keys(tree, names) if names else tree
     return _Edited(tree, tuple(key for key in keys if key in dropped), names, changed)
-
-
-#: Format → the framework whose dialect it is written in. The others are nobody's.
-_DIALECTS = {"torch": "torch", "oneflow": "oneflow", "oneflow-pickle": "oneflow"}
 
 
 def _translated(tree: Tree, framework: str | None) -> tuple[Tree, TranslateReport, tuple[str, ...]]:
@@ -245,4 +248,4 @@ def _cast_tensor(key: str, tensor: LazyTensor, dtype: DType) -> LazyTensor:
         return result
 
     alias = None if tensor.identity is None else (tensor.identity, dtype.name)
-    return LazyTensor.of_elements(tensor, dtype, change, alias=alias)
+    return elementwise(tensor, dtype, change, alias=alias)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..checkpoint import Checkpoint
 from ..errors import DamagedError, FormatError, IncompleteError, ReplacedError
-from ..formats import format_at
-from ..formats.base import LeavesUnread, Unread
+from ..formats import ReadOptions, Unread, format_at, open_path
 from ..storage.atomic import current_path
 from ..storage.consistency import retry_if_replaced
 from ..storage.parallel import in_parallel
 from ..storage.transfer import read_once
-from ..tree import LazyTensor, OpenedFile
+from ..tree import LazyTensor, tensors
 
 __all__ = ["VerifyReport", "verify"]
 
@@ -56,45 +54,56 @@ def verify(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> Veri
 
 
 def _verified(path: Path, *, allow_unknown: bool) -> VerifyReport:
-    place = current_path(path)
-    layout = format_at(place)
-    table, problem = _opened(path, layout.name, allow_unknown=allow_unknown)
-    unread = Unread(getattr(problem, "extra", ()))
-    if problem is None and isinstance(layout, LeavesUnread):
-        try:
-            unread = layout.unread(place, table)
-        except DamagedError as found:
-            problem = found
-    damaged = {key: found for key, found in check_all({**table, **unread.copies}).items() if found is not None}
-    for wrong in damaged.values():
-        if isinstance(wrong, ReplacedError):
-            raise wrong
-    unchecked = [key for key, tensor in table.items() if key not in damaged and not _has_digest(tensor)]
-    texts = [str(error).removeprefix(f"{path}: ") for error in (problem, *damaged.values()) if error is not None]
+    look = _looked_at(path, ReadOptions(allow_unknown=allow_unknown))
+    damaged = {key: problem for key, problem in check_all({**look.table, **look.unread.copies}).items() if problem}
+    for problem in damaged.values():
+        if isinstance(problem, ReplacedError):
+            raise problem
+    unchecked = [key for key, tensor in look.table.items() if key not in damaged and not tensor.is_covered]
+    texts = [str(error).removeprefix(f"{path}: ") for error in (look.problem, *damaged.values()) if error is not None]
     return VerifyReport(
         path=str(path),
-        format=layout.name,
-        tensors=len(table),
-        checked=len(table) - len(damaged.keys() & table.keys()) - len(unchecked),
+        format=look.format,
+        tensors=len(look.table),
+        checked=len(look.table) - len(damaged.keys() & look.table.keys()) - len(unchecked),
         unchecked=tuple(unchecked),
         damaged=tuple(damaged),
-        missing=getattr(problem, "missing", ()),
-        extra=unread.extra,
+        missing=look.problem.missing if isinstance(look.problem, DamagedError) else (),
+        extra=look.unread.extra,
         problems=tuple(dict.fromkeys(texts)),
     )
 
 
-def _opened(path: Path, name: str, *, allow_unknown: bool) -> tuple[dict[str, LazyTensor], FormatError | None]:
-    """Return the tensors, and what is wrong with the whole; then the tensors that can be looked at all the same."""
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What headers say of a checkpoint, as far as they can be read, and what is wrong with the whole."""
+
+    format: str
+    table: Mapping[str, LazyTensor]
+    unread: Unread
+    problem: FormatError | None = None
+
+
+def _looked_at(path: Path, options: ReadOptions) -> _Look:
     try:
-        return Checkpoint.open(path, format=name, allow_unknown=allow_unknown).tensors(), None
+        format, opened = open_path(path, None, options)
     except (DamagedError, IncompleteError) as problem:
-        found = problem
+        return _what_is_left(path, options, problem)
+    table = tensors(opened.tree)
     try:
-        tree = Checkpoint.open(path, format=name, allow_unknown=allow_unknown, allow_incomplete=True)
+        return _Look(format.name, table, opened.unread())
+    except DamagedError as problem:
+        return _Look(format.name, table, Unread(), problem)
+
+
+def _what_is_left(path: Path, options: ReadOptions, problem: DamagedError | IncompleteError) -> _Look:
+    """Return the tensors that can be looked at all the same."""
+    unread = Unread(problem.extra) if isinstance(problem, DamagedError) else Unread()
+    try:
+        format, opened = open_path(path, None, replace(options, allow_incomplete=True))
     except FormatError:
-        return {}, found
-    return tree.tensors(), found
+        return _Look(format_at(current_path(path)).name, {}, unread, problem)
+    return _Look(format.name, tensors(opened.tree), unread, problem)
 
 
 def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSError | None]:
@@ -109,8 +118,8 @@ def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSErro
 
 
 def _place(tensor: LazyTensor) -> object:
-    inside = isinstance(tensor.source, OpenedFile)
-    return (tensor.source, tensor.at, tensor.nbytes, tensor.digest) if inside else id(tensor)
+    place = tensor.source.place
+    return id(tensor) if place is None else (place, tensor.digest)
 
 
 def _check(key: str, tensor: LazyTensor) -> FormatError | OSError | None:
@@ -119,9 +128,3 @@ def _check(key: str, tensor: LazyTensor) -> FormatError | OSError | None:
     except (FormatError, OSError) as problem:  # OSError: a disk that cannot read a sector
         return problem
     return None
-
-
-def _has_digest(tensor: LazyTensor) -> bool:
-    """Return whether something covers a tensor's bytes: its own digest, or that of the storage it looks into."""
-    storage = tensor.view.storage.digest if tensor.view is not None else None
-    return not tensor.nbytes or tensor.digest is not None or storage is not None

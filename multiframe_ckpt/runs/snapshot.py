@@ -7,24 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from threading import Condition
 
 import numpy as np
 
-from ..tree import LazyTensor, Path, Tree, View, leaves, map_leaves, synchronized
+from ..tree import LazyTensor, Path, Sharing, Strided, Tree, leaves, map_leaves, synchronized
 from .memory import Memory
 
 __all__ = ["Copy", "Copying", "Snapshot", "make_copies", "snapshot"]
 
-#: Large enough that taking the next piece costs nothing, small enough that two threads end together.
+#: Bytes: large enough that taking the next piece costs nothing, small enough that two threads end together.
 _PIECE = 2 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Copy:
-    """A tensor that is to be copied, its path in the tree, and the place for its bytes."""
+    """A tensor that is to be copied, its path in the tree, and the place for its bytes (1-D uint8)."""
 
     path: Path
     original: LazyTensor
@@ -32,9 +32,8 @@ class Copy:
 
     def tensor(self) -> LazyTensor:
         """Return the tensor over the place, to be read once the copy is made."""
-        of = self.original
-        array = self.place.view(of.dtype.numpy).reshape(of.shape)
-        return LazyTensor(of.dtype, of.shape, lambda: array, alias=of.alias)
+        array = self.place.view(self.original.dtype.numpy).reshape(self.original.shape)
+        return LazyTensor.from_array(array, alias=self.original.alias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,66 +52,57 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
     now all the same: there may be something else in it.
     """
     tree = synchronized(tree)
-    found = [(path, leaf) for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
-    several = _looked_into_at_several_places(leaf for _, leaf in found)
-    originals: dict[Hashable, tuple[Path, LazyTensor]] = {}
-    for path, leaf in found:
-        originals.setdefault(_owner(leaf, several), (path, _whole(leaf, several)))
-    places = memory.take([original.nbytes for _, original in originals.values()])
-    copies = [Copy(*what, place) for what, place in zip(originals.values(), places, strict=True)]
-    made = dict(zip(originals, (copy.tensor() for copy in copies), strict=True))
+    tensors = [(path, leaf) for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
+    shared = Sharing({str(number): tensor for number, (_, tensor) in enumerate(tensors)}).split_aliases
+    copies = _laid_out(tensors, shared, memory)
+    copied = {owner: copy.tensor() for owner, copy in copies.items()}
 
-    def copied(_: Path, leaf: Tree) -> Tree:
+    def copy_of(_: Path, leaf: Tree) -> Tree:
         if not isinstance(leaf, LazyTensor):
             return leaf
-        own = made[_owner(leaf, several)]
-        return own if leaf.view is None or leaf.alias not in several else _into(own, leaf, leaf.view)
+        whole = copied[_owner(leaf, shared)]
+        return (
+            _view_of_copy(whole, leaf, leaf.source)
+            if isinstance(leaf.source, Strided) and leaf.alias in shared
+            else whole
+        )
 
     def may_wait(copy: Copy) -> bool:
-        return copy.original.alias in later and copy.original.alias not in several
+        return copy.original.alias in later and copy.original.alias not in shared
 
     return Snapshot(
-        map_leaves(tree, copied),
-        tuple(copy for copy in copies if not may_wait(copy)),
-        tuple(copy for copy in copies if may_wait(copy)),
+        map_leaves(tree, copy_of),
+        now=tuple(copy for copy in copies.values() if not may_wait(copy)),
+        later=tuple(copy for copy in copies.values() if may_wait(copy)),
     )
 
 
-def _looked_into_at_several_places(tensors: Iterable[LazyTensor]) -> set[Hashable]:
-    """Return the aliases of storages in which there is more than one tensor."""
-    places: dict[Hashable, Hashable] = {}
-    several = set()
-    for tensor in tensors:
-        place = tensor.identity
-        if place is not None and places.setdefault(tensor.alias, place) != place:
-            several.add(tensor.alias)
-    return several
+def _laid_out(
+    tensors: Iterable[tuple[Path, LazyTensor]], shared: Container[Hashable], memory: Memory
+) -> dict[Hashable, Copy]:
+    """Return owner → the one copy that is made for it."""
+    originals: dict[Hashable, tuple[Path, LazyTensor]] = {}
+    for path, tensor in tensors:
+        originals.setdefault(_owner(tensor, shared), (path, _original(tensor, shared)))
+    places = memory.take([original.nbytes for _, original in originals.values()])
+    return {owner: Copy(*originals[owner], place) for owner, place in zip(originals, places, strict=True)}
 
 
-def _whole(tensor: LazyTensor, several: set[Hashable]) -> LazyTensor:
-    """Return what is copied for a tensor: its storage where others look into that elsewhere, else itself."""
-    return tensor.view.storage if tensor.view is not None and tensor.alias in several else tensor
+def _original(tensor: LazyTensor, shared: Container[Hashable]) -> LazyTensor:
+    """Return what is copied for a tensor: its storage where that is shared, else itself."""
+    return tensor.source.storage if isinstance(tensor.source, Strided) and tensor.alias in shared else tensor
 
 
-def _owner(tensor: LazyTensor, several: set[Hashable]) -> Hashable:
+def _owner(tensor: LazyTensor, shared: Container[Hashable]) -> Hashable:
     """Return what tensors have in common that are copied once."""
-    if tensor.view is not None and tensor.alias in several:
+    if isinstance(tensor.source, Strided) and tensor.alias in shared:
         return tensor.alias
-    identity = tensor.identity
-    return id(tensor) if identity is None else identity
+    return id(tensor) if tensor.identity is None else tensor.identity
 
 
-def _into(storage: LazyTensor, tensor: LazyTensor, view: View) -> LazyTensor:
+def _view_of_copy(storage: LazyTensor, tensor: LazyTensor, view: Strided) -> LazyTensor:
     """Return the same view into a copy of its storage."""
-    size = tensor.dtype.itemsize
-    array = np.ndarray(
-        tensor.shape,
-        tensor.dtype.numpy,
-        buffer=storage.numpy(),
-        offset=view.offset * size,
-        strides=tuple(step * size for step in view.stride),
-    )
-    return replace(tensor, source=lambda: array, view=view._replace(storage=storage))
+    return tensor.with_(source=Strided(storage, tensor.dtype, tensor.shape, view.offset, view.strides), digest=None)
 
 
 class Copying:
@@ -132,7 +122,7 @@ class Copying:
         try:
             while (copy_piece := self._next()) is not None:
                 copy_piece()
-        except BaseException as problem:  # told, not handled
+        except BaseException as problem:  # not handled: finish() raises it
             self._problem, self._pieces = problem, iter(())
         finally:
             with self._turn:
@@ -140,7 +130,7 @@ class Copying:
                 self._turn.notify_all()
 
     def finish(self) -> None:
-        """Help, waits for those that still copy, and raise the error of any, in every thread that calls this."""
+        """Help, wait for those that still copy, and raise the error of any, in every thread that calls this."""
         self.help()
         with self._turn:
             self._turn.wait_for(lambda: self._helping == 0)
@@ -153,7 +143,7 @@ class Copying:
         try:
             if at_end is not None:
                 at_end()
-        except BaseException as problem:  # told, not handled
+        except BaseException as problem:  # not handled: finish() raises it
             self._problem = self._problem or problem
 
     def _next(self) -> Callable[[], None] | None:
@@ -175,16 +165,22 @@ def make_copies(copies: Sequence[Copy]) -> None:
 
 def _pieces(copies: Iterable[Copy]) -> Iterator[Callable[[], None]]:
     for copy in copies:
-        tensor, into = copy.original, getattr(copy.original.source, "into", None)
-        if into is not None:
-            yield partial(into, copy.tensor().numpy())
+        tensor, target = copy.original, copy.tensor().numpy()
+        if not tensor.source.is_in_memory:
+            yield partial(_read_into, tensor, target)
             continue
-        array = tensor.read() if tensor.digest is None else tensor.numpy()  # which compares it
-        if (array.dtype, array.shape) != (tensor.dtype.numpy, tensor.shape):
-            array = tensor.numpy()
+        array = tensor.source.array()
         if not array.flags.c_contiguous:
-            yield partial(np.copyto, copy.tensor().numpy(), array)
+            yield partial(np.copyto, target, array)
             continue
         flat = array.reshape(-1).view(np.uint8)  # as bytes: NumPy holds the interpreter for dtypes of others
         for start in range(0, flat.nbytes, _PIECE):
             yield partial(np.copyto, copy.place[start : start + _PIECE], flat[start : start + _PIECE])
+
+
+def _read_into(tensor: LazyTensor, target: np.ndarray) -> None:
+    """Read a tensor that is not in memory, compared with its digest if it has one."""
+    if tensor.digest is None:
+        tensor.source.into(target)
+    else:
+        np.copyto(target, tensor.numpy())

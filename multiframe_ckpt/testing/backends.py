@@ -37,7 +37,7 @@ class BackendContract(CrossingContract):
         array = samples("float32")
         array.flags.writeable = False
         copied = {"w": self.tensor(np.zeros_like(array))}
-        self.backend.load_into(copied, {"w": LazyTensor.of_array(array)})
+        self.backend.load_into(copied, {"w": LazyTensor.from_array(array)})
         assert same_bits(self.array(copied["w"]), array)
 
     def test_one_tensor_under_two_names_is_filled_under_both(self) -> None:
@@ -45,7 +45,7 @@ class BackendContract(CrossingContract):
         tensor = self.tensor(samples("float32"))
         tree = self.backend.to_tree({"a": tensor, "b": tensor, "c": self.tensor(samples("float32"))})
         back = self.backend.from_tree(tree)
-        self.backend.load_into({"a": back["a"]}, {"a": LazyTensor.of_array(samples("float32") + 1)})
+        self.backend.load_into({"a": back["a"]}, {"a": LazyTensor.from_array(samples("float32") + 1)})
         assert same_bits(self.array(back["b"]), samples("float32") + 1)
         assert same_bits(self.array(back["c"]), samples("float32"))
 
@@ -53,7 +53,7 @@ class BackendContract(CrossingContract):
         """The target's own tensors are filled, never replaced."""
         tensor = self.tensor(np.zeros((3, 4), np.float32))
         target = {"w": tensor, "epoch": 0, "history": [1], "best": None}
-        tree = {"w": LazyTensor.of_array(samples("float32")), "epoch": 7, "history": [1, 2, 3], "best": 0.5}
+        tree = {"w": LazyTensor.from_array(samples("float32")), "epoch": 7, "history": [1, 2, 3], "best": 0.5}
         report = self.backend.load_into(target, tree)
         assert same_bits(self.array(tensor), samples("float32"))
         assert target["w"] is tensor
@@ -111,7 +111,7 @@ class ModuleContract(BackendContract):
         """A framework's own loading copies what fits before it raises."""
         module = self.module()
         before = {key: leaf.numpy().copy() for key, leaf in self.backend.to_tree(module).items()}
-        tree = {key: LazyTensor.of_array(array + 1) for key, array in before.items()}
+        tree = {key: LazyTensor.from_array(array + 1) for key, array in before.items()}
         tree.popitem()
         with pytest.raises(MismatchError, match="1 missing"):
             self.backend.load_into(module, tree)

@@ -36,7 +36,7 @@ def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
 
 def lazy(array: np.ndarray) -> LazyTensor:
     """Return a lazy tensor over an array."""
-    return LazyTensor.of_array(array)
+    return LazyTensor.from_array(array)
 
 
 class Moments(NamedTuple):
@@ -78,7 +78,7 @@ class CrossingContract:
                 tree = self.backend.to_tree(self.tensor(array))
                 assert (tree.dtype.name, tree.shape) == (dtype, shape)
                 assert same_bits(tree.numpy(), array), dtype
-                live = self.backend.from_tree(LazyTensor.of_array(array))
+                live = self.backend.from_tree(LazyTensor.from_array(array))
                 assert self.backend.owns(live)
                 assert same_bits(self.array(live), array), dtype
 
@@ -86,7 +86,7 @@ class CrossingContract:
         """Strides and byte order are the array's business, not the tensor's."""
         array = samples("float32")
         for odd in (np.asfortranarray(array), array.astype(">f4"), array[::-1, ::-1][::-1, ::-1]):
-            assert same_bits(self.array(self.backend.from_tree(LazyTensor.of_array(odd))), array)
+            assert same_bits(self.array(self.backend.from_tree(LazyTensor.from_array(odd))), array)
 
     def test_a_nested_mix_keeps_its_containers_keys_and_plain_values(self) -> None:
         """Integer keys stay integers, tuples tuples, empty dicts empty dicts."""

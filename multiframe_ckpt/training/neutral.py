@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..tree import LazyTensor, Tree
+from ..tree import LazyTensor, Tree, elementwise
 from .optimizers import DEFAULTS, NEUTRAL, Optimizer, framework_of, group_options, recognised_optimizer
 from .report import Notes
 
@@ -161,10 +161,9 @@ def _number(value: Any) -> Any:
 def scaled(tensor: LazyTensor, factor: float) -> LazyTensor:
     """Gives factor · tensor, with an array of its own at each reading: optimizers train on the tensors they are given."""
     if factor == 1:
-        return replace(tensor, source=lambda: tensor.numpy().copy(), alias=None, view=None)
-    return LazyTensor(tensor.dtype, tensor.shape, partial(_product, tensor.numpy, factor))
+        return elementwise(tensor, tensor.dtype, np.copy)
+    return elementwise(tensor, tensor.dtype, partial(_product, factor))
 
 
-def _product(read: Callable[[], np.ndarray], factor: float) -> np.ndarray:
-    array = read()
+def _product(factor: float, array: np.ndarray) -> np.ndarray:
     return (array.astype(np.float64) * factor).astype(array.dtype)

@@ -249,7 +249,7 @@ def _counter(step: int) -> LazyTensor:
     """Gives torch's own counter of steps; a new array at each reading, since torch counts in place."""
     dtype = dtype_of_numpy(np.dtype(np.float32))
     assert dtype is not None
-    return LazyTensor(dtype, (), lambda: np.array(step, np.float32))
+    return LazyTensor.from_function(dtype, (), lambda: np.array(step, np.float32))
 
 
 def _few(names: list[Any]) -> str:

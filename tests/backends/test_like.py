@@ -70,7 +70,7 @@ def types(node):
 
 
 def lazy(*values):
-    return LazyTensor.of_array(np.array(values, np.float32))
+    return LazyTensor.from_array(np.array(values, np.float32))
 
 
 @pytest.mark.parametrize(

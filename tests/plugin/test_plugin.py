@@ -99,12 +99,12 @@ def test_a_plugin_format_is_found_by_name_suffix_and_content(site):
     code = (
         "from pathlib import Path\n"
         "import numpy as np\n"
-        "from multiframe_ckpt.formats import format_at, format_for, format_named\n"
-        "from multiframe_ckpt.tree.tensor import LazyTensor\n"
+        "import multiframe_ckpt as mfc\n"
+        "from multiframe_ckpt.formats import format_at, format_named\n"
         "path = Path('model.toy')\n"
-        "format_for(path).write({'w': LazyTensor.of_array(np.float32([1, 2]))}, path)\n"
+        "mfc.save({'w': np.float32([1, 2])}, path)\n"
         "path = path.rename('model')\n"
-        "print(format_named('toy').name, format_at(path).name, format_at(path).read(path)['w'].numpy())\n"
+        "print(format_named('toy').name, format_at(path).name, mfc.open(path).tree['w'].numpy())\n"
     )
     assert python(site, "-W", "error", "-c", code).stdout == "toy toy [1. 2.]\n"
 

@@ -45,11 +45,11 @@ ONEFLOW = {
 
 
 def tensor(*values: float, dtype: type = np.float32) -> LazyTensor:
-    return LazyTensor.of_array(np.array(values, dtype))
+    return LazyTensor.from_array(np.array(values, dtype))
 
 
 def counter(step: float) -> LazyTensor:
-    return LazyTensor.of_array(np.array(step, np.float32))
+    return LazyTensor.from_array(np.array(step, np.float32))
 
 
 def torch_state(name: str, *, steps: tuple[int, ...] = (5, 5), **options: Any) -> dict[str, Any]:
@@ -74,11 +74,11 @@ def arrays(tree: Any) -> Any:
 def lazy(read: list[str]) -> LazyTensor:
     row = tensor(0.0).dtype
 
-    def source() -> np.ndarray:
+    def array() -> np.ndarray:
         read.append("read")
         return np.array([1.0, 2.0], np.float32)
 
-    return LazyTensor(row, (2,), source)
+    return LazyTensor.from_function(row, (2,), array)
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "Adagrad", "Adadelta"])
@@ -133,7 +133,7 @@ def test_tensors_are_not_read_until_asked_for_and_are_copies_then() -> None:
     read: list[str] = []
     array = np.ones(2, np.float32)
     state = torch_state("SGD")
-    state["state"] = {0: {"momentum_buffer": lazy(read)}, 1: {"momentum_buffer": LazyTensor.of_array(array)}}
+    state["state"] = {0: {"momentum_buffer": lazy(read)}, 1: {"momentum_buffer": LazyTensor.from_array(array)}}
     there, _ = translate_optimizer(state, to="oneflow")
     assert not read
     copy = there["state"][1]["momentum_buf"].numpy()
@@ -263,7 +263,7 @@ def test_options_of_the_users_own_and_initial_lr_go_along() -> None:
 
 
 def test_a_learning_rate_kept_as_a_tensor_becomes_a_number() -> None:
-    lr = LazyTensor.of_array(np.array(0.25, np.float64))
+    lr = LazyTensor.from_array(np.array(0.25, np.float64))
     there, _ = translate_optimizer(torch_state("Adam", lr=lr), to="oneflow")
     assert there["param_groups"][0]["_options"]["lr"] == 0.25
 

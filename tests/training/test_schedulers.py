@@ -197,7 +197,7 @@ def test_a_state_without_an_attribute_is_damaged() -> None:
 
 
 def test_learning_rates_kept_as_tensors_become_numbers() -> None:
-    lrs = [LazyTensor.of_array(np.array(0.25))]
+    lrs = [LazyTensor.from_array(np.array(0.25))]
     state, _ = translate_scheduler(torch_state("StepLR", base_lrs=lrs), to="oneflow")
     assert state["base_lrs"] == [0.25]
 
