@@ -169,7 +169,7 @@ def test_a_chain_through_every_layout_ends_where_it_began(layout: str, tmp_path:
     }
     mfc.Checkpoint(tree).save(tmp_path / "0", format=layout)
     for step, to in enumerate((*FORMATS, layout)):
-        assert mfc.convert(tmp_path / str(step), tmp_path / str(step + 1), to=to).lossless
+        assert mfc.convert(tmp_path / str(step), tmp_path / str(step + 1), format=to).lossless
     last = tmp_path / str(len(FORMATS) + 1)
     assert_trees_equal(mfc.open(last).tree, tree)
     assert files_of(last) == files_of(tmp_path / "0")
@@ -209,9 +209,9 @@ def test_a_loss_has_its_reason_in_the_report_and_no_loss_has_none(to: str, tree:
         if keys and options.draw(st.booleans()):
             chosen["exclude"] = [glob_of(options.draw(st.sampled_from(keys)))]
         if keys and options.draw(st.booleans()):
-            chosen["cast"] = "float64"
+            chosen["dtype"] = "float64"
         try:
-            report = mfc.convert(path, path.with_name("target"), to=to, **chosen)
+            report = mfc.convert(path, path.with_name("target"), format=to, **chosen)
         except RefusedError:
             return
         assert report.lossless == (not any(getattr(report, reason) for reason in REASONS))

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from ..errors import ValueRefusedError
-from ..tree import LazyTensor, Path, Tree, join_key, leaves, map_leaves
+from ..tree import LazyTensor, Path, Tree, key_of, leaves, map_leaves
 from .report import LoadReport, Mismatch, described, suggested
 
 __all__ = ["Loading", "TensorOps", "array_tensor", "fill_array", "is_stateful"]
@@ -186,7 +186,7 @@ class Loading:
 
 
 def _key(path: Path) -> str:
-    return join_key(path) or "(top)"
+    return key_of(path)
 
 
 def _keys_below(tree: Tree, path: Path) -> list[str]:

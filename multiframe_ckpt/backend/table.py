@@ -14,7 +14,7 @@ from functools import cache
 
 from ..errors import UnavailableError, UnknownNameError, ValueRefusedError
 from ..registry import Registry
-from ..tree import join_key, leaves
+from ..tree import key_of, leaves
 from .base import Backend
 
 __all__ = ["BACKENDS", "BackendRecord", "backend_named", "backend_of", "backends", "default_backend"]
@@ -75,7 +75,7 @@ def backend_of(obj: object) -> Backend:
         known.add(type(leaf))
         for backend in candidates:
             if backend.owns(leaf):
-                found.setdefault(backend.name, join_key(path) or "(top)")
+                found.setdefault(backend.name, key_of(path))
                 break
     if len(found) > 1:
         places = " and ".join(f"{name} at {key!r}" for name, key in found.items())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MismatchError, ValueRefusedError
-from ..tree import LazyTensor, Path, Tree, is_plain, join_key, map_leaves, tensors
+from ..tree import LazyTensor, Path, Tree, is_plain, key_of, map_leaves, tensors
 from .base import Backend
 from .loading import Loading, array_tensor, is_stateful
 from .report import LoadReport
@@ -69,7 +69,7 @@ class TensorBackend(Backend):
         return map_leaves(obj, self._neutral)
 
     def _neutral(self, path: Path, leaf: Any) -> Tree:
-        key = join_key(path) or "(top)"
+        key = key_of(path)
         if is_plain(leaf) or isinstance(leaf, LazyTensor):
             return leaf
         if self.is_tensor(leaf):
@@ -98,7 +98,7 @@ class TensorBackend(Backend):
         def change(path: Path, leaf: Tree) -> Any:
             if not isinstance(leaf, LazyTensor):
                 return leaf
-            key = join_key(path) or "(top)"
+            key = key_of(path)
             identity = leaf.identity
             if identity is None:
                 return build(leaf, key)

@@ -11,7 +11,7 @@ import click
 from ..operations.convert import ConvertReport, convert
 from ..storage.atomic import STAGE_SUFFIX
 from ..terminal.text import human_size
-from .output import Output, bulleted, plural
+from .output import Output, bulleted, document_of, plural
 from .program import NAME, Status, verb
 
 __all__ = ["convert_command"]
@@ -51,8 +51,7 @@ def convert_command(out: Output, source: str, target: str, **options: Any) -> St
     """
     with out.progress("converting") as on_progress, _blamed_on(target):
         report = convert(source, target, **options, on_progress=on_progress)
-    document = {name: getattr(report, name) for name in ConvertReport.__dataclass_fields__}
-    out.report({**document, "lossless": report.lossless}, _lines(report))
+    out.report(document_of(report), _lines(report))
     return Status.DONE
 
 

@@ -27,6 +27,7 @@ from ..terminal.text import printable
 __all__ = [
     "Output",
     "bulleted",
+    "document_of",
     "json_pieces",
     "plural",
     "prepare_streams",
@@ -157,6 +158,13 @@ def json_pieces(value: object) -> Iterator[str]:
     """Yield strict JSON, which any reader takes, piece by piece: NaN, infinities, complex numbers and bytes as strings."""
     yield from json.JSONEncoder(indent=2, allow_nan=False, default=_entries).iterencode(_strict(value))
     yield "\n"
+
+
+def document_of(report: Any) -> dict[str, object]:
+    """Return a report as a document: its fields and properties, but no part of it that properties show."""
+    names = [field.name for field in fields(report) if not is_dataclass(getattr(report, field.name))]
+    names += [name for name, value in vars(type(report)).items() if isinstance(value, property)]
+    return {name: getattr(report, name) for name in names}
 
 
 def _entries(record: Any) -> object:

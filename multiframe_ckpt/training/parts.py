@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ValueRefusedError
-from ..tree import LazyTensor, Path, Tree, join_key, tensors
+from ..tree import LazyTensor, Path, Tree, key_of, tensors
 from .optimizers import is_optimizer_state
 from .schedulers import is_scheduler_state
 
@@ -68,7 +68,7 @@ class Part:
     @property
     def key(self) -> str:
         """The key of the part, as tensors have them; ``(top)`` for the whole tree."""
-        return join_key(self.path) or "(top)"
+        return key_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,24 @@
 """What a checkpoint is in memory: plain values, containers and lazy tensors. No file and no framework is known here."""
 
-from .edits import drop, rename_keys, synchronized, unknown_as_dicts
-from .keys import Path, join_key, split_key
+from .edits import edit, synchronized, unknown_as_dicts
+from .keys import TOP, Path, join_key, key_of, split_key
 from .nodes import (
     MAX_DEPTH,
+    MISSING,
+    Missing,
     TensorRef,
     Tree,
     Unknown,
+    Visit,
     children,
     combine,
+    is_leaf,
     is_plain,
     leaves,
     map_leaves,
     partition,
+    rebuild,
+    tensor_paths,
     tensors,
 )
 from .sharing import shared_storages, tied_groups
@@ -20,27 +26,34 @@ from .tensor import Derived, Extent, LazyTensor, OpenedFile, View
 
 __all__ = [
     "MAX_DEPTH",
+    "MISSING",
+    "TOP",
     "Derived",
     "Extent",
     "LazyTensor",
+    "Missing",
     "OpenedFile",
     "Path",
     "TensorRef",
     "Tree",
     "Unknown",
     "View",
+    "Visit",
     "children",
     "combine",
-    "drop",
+    "edit",
+    "is_leaf",
     "is_plain",
     "join_key",
+    "key_of",
     "leaves",
     "map_leaves",
     "partition",
-    "rename_keys",
+    "rebuild",
     "shared_storages",
     "split_key",
     "synchronized",
+    "tensor_paths",
     "tensors",
     "tied_groups",
     "unknown_as_dicts",
