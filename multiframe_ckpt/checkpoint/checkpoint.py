@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..backend import BACKENDS, Backend, LoadReport, SupportsWholeModels, backend_named, backend_of, default_backend
-from ..errors import TargetExistsError, ValueRefusedError
+from ..errors import ValueRefusedError
 from ..formats import format_at, format_for, format_named, refuse_foreign
 from ..formats.base import Describing, Format, HoldsMetadata, ReadOptions, WriteOptions, WritePlan
 from ..progress import OnProgress, silent
-from ..storage.atomic import current_path, staged
+from ..storage.atomic import current_path, staged, target_exists
 from ..storage.consistency import read_consistently, retry_if_replaced
 from ..storage.free_space import bytes_needed, require_free_space
 from ..storage.transfer import materialized
@@ -155,10 +155,7 @@ class Checkpoint:
         if not os.path.lexists(path):
             return
         if not overwrite:
-            raise TargetExistsError(
-                f"{path}: found something there already, expected a free path; choose another, or ask to overwrite it "
-                "(overwrite=True, or --overwrite)"
-            )
+            raise target_exists(path)
         if path.is_dir():
             refuse_foreign(path)
 

@@ -11,6 +11,7 @@ import click
 from ..operations.convert import ConvertReport, convert
 from ..storage.atomic import STAGE_SUFFIX
 from ..terminal.text import human_size
+from .flags import as_flags
 from .output import Output, bulleted, document_of, plural
 from .program import NAME, Status, verb
 
@@ -82,8 +83,8 @@ def _lines(report: ConvertReport) -> Iterator[str]:
 def _changes(report: ConvertReport) -> Iterator[tuple[str, str, list[str]]]:
     """Yield what was done, what to know of it, and to whom it was done."""
     yield "translated", ": optimizers and schedulers, as the other framework has them", list(report.translated)
-    yield "not translated", ", so kept as they were", list(report.untranslated)
-    yield "to be minded", "", list(report.warnings)
+    yield "not translated", ", so kept as they were", list(map(as_flags, report.untranslated))
+    yield "to be minded", "", list(map(as_flags, report.warnings))
     yield "changed by the translation", "; translating back does not give them again", list(report.inexact)
     yield "left out", "", list(report.excluded)
     yield "renamed", "", [f"{old} -> {new}" for old, new in report.renamed.items()]

@@ -8,6 +8,7 @@ from enum import IntEnum
 import click
 
 from ..errors import DamagedError, MultiframeError
+from .flags import as_flags
 
 __all__ = ["Status", "message_of", "status_of"]
 
@@ -62,7 +63,7 @@ def _message(problem: BaseException) -> str:
     if isinstance(problem, click.UsageError):
         return _usage(problem)
     if isinstance(problem, MultiframeError):
-        return str(problem)
+        return as_flags(str(problem))
     if isinstance(problem, OSError):
         return _system(problem)
     if isinstance(problem, MemoryError):

@@ -13,6 +13,7 @@ from ..operations.inspect import Summary, TensorRow, inspect
 from ..operations.verify import VerifyReport, verify
 from ..terminal.text import human_size, printable
 from ..tree import TOP, LazyTensor, Path, Tree, children, is_plain, key_of
+from .flags import as_flags
 from .output import Output, bulleted, document_of, plural, said, table, width
 from .program import NAME, Status, verb
 
@@ -156,7 +157,7 @@ def _verify_lines(report: VerifyReport) -> Iterator[str]:
         yield f"{report.path} ({report.format}): whole"
     else:
         yield f"{report.path}: damaged"
-        yield from bulleted(report.problems)
+        yield from bulleted(list(map(as_flags, report.problems)))
     yield f"{report.checked:,} of {plural(report.tensors, 'tensor')} match their digest"
     sections = {
         "missing": report.missing,

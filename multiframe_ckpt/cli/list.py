@@ -11,6 +11,7 @@ import click
 from ..runs.records import CheckpointRecord
 from ..runs.survey import RunRecord, SeedComparison, compare_seeds, survey
 from ..terminal.text import human_size
+from .flags import as_flags
 from .output import Output, plural, table
 from .program import NAME, Status, verb
 
@@ -78,7 +79,7 @@ def _rows(run: RunRecord) -> Iterator[tuple[str, ...]]:
             human_size(record.nbytes),
             "yes" if record.has_optimizer else "no" if record.complete else "-",
             " ".join(["complete" if record.complete else "unusable", *marks]),
-            record.problem or _said_numbers(record.metrics) or "-",
+            as_flags(record.problem or "") or _said_numbers(record.metrics) or "-",
         )
 
 

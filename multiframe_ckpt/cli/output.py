@@ -23,6 +23,7 @@ from typing import Any, TextIO, TypeVar, cast
 
 from ..progress import OnProgress, Progress, silent
 from ..terminal.text import printable
+from .flags import as_flags
 
 __all__ = [
     "Output",
@@ -63,9 +64,10 @@ class Output:
         seen: set[str] = set()
 
         def show(message: Warning | str, *_: object, **__: object) -> None:
-            if not self.quiet and str(message) not in seen:
-                seen.add(str(message))
-                print_error("warning", str(message))
+            text = as_flags(str(message))
+            if not self.quiet and text not in seen:
+                seen.add(text)
+                print_error("warning", text)
 
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)

@@ -68,8 +68,8 @@ def format_for(path: Path) -> Format:
         if path.suffix.lower() in kind.suffixes:
             return kind()
     raise UnknownFormatError(
-        f"{path}: found the suffix {path.suffix!r}, expected one that names a format, or the format itself: "
-        f"one of {', '.join(FORMATS.names())} (format=…, or --to)"
+        f"{path}: found the suffix {path.suffix!r}, expected one that names a format; give the format "
+        f"itself, such as format='torch', of {', '.join(FORMATS.names())}"
     )
 
 

@@ -283,7 +283,7 @@ def _layout(tree: Tree, metadata: Mapping[str, str]) -> _Layout:
         if tensor.dtype.safetensors is None:
             raise DtypeRefusedError(
                 f"{member}: found dtype {tensor.dtype.name}, expected one that safetensors has a tag for; "
-                "cast it, or write another layout, such as --to hdf5 or --to npz"
+                "cast it, or write another layout, such as format='hdf5' or format='npz'"
             )
     by_offset = sorted(tensors, key=lambda member: -tensors[member].dtype.itemsize)
     layout = _Layout(document, tensors, tuple(by_offset), metadata)
@@ -291,7 +291,7 @@ def _layout(tree: Tree, metadata: Mapping[str, str]) -> _Layout:
     if size > HEADER_CAP:
         raise ValueRefusedError(
             f"found plain values and names of {size} bytes, expected a header of at most {HEADER_CAP}; "
-            "save fewer plain values, or write another layout, such as --to hdf5"
+            "save fewer plain values, or write another layout, such as format='hdf5'"
         )
     return layout
 

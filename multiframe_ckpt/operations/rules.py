@@ -84,7 +84,7 @@ def floating_dtype(parameter: str, name: str | None) -> DType | None:
     dtype = dtype_named(name) if name is not None else None
     if name is not None and (dtype is None or dtype.kind != "float"):
         raise DtypeRefusedError(
-            f"{parameter}: found {name!r}, expected a floating dtype: float16, bfloat16, float32, float64 or a float8"
+            f"{parameter}={name!r}: found no floating dtype, expected one: float16, bfloat16, float32, float64 or a float8"
         )
     return dtype
 
@@ -103,7 +103,7 @@ def _state_dict(tree: Tree) -> tuple[Tree, tuple[str, ...]]:
     prefix = () if name is None else (name,)
     weights = tree if name is None else tree[name]
     if not isinstance(weights, dict):
-        raise KeyRefusedError(f"model_only: found a {type(weights).__name__} at the top, expected a state dict")
+        raise KeyRefusedError(f"model_only=True: found a {type(weights).__name__} at the top, expected a state dict")
     taken = {name: leaf for name, leaf in weights.items() if isinstance(leaf, LazyTensor)}
     paths = {(*prefix, name) for name in taken}
     return taken, tuple(join_key(path) for path, _ in leaves(tree) if path not in paths)

@@ -69,7 +69,7 @@ def parse_rename(rule: str) -> Rename:
     old, equals, new = rule.partition("=")
     if not equals or not old or old.count("*") != new.count("*"):
         raise KeyRefusedError(
-            f"rename: found the rule {rule!r}, expected OLD=NEW with as many * in NEW as in OLD, such as 'module.*=*'"
+            f"rename=[{rule!r}]: found no rule, expected OLD=NEW with as many * in NEW as in OLD, such as 'module.*=*'"
         )
     return Rename(old, new)
 

@@ -129,7 +129,7 @@ def test_names_the_real_library_refuses_lie_under_neutral_ones(tmp_path):
 
 
 def test_complex128_is_refused_with_the_way_out():
-    with pytest.raises(DtypeRefusedError, match=r"w: found dtype complex128.*--to hdf5"):
+    with pytest.raises(DtypeRefusedError, match=r"w: found dtype complex128.*format='hdf5'"):
         FORMAT.plan({"w": LazyTensor.of_array(np.zeros(1, np.complex128))})
 
 

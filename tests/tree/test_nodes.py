@@ -24,7 +24,7 @@ from multiframe_ckpt.tree import (
     unknown_as_dicts,
 )
 
-Pair = namedtuple("Pair", "left right")  # noqa: PYI024
+Pair = namedtuple("Pair", "left right")
 TENSOR = LazyTensor.of_array(np.zeros(2, np.float32))
 
 
@@ -74,7 +74,9 @@ def test_objects_that_no_tree_knows_are_leaves() -> None:
 
 
 @pytest.mark.parametrize("wrap", [lambda node: [node], lambda node: {"a": node}, lambda node: Unknown("x", (node,))])
-@pytest.mark.parametrize("walk", [lambda tree: list(leaves(tree)), unknown_as_dicts, lambda tree: map_leaves(tree, key)])
+@pytest.mark.parametrize(
+    "walk", [lambda tree: list(leaves(tree)), unknown_as_dicts, lambda tree: map_leaves(tree, key)]
+)
 def test_a_tree_that_nests_too_deep_is_refused_by_every_walk(wrap: Any, walk: Any) -> None:
     tree: Any = 1
     for _ in range(MAX_DEPTH + 2):

@@ -149,7 +149,7 @@ def _document_of(tree: Tree) -> tuple[Manifest, dict[str, LazyTensor]]:
         if len(tensor.shape) > _MAX_DIMENSIONS:
             raise ValueRefusedError(
                 f"{name}: found {len(tensor.shape)} dimensions, expected at most {_MAX_DIMENSIONS}; "
-                "reshape it, or write another layout, such as --to npz"
+                "reshape it, or write another layout, such as format='npz'"
             )
     return document, members
 

@@ -151,11 +151,11 @@ def _incomplete(folder: Folder) -> IncompleteError:
     if folder.has(_GRAPH):
         return IncompleteError(
             f"{folder.where}: found a Graph export ({_GRAPH}), expected a saved state dict; its variables can be looked at "
-            "with allow_incomplete=True, or --allow-incomplete, under names such as 'model.l1.weight'"
+            "with allow_incomplete=True, under names such as 'model.l1.weight'"
         )
     return IncompleteError(
         f"{folder.where}: found no {MARKER}, expected the marker that a save writes last: this one never finished. "
-        "Use an earlier checkpoint, or look anyway: allow_incomplete=True, or --allow-incomplete"
+        "Use an earlier checkpoint, or look anyway: allow_incomplete=True"
     )
 
 
@@ -251,12 +251,12 @@ def _check_count(where: str, found: dict[str, tuple[LazyTensor, Note | None]]) -
             raise DamagedError(
                 f"{where}/{name}/meta: found no comment line of ours, expected one as {noted} other variables have: "
                 "the file was cut short, or the variable saved anew by another tool; restore it, or look anyway: "
-                "allow_incomplete=True, or --allow-incomplete"
+                "allow_incomplete=True"
             )
         if note is not None and note.count > len(found):
             raise DamagedError(
                 f"{where}: found {len(found)} variables, expected {note.count} as {name}/meta says; restore the others, or "
-                "look anyway: allow_incomplete=True, or --allow-incomplete"
+                "look anyway: allow_incomplete=True"
             )
 
 
@@ -306,7 +306,7 @@ def _problem(name: str) -> str | None:
 def _refusal(key: str, found: str) -> KeyRefusedError:
     return KeyRefusedError(
         f"{key}: found {found}, expected names that OneFlow's folders can hold; "
-        "use --to oneflow-pickle, which holds any key, or --rename OLD=NEW"
+        "use format='oneflow-pickle', which holds any key, or rename=['OLD=NEW']"
     )
 
 
