@@ -26,6 +26,11 @@ class ResumeCheck:
         """Whether everything is as in the checkpoint."""
         return not (self.cold or self.differing)
 
+    @property
+    def ok(self) -> bool:
+        """The same as ``warm``."""
+        return self.warm
+
 
 def check_resume(
     tree: Tree, *, model: object = None, optimizer: object = None, scheduler: object = None, strict: bool = True

@@ -9,7 +9,7 @@ import click
 
 from ..checkpoint import Checkpoint
 from ..operations.diff import Change, DiffReport, diff
-from ..operations.inspect import Summary, TensorRow, inspect
+from ..operations.inspect import InspectReport, TensorRow, inspect
 from ..operations.verify import VerifyReport, verify
 from ..terminal.text import human_size, printable
 from ..tree import TOP, LazyTensor, Path, Tree, children, is_plain, key_of
@@ -20,6 +20,8 @@ from .program import NAME, Status, verb
 __all__ = ["diff_command", "inspect_command", "verify_command"]
 
 _SHORTEST_VALUE = 20
+#: How people call the frameworks.
+_FRAMEWORKS = {"torch": "PyTorch", "oneflow": "OneFlow"}
 
 allow_unknown = click.option(
     "--allow-unknown", is_flag=True, help="Leave objects of unknown types unbuilt instead of refusing them."
@@ -35,34 +37,34 @@ def inspect_command(out: Output, path: str, **options: Any) -> Status:
     """Say what PATH holds; reads headers only."""
     with out.waiting("reading"):
         checkpoint = Checkpoint.open(path, **options)
-        summary = inspect(checkpoint)
-    out.report(document_of(summary), _summary_lines(summary, checkpoint.tree))
+        report = inspect(checkpoint)
+    out.report(document_of(report), _inspect_lines(report, checkpoint.tree))
     return Status.DONE
 
 
-def _summary_lines(summary: Summary, tree: Tree) -> Iterator[str]:
-    facts = {name: value for name, value in summary.meta.items() if not isinstance(value, Mapping)}
+def _inspect_lines(report: InspectReport, tree: Tree) -> Iterator[str]:
+    facts = {name: value for name, value in report.meta.items() if not isinstance(value, Mapping)}
     rows = {
-        "format": summary.format,
-        "framework": summary.framework or "not said",
+        "format": report.format,
+        "framework": _FRAMEWORKS.get(framework, framework) if (framework := report.framework) else "not said",
         **{name: value if isinstance(value, str) else said(value) for name, value in facts.items()},
-        "tensors": f"{len(summary.tensors):,}",
-        "parameters": f"{summary.parameters:,}",
-        "size": human_size(summary.nbytes, exact=True),
-        "dtypes": ", ".join(f"{name} ({count:,})" for name, count in summary.dtypes.items()) or "none",
-        "resume": _resume(summary.resume),
+        "tensors": f"{len(report.tensors):,}",
+        "parameters": f"{report.parameters:,}",
+        "size": human_size(report.nbytes, exact=True),
+        "dtypes": ", ".join(f"{name} ({count:,})" for name, count in report.dtypes.items()) or "none",
+        "resume": _resume(report.resume),
     }
-    yield summary.path
+    yield report.path
     yield from table(rows.items())
-    for name, part in summary.meta.items():
+    for name, part in report.meta.items():
         if isinstance(part, Mapping) and part:
             yield from ("", name, *_value_lines(part))
     values = list(_value_lines(tree))
     if values:
         yield from ("", "values", *values)
-    if summary.tensors:
+    if report.tensors:
         yield ""
-        yield from table([None, *summary.tensors], right={2}, spell=_tensor_cells)
+        yield from table([None, *report.tensors], right={2}, spell=_tensor_cells)
 
 
 def _resume(parts: Mapping[str, bool]) -> str:

@@ -9,7 +9,7 @@
     if choice.action != "use":
         train(epochs=choice.epochs or 10, learning_rate=choice.learning_rate)
 
-``multiframe-ckpt manage`` is the same as a command. Every question has a flag that answers it; a script offers the same
+``multiframe-ckpt choose`` is the same as a command. Every question has a flag that answers it; a script offers the same
 flags with :func:`add_answer_arguments`.
 """
 

@@ -97,7 +97,7 @@ class ConvertReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is lost: the same as ``lossless``."""
+        """The same as ``lossless``."""
         return self.lossless
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..checkpoint import Checkpoint
 from ..tree import LazyTensor, join_key, leaves
 from ..tree.digests import chunks_of
-from .inspect import _opened
+from .inspect import opened
 
 __all__ = ["Change", "DiffReport", "diff"]
 
@@ -44,6 +44,11 @@ class DiffReport:
         """Whether nothing differs."""
         return not (self.added or self.removed or self.changed)
 
+    @property
+    def ok(self) -> bool:
+        """The same as ``equal``."""
+        return self.equal
+
 
 def diff(
     a: Checkpoint | str | os.PathLike[str],
@@ -57,7 +62,7 @@ def diff(
     With both tolerances 0 tensors are compared bit for bit, NaN payloads and signs of zero included; otherwise values
     differ where ``|a - b| > atol + rtol * |b|``, and NaN equals NaN. A dtype or shape that differs is a change.
     """
-    a, b = _opened(a), _opened(b)
+    a, b = opened(a), opened(b)
     left, right = _entries(a), _entries(b)
     changed: list[Change] = []
     largest = 0.0

@@ -45,6 +45,11 @@ class VerifyReport:
         """Whether no problem was found."""
         return not self.problems
 
+    @property
+    def ok(self) -> bool:
+        """The same as ``whole``."""
+        return self.whole
+
 
 def verify(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> VerifyReport:
     """Read every byte once and compare it with what the file promises; damage and unfinished saves are in the report.

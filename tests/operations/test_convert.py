@@ -85,7 +85,7 @@ def test_a_rule_that_does_not_work_out_is_refused(source: Path, tmp_path: Path, 
     assert not (tmp_path / "x.pt").exists()
 
 
-def test_weights_only_takes_the_state_dict_and_says_what_it_left(source: Path, tmp_path: Path) -> None:
+def test_model_only_takes_the_state_dict_and_says_what_it_left(source: Path, tmp_path: Path) -> None:
     report = mfc.convert(source, tmp_path / "w.safetensors", model_only=True)
     assert list(mfc.open(tmp_path / "w.safetensors").tree) == ["module.l1.weight", "module.l1.bias", "n"]
     assert "epoch" in report.excluded
@@ -245,7 +245,7 @@ def test_everything_a_tree_can_hold_comes_back_from_each_format(tmp_path: Path, 
     assert_trees_equal(mfc.open(tmp_path / "c.pt").tree, rich_tree(held))
 
 
-def test_diff_and_summarize_take_paths(source: Path, tmp_path: Path) -> None:
+def test_diff_and_inspect_take_paths(source: Path, tmp_path: Path) -> None:
     mfc.convert(source, tmp_path / "c", backend="torch")
     assert mfc.diff(source, str(tmp_path / "c")).equal
     assert len(mfc.inspect(source).tensors) == 6

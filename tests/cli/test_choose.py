@@ -153,10 +153,10 @@ def test_a_damaged_model_is_listed_last_with_the_reason(runs):
 
 def test_no_name_of_a_file_reaches_the_terminal_raw(run, tmp_path):
     mfc.save(WEIGHTS, tmp_path / "runs" / "\x1b[31mred\x07.pth")
-    result = run("manage", "runs")
+    result = run("choose", "runs")
     assert "\\x1b[31mred" in result.stdout
     assert "\x1b" not in result.output
-    assert "\x1b" not in run("manage", "runs", "--load", "\x1b[32mgreen").output
+    assert "\x1b" not in run("choose", "runs", "--load", "\x1b[32mgreen").output
 
 
 # Naming a model
@@ -321,16 +321,16 @@ def test_the_learning_rate_of_oneflows_dialect_is_offered(tmp_path):
 
 
 def test_without_a_terminal_the_models_are_listed_and_none_is_loaded(run, runs):
-    result = run("manage", "runs")
+    result = run("choose", "runs")
     assert result.exit_code == 0
     assert [line.split()[0] for line in result.stdout.splitlines()[1:4]] == ["1", "2", "3"]
     assert "nothing was loaded" in result.stdout
-    assert "multiframe-ckpt manage runs --no-load" in result.stdout
+    assert "multiframe-ckpt choose runs --no-load" in result.stdout
 
 
 def test_a_folder_without_models_says_so(run, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "empty: no saved model there" in run("manage", "empty").stdout
+    assert "empty: no saved model there" in run("choose", "empty").stdout
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_a_folder_without_models_says_so(run, tmp_path):
     ],
 )
 def test_an_answer_that_is_missing_or_wrong_ends_with_one_line_and_status_2(run, runs, flags, message):
-    result = run("manage", "runs", "--no-input", *flags)
+    result = run("choose", "runs", "--no-input", *flags)
     assert result.exit_code == 2, result.output
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
@@ -361,13 +361,13 @@ def test_an_answer_that_is_missing_or_wrong_ends_with_one_line_and_status_2(run,
 
 
 def test_a_folder_that_is_missing_or_a_file_ends_with_status_2(run, runs):
-    assert "nowhere: found nothing there" in run("manage", "nowhere").stderr
-    assert "found a file in the place of a folder" in run("manage", f"runs/run/{EPOCH_1}").stderr
+    assert "nowhere: found nothing there" in run("choose", "nowhere").stderr
+    assert "found a file in the place of a folder" in run("choose", f"runs/run/{EPOCH_1}").stderr
 
 
 def test_a_damaged_model_ends_with_status_1(run, runs):
     (runs / "cut.pth").write_bytes((runs / "run" / EPOCH_1).read_bytes()[:400])
-    assert run("manage", "runs", "--load", "cut.pth").exit_code == 1
+    assert run("choose", "runs", "--load", "cut.pth").exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_a_damaged_model_ends_with_status_1(run, runs):
     ],
 )
 def test_a_model_is_saved_binary_as_json_both_or_not(run, runs, tmp_path, kind, files):
-    result = run("manage", "runs", "--load", "best", "--save", kind, "--name", "mine")
+    result = run("choose", "runs", "--load", "best", "--save", kind, "--name", "mine")
     assert result.exit_code == 0, result.output
     written = [file for folder in ("checkpoints", "exports") for file in sorted((tmp_path / folder).glob("*"))]
     assert written == [tmp_path / file for file in files]
@@ -389,7 +389,7 @@ def test_a_model_is_saved_binary_as_json_both_or_not(run, runs, tmp_path, kind, 
 
 
 def test_the_default_name_is_the_models(run, runs, tmp_path):
-    run("manage", "runs", "--load", "best", "--save", "both")
+    run("choose", "runs", "--load", "best", "--save", "both")
     assert (tmp_path / "checkpoints" / "checkpoint_epoch_0000.pth").is_file()
     assert (tmp_path / "exports" / "checkpoint_epoch_0000.json").is_file()
 
@@ -397,7 +397,7 @@ def test_the_default_name_is_the_models(run, runs, tmp_path):
 def test_a_name_that_is_taken_is_refused_before_anything_is_written(run, runs, tmp_path):
     (tmp_path / "exports").mkdir()
     (tmp_path / "exports" / "mine.json").write_text("mine")
-    arguments = ["manage", "runs", "--load", "1", "--save", "both", "--name", "mine"]
+    arguments = ["choose", "runs", "--load", "1", "--save", "both", "--name", "mine"]
     result = run(*arguments)
     assert result.exit_code == 2
     assert "exports/mine.json: found something there already" in result.stderr
@@ -407,7 +407,7 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_written(run, runs, t
 
 
 def test_the_json_export_opens_with_json_load_and_has_layers_values_and_extra_entries(run, runs, tmp_path):
-    run("manage", "runs", "--load", "1", "--save", "json", "--name", "mine")
+    run("choose", "runs", "--load", "1", "--save", "json", "--name", "mine")
     with (tmp_path / "exports" / "mine.json").open(encoding="utf-8") as file:
         document = json.load(file)
     assert document["format_version"] == 2
@@ -420,7 +420,7 @@ def test_the_json_export_opens_with_json_load_and_has_layers_values_and_extra_en
 
 
 def test_the_choice_is_a_document_for_a_script(run, runs):
-    result = run("manage", "runs", "--load", "best", "--epochs", "2", "--lr", "0.5", "--json")
+    result = run("choose", "runs", "--load", "best", "--epochs", "2", "--lr", "0.5", "--json")
     document = json.loads(result.stdout)
     assert {name: document[name] for name in ("path", "action", "epochs", "learning_rate", "saved")} == {
         "path": "runs/run/checkpoint_epoch_0000.pth",
@@ -435,7 +435,7 @@ def test_the_choice_is_a_document_for_a_script(run, runs):
 def test_the_command_that_is_printed_does_the_same_again(run, runs, tmp_path):
     (runs / "odd name").mkdir()
     (runs / "run" / EPOCH_1).rename(runs / "odd name" / "--it's.pth")
-    first = ["manage", "runs", "--load", "1", "--epochs", "2", "--lr", "1e-7", "--save", "json", "--name=-x", "--json"]
+    first = ["choose", "runs", "--load", "1", "--epochs", "2", "--lr", "1e-7", "--save", "json", "--name=-x", "--json"]
     before = json.loads(run(*first).stdout)
     again = shlex.split(before["command"])[1:]
     after = json.loads(run(*again, "--overwrite", "--json").stdout)
@@ -444,13 +444,13 @@ def test_the_command_that_is_printed_does_the_same_again(run, runs, tmp_path):
 
 
 def test_quiet_asks_and_says_nothing(run, runs):
-    assert run("manage", "runs", "--quiet", "--load", "1", "--save", "binary").output == ""
+    assert run("choose", "runs", "--quiet", "--load", "1", "--save", "binary").output == ""
 
 
 def test_a_pipe_that_never_ends_is_not_waited_for(spawn, runs):
     read, write = os.pipe()
     try:
-        done = spawn("manage", "runs", stdin=read, timeout=120)
+        done = spawn("choose", "runs", stdin=read, timeout=120)
     finally:
         os.close(read)
         os.close(write)
@@ -462,7 +462,7 @@ def test_a_pipe_that_never_ends_is_not_waited_for(spawn, runs):
 
 
 def test_a_person_at_a_terminal_chooses_continues_and_saves(person, runs, tmp_path):
-    at = person("manage", "runs")
+    at = person("choose", "runs")
     at.expect(f"{EPOCH_1} <- latest_checkpoint.pth")
     at.expect("Load a saved model? [y/N]")
     at.type("y")
@@ -487,7 +487,7 @@ def test_a_person_at_a_terminal_chooses_continues_and_saves(person, runs, tmp_pa
     at.expect("saving mine.pth layer 1/3")
     at.expect("saving mine.json layer 3/3 100%")
     at.expect("continue runs/run/checkpoint_epoch_0000.pth for 5 epochs at the saved learning rate")
-    at.expect("multiframe-ckpt manage runs --load run/checkpoint_epoch_0000.pth --continue --epochs 5")
+    at.expect("multiframe-ckpt choose runs --load run/checkpoint_epoch_0000.pth --continue --epochs 5")
     assert at.finished() == 0
     assert mfc.diff(mfc.open(tmp_path / "exports" / "mine.json"), mfc.open(tmp_path / "checkpoints" / "mine.pth")).equal
 
@@ -495,7 +495,7 @@ def test_a_person_at_a_terminal_chooses_continues_and_saves(person, runs, tmp_pa
 def test_a_person_is_asked_before_a_copy_is_replaced_and_may_name_another(person, runs, tmp_path):
     (tmp_path / "exports").mkdir()
     (tmp_path / "exports" / "a.json").write_text("mine")
-    at = person("manage", "runs", "--load", "1", "--use", "--save", "json", "--name", "a")
+    at = person("choose", "runs", "--load", "1", "--use", "--save", "json", "--name", "a")
     at.expect("exports/a.json is there already. Replace it? [y/N]")
     at.type("")
     at.expect("Under which name?")
@@ -506,20 +506,20 @@ def test_a_person_is_asked_before_a_copy_is_replaced_and_may_name_another(person
 
 
 def test_with_every_question_answered_nothing_is_asked_at_a_terminal(person, runs):
-    at = person("manage", "runs", "--load", "1", "--use", "--save", "no")
+    at = person("choose", "runs", "--load", "1", "--use", "--save", "no")
     assert at.finished() == 0
     assert "?" not in at.screen
 
 
 def test_no_input_asks_nothing_at_a_terminal(person, runs):
-    at = person("manage", "runs", "--no-input")
+    at = person("choose", "runs", "--no-input")
     assert at.finished() == 0
     assert "?" not in at.screen
 
 
 @pytest.mark.parametrize("answers", [[], ["y"], ["y", "1", "c", "5"]])
 def test_ctrl_d_leaves_with_nothing_changed(person, runs, answers):
-    at = person("manage", "runs")
+    at = person("choose", "runs")
     for answer in answers:
         at.expect("?")
         at.type(answer)
@@ -530,7 +530,7 @@ def test_ctrl_d_leaves_with_nothing_changed(person, runs, answers):
 
 
 def test_ctrl_d_at_the_last_question_saves_nothing(person, runs, tmp_path):
-    at = person("manage", "runs", "--load", "1", "--use")
+    at = person("choose", "runs", "--load", "1", "--use")
     at.expect("[binary/json/both/NO]")
     at.press("\x04")
     assert at.finished() == 0
@@ -538,7 +538,7 @@ def test_ctrl_d_at_the_last_question_saves_nothing(person, runs, tmp_path):
 
 
 def test_ctrl_c_leaves_with_status_130_and_one_line(person, runs):
-    at = person("manage", "runs")
+    at = person("choose", "runs")
     at.expect("Load a saved model?")
     at.interrupt()
     at.expect("error: interrupted")
@@ -547,7 +547,7 @@ def test_ctrl_c_leaves_with_status_130_and_one_line(person, runs):
 
 
 def test_the_report_may_go_into_a_file_while_the_questions_stay_on_the_screen(tmp_path, runs):
-    program = shlex.join([sys.executable, "-m", "multiframe_ckpt", "manage", "runs", "--json"])
+    program = shlex.join([sys.executable, "-m", "multiframe_ckpt", "choose", "runs", "--json"])
     with Terminal(["sh", "-c", f"{program} > choice.json"], folder=tmp_path) as at:
         for answer in ("y", "2", "use", "no"):
             at.expect("?")
