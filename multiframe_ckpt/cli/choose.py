@@ -20,14 +20,14 @@ from ..interactive import (
     ask_terminal,
     choose_among,
     find_models,
-    layer_line,
     listing,
     read_whole,
     save_copies,
 )
 from ..interactive.answers import KINDS
-from ..terminal.text import human_size, printable
-from .output import Output, plural
+from ..terminal.progress import layer_line
+from ..terminal.text import human_size, plural, printable
+from .output import Output
 from .program import NAME, Status, verb
 
 __all__ = ["choose_command"]

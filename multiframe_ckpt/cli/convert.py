@@ -10,9 +10,9 @@ import click
 
 from ..operations.convert import ConvertReport, convert
 from ..storage.atomic import STAGE_SUFFIX
-from ..terminal.text import human_size
+from ..terminal.text import bulleted, human_size, plural
 from .flags import as_flags
-from .output import Output, bulleted, document_of, plural
+from .output import Output, document_of
 from .program import NAME, Status, verb
 
 __all__ = ["convert_command"]
@@ -74,7 +74,7 @@ def _lines(report: ConvertReport) -> Iterator[str]:
     for what, why, items in _changes(report):
         if items:
             yield f"{what} ({len(items):,}){why}:"
-            yield from bulleted(items, most=_MOST_LISTED)
+            yield from bulleted(items, most=_MOST_LISTED, hint="; --json lists them all")
     yield _verdict(report)
     if report.dry_run:
         yield "dry run: nothing was written"

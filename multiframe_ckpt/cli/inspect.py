@@ -11,10 +11,11 @@ from ..checkpoint import Checkpoint
 from ..operations.diff import Change, DiffReport, diff
 from ..operations.inspect import InspectReport, TensorRow, inspect
 from ..operations.verify import VerifyReport, verify
-from ..terminal.text import human_size, printable
+from ..terminal.table import table, width
+from ..terminal.text import bulleted, human_size, plural, printable, safe_repr
 from ..tree import TOP, LazyTensor, Path, Tree, children, is_plain, key_of
 from .flags import as_flags
-from .output import Output, bulleted, document_of, plural, said, table, width
+from .output import Output, document_of
 from .program import NAME, Status, verb
 
 __all__ = ["diff_command", "inspect_command", "verify_command"]
@@ -47,7 +48,7 @@ def _inspect_lines(report: InspectReport, tree: Tree) -> Iterator[str]:
     rows = {
         "format": report.format,
         "framework": _FRAMEWORKS.get(framework, framework) if (framework := report.framework) else "not said",
-        **{name: value if isinstance(value, str) else said(value) for name, value in facts.items()},
+        **{name: value if isinstance(value, str) else safe_repr(value) for name, value in facts.items()},
         "tensors": f"{len(report.tensors):,}",
         "parameters": f"{report.parameters:,}",
         "size": human_size(report.nbytes, exact=True),
@@ -55,7 +56,7 @@ def _inspect_lines(report: InspectReport, tree: Tree) -> Iterator[str]:
         "resume": _resume(report.resume),
     }
     yield report.path
-    yield from table(rows.items())
+    yield from table(rows.items(), columns=width())
     for name, part in report.meta.items():
         if isinstance(part, Mapping) and part:
             yield from ("", name, *_value_lines(part))
@@ -64,7 +65,7 @@ def _inspect_lines(report: InspectReport, tree: Tree) -> Iterator[str]:
         yield from ("", "values", *values)
     if report.tensors:
         yield ""
-        yield from table([None, *report.tensors], right={2}, spell=_tensor_cells)
+        yield from table([None, *report.tensors], right={2}, spell=_tensor_cells, columns=width())
 
 
 def _resume(parts: Mapping[str, bool]) -> str:
@@ -87,7 +88,7 @@ def _value_lines(tree: Tree, path: Path = ()) -> Iterator[str]:
     if isinstance(tree, LazyTensor):
         return
     if inside is None or not tree or (isinstance(tree, list | tuple) and all(map(is_plain, tree))):
-        yield _clipped(f"  {printable(key_of(path))} = ", said(tree))
+        yield _clipped(f"  {printable(key_of(path))} = ", safe_repr(tree))
         return
     for name, node in inside:
         yield from _value_lines(node, (*path, name))

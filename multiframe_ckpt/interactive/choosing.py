@@ -14,12 +14,13 @@ from ..checkpoint.restore import resume_parts
 from ..errors import AnswerError
 from ..progress import OnProgress, Progress, silent
 from ..storage.transfer import read_through
+from ..terminal.progress import layer_line
 from ..training import find_parts
 from ..tree import Tree
 from .answers import UNANSWERED, Action, Answers
 from .dialogue import Ask, Dialogue, Question, Say, ask_terminal, say_line
 from .finding import SavedModel, find_models, pick
-from .showing import layer_line, listing
+from .showing import listing
 
 __all__ = ["Choice", "choose", "choose_among", "positive", "read_whole", "whole_number"]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..checkpoint import Checkpoint
 from ..errors import AnswerError
+from ..terminal.progress import layer_line
 from ..terminal.text import human_size
 from .answers import KINDS, UNANSWERED, Answers, Kind
 from .choosing import one_of
 from .dialogue import REQUIRED, Ask, Dialogue, Question, Say, ask_terminal, say_line
-from .showing import layer_line
 
 __all__ = ["SavedCopies", "save_by_hand", "save_copies"]
 
