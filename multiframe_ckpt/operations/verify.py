@@ -57,49 +57,58 @@ def verify(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> Veri
     Raise FileNotFoundError, and the other FormatErrors for what cannot be looked at: unknown, or refused as unsafe.
     """
     path = Path(path)
-    return retry_if_replaced(path, lambda: _verified(path, allow_unknown=allow_unknown))
+    return retry_if_replaced(path, lambda: _checked(path, _opened(path, allow_unknown=allow_unknown)))
 
 
-def _verified(path: Path, *, allow_unknown: bool) -> VerifyReport:
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What can be looked at of a checkpoint, what reading leaves of it, and what is wrong with the whole, if anything."""
+
+    format: str
+    tensors: Mapping[str, LazyTensor]
+    unread: Unread
+    problem: FormatError | None
+
+
+def _opened(path: Path, *, allow_unknown: bool) -> _Opened:
+    """Open what can be opened, of an unfinished or damaged checkpoint too."""
     place = current_path(path)
-    layout = format_at(place)
-    table, problem = _opened(path, layout.name, allow_unknown=allow_unknown)
-    unread = Unread(getattr(problem, "extra", ()))
-    if problem is None and isinstance(layout, LeavesUnread):
-        try:
-            unread = layout.unread(place, table)
-        except DamagedError as found:
-            problem = found
-    damaged = {key: found for key, found in check_all({**table, **unread.copies}).items() if found is not None}
-    for wrong in damaged.values():
-        if isinstance(wrong, ReplacedError):
-            raise wrong
+    reader = format_at(place)
+    try:
+        table = Checkpoint.open(path, format=reader.name, allow_unknown=allow_unknown).tensors()
+        unread = reader.unread(place, table) if isinstance(reader, LeavesUnread) else Unread(())
+        return _Opened(reader.name, table, unread, None)
+    except (DamagedError, IncompleteError) as damage:
+        problem = damage
+    try:
+        rest = Checkpoint.open(path, format=reader.name, allow_unknown=allow_unknown, allow_incomplete=True).tensors()
+    except FormatError:
+        rest = {}
+    return _Opened(reader.name, rest, Unread(problem.extra), problem)
+
+
+def _checked(path: Path, opened: _Opened) -> VerifyReport:
+    """Read every tensor, and every copy of one, and say what is wrong."""
+    table = opened.tensors
+    problems = check_all({**table, **opened.unread.copies})
+    damaged = {key: problem for key, problem in problems.items() if problem is not None}
+    for problem in damaged.values():
+        if isinstance(problem, ReplacedError):
+            raise problem
     unchecked = [key for key, tensor in table.items() if key not in damaged and not _has_digest(tensor)]
-    texts = [str(error).removeprefix(f"{path}: ") for error in (problem, *damaged.values()) if error is not None]
+    whole = [] if opened.problem is None else [opened.problem]
+    texts = [str(problem).removeprefix(f"{path}: ") for problem in (*whole, *damaged.values())]
     return VerifyReport(
         path=str(path),
-        format=layout.name,
+        format=opened.format,
         tensors=len(table),
         checked=len(table) - len(damaged.keys() & table.keys()) - len(unchecked),
         unchecked=tuple(unchecked),
         damaged=tuple(damaged),
-        missing=getattr(problem, "missing", ()),
-        extra=unread.extra,
+        missing=opened.problem.missing if opened.problem else (),
+        extra=opened.unread.extra,
         problems=tuple(dict.fromkeys(texts)),
     )
-
-
-def _opened(path: Path, name: str, *, allow_unknown: bool) -> tuple[dict[str, LazyTensor], FormatError | None]:
-    """Return the tensors, and what is wrong with the whole; then the tensors that can be looked at all the same."""
-    try:
-        return Checkpoint.open(path, format=name, allow_unknown=allow_unknown).tensors(), None
-    except (DamagedError, IncompleteError) as problem:
-        found = problem
-    try:
-        tree = Checkpoint.open(path, format=name, allow_unknown=allow_unknown, allow_incomplete=True)
-    except FormatError:
-        return {}, found
-    return tree.tensors(), found
 
 
 def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSError | None]:
@@ -108,8 +117,8 @@ def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSErro
     for key, tensor in table.items():
         first.setdefault(_place(tensor), key)
     places, keys = list(first), list(first.values())
-    found = in_parallel(lambda key: _check(key, table[key]), keys, lambda key: table[key].nbytes)
-    problems = {places[at]: problem for at, problem in found}
+    checks = in_parallel(lambda key: _check(key, table[key]), keys, lambda key: table[key].nbytes)
+    problems = {places[number]: problem for number, problem in checks}
     return {key: problems[_place(tensor)] for key, tensor in table.items()}
 
 
