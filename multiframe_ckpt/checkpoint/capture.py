@@ -21,6 +21,7 @@ from typing import Any
 from ..backend import Backend, backend_named, backend_of
 from ..errors import ValueRefusedError
 from ..tree import LazyTensor, Tree, map_leaves
+from ..tree.gc_pause import gc_paused
 from .random_state import random_state
 
 __all__ = ["FORMAT_VERSION", "RunState", "capture"]
@@ -50,7 +51,8 @@ class RunState:
         return not self.rng and all(getattr(self, part.name) is None for part in fields(self) if part.name != "rng")
 
 
-def capture(run: RunState, *, backend: str | None = None) -> tuple[Tree, Backend]:
+@gc_paused()
+def capture(run: RunState, *, backend: str | None = None) -> tuple[dict[str, Tree], Backend]:
     """Return the tree of a run, and the backend of its objects; tensors are read when the tree is saved.
 
     Raise ValueRefusedError for objects of two frameworks, for values a checkpoint cannot hold, and for an extra entry

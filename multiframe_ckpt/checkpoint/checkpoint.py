@@ -50,7 +50,6 @@ class Checkpoint:
         return cls(owner.to_tree(obj), {"backend": owner.name})
 
     @classmethod
-    @gc_paused()
     def from_run(
         cls,
         *,

@@ -1,1 +1,1 @@
-"""The parts of keeping a run: its folder, what to keep of it, saves in the background, and being told to leave."""
+"""Keeping training runs: their folders, what to keep of them, saves in the background, and being told to leave."""

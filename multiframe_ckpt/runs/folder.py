@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -34,7 +34,7 @@ _NAMELESS = re.compile(r"tensor_[0-9]+")
 @cache
 def _suffixes() -> frozenset[str]:
     """Return every suffix that a checkpoint of ours can have, in whichever format it was written."""
-    return frozenset({"", *(suffix for kind in FORMATS.available() for suffix in kind().suffixes)})
+    return frozenset({"", *(suffix for format_class in FORMATS.available() for suffix in format_class().suffixes)})
 
 
 def epoch_of(name: str) -> int | None:
@@ -55,41 +55,45 @@ class CheckpointFolder:
 
     def records(self) -> list[CheckpointRecord]:
         """Return every checkpoint in the order in which they were written; unusable ones stand by their epoch."""
-        return _in_order(retry_if_replaced(self.path, self._looked_at_all))
+        return _in_order(retry_if_replaced(self.path, self._records_by_name))
 
-    def _looked_at_all(self) -> list[CheckpointRecord]:
+    def _records_by_name(self) -> list[CheckpointRecord]:
         names = self._names()
         self._known = {name: known for name, known in self._known.items() if name in names}
-        return [record for name in names if (record := self._looked_at(name)) is not None]
+        return [record for name in names if (record := self._record(name)) is not None]
 
-    def _looked_at(self, name: str) -> CheckpointRecord | None:
-        """Return what is there, None for a link to nothing; ReplacedError where it was deleted or replaced just now."""
-        path, epoch = self.path / name, epoch_of(name)
+    def _record(self, name: str) -> CheckpointRecord | None:
+        """Return the record of a name, None for a link to nothing; raise ReplacedError where it went just now."""
+        path = self.path / name
         try:
-            seen = signature_of(path)
-            if name not in self._known or self._known[name][0] != seen:
-                record = read_record(path, seen, epoch=epoch)
-                if not record.complete:  # not remembered: the disk may have failed, and not the checkpoint
-                    if signature_of(path) != seen:
-                        raise ReplacedError(str(record.problem))
-                    return record
-                self._known[name] = seen, record
-            return self._known[name][1]
+            return self._record_of(path, signature_of(path))
         except FileNotFoundError as problem:
             if path.is_symlink() and not path.exists():
                 return None
             # It made room for a newer one, which may have come after the names were listed.
             raise ReplacedError(f"{path}: found it replaced or deleted while it was read") from problem
 
-    def file(self, stem: str, format: str) -> Path:
+    def _record_of(self, path: Path, signature: Signature) -> CheckpointRecord:
+        """Return what is known of a path with this signature, from its headers where nothing is."""
+        known_signature, known = self._known.get(path.name, (None, None))
+        if known is not None and known_signature == signature:
+            return known
+        record = read_record(path, signature, epoch=epoch_of(path.name))
+        if record.complete:
+            self._known[path.name] = signature, record
+        elif signature_of(path) != signature:
+            raise ReplacedError(str(record.problem))
+        return record  # a problem is not remembered: the disk may have failed, and not the checkpoint
+
+    def path_of(self, stem: str, format: str) -> Path:
         """Return the path that a stem has in a format: with ``.pth`` for torch, without a suffix for folders."""
         suffixes = format_named(format).suffixes
         suffix = _USUAL_SUFFIX if _USUAL_SUFFIX in suffixes else next(iter(suffixes), "")
         return self.path / f"{stem}{suffix}"
 
-    def checkpoint(self, epoch: int, format: str) -> Path:
+    def checkpoint_path(self, epoch: int, format: str) -> Path:
         """Return the path of an epoch's checkpoint."""
-        return self.file(f"checkpoint_epoch_{epoch:04d}", format)
+        return self.path_of(f"checkpoint_epoch_{epoch:04d}", format)
 
     def _names(self) -> list[str]:
         return [name for name in os.listdir(self.path) if epoch_of(name) is not None] if self.path.is_dir() else []
@@ -121,7 +125,7 @@ class CheckpointFolder:
     def require_pointers(self, format: str) -> None:
         """Raise TargetExistsError where something of another's stands in the place of a pointer."""
         for stem in (LATEST, BEST):
-            self._require_pointer(self.file(stem, format))
+            self._require_pointer(self.path_of(stem, format))
 
     def _require_pointer(self, pointer: Path) -> None:
         if not os.path.lexists(pointer) or pointed(pointer, self._names()) is not None:
@@ -137,29 +141,47 @@ class CheckpointFolder:
 
     def _is_copy(self, pointer: Path) -> bool:
         """Return whether this is a checkpoint of the folder once more, as copying without links leaves it."""
-        seen = read_record(pointer, signature_of(pointer))
-        return seen.save_count > 0 and any(
-            (record.save_count, record.epoch, record.nbytes) == (seen.save_count, seen.epoch, seen.nbytes)
+        copy = read_record(pointer)
+        return copy.save_count > 0 and any(
+            (record.save_count, record.epoch, record.nbytes) == (copy.save_count, copy.epoch, copy.nbytes)
             for record in self.records()
         )
 
-    def discard(self, record: CheckpointRecord) -> None:
-        """Delete a checkpoint that a manager wrote and no pointer names; leave any other alone."""
+    def discard(self, record: CheckpointRecord) -> str | None:
+        """Delete a checkpoint that a manager wrote and no pointer names; leave any other alone.
+
+        Return why one is left alone that may hold something of the user's own.
+        """
         if record.save_count == 0 or record.path.is_symlink() or record.path.name in self.pointed().values():
-            return
-        if _lost_its_markers(record):
-            return
+            return None
         try:
-            if record.path.is_dir():
-                refuse_foreign(record.path)
-            discard(record.path)
-        except (FormatError, FileNotFoundError):  # it holds files of the user's own, or another process was faster
-            return
+            doubt = _doubt(record)
+            if doubt is None:
+                discard(record.path)
+        except FileNotFoundError:  # another process was faster
+            return None
+        return doubt
 
     def sweep(self) -> None:
         """Remove the temporaries that killed saves left here."""
         if self.path.is_dir():
             sweep(self.path)
+
+
+def _doubt(record: CheckpointRecord) -> str | None:
+    """Return why a checkpoint may not be ours alone to delete, None where it is: a file, or a folder of our files only."""
+    if not record.path.is_dir():
+        return None
+    if _lost_its_markers(record):
+        return (
+            f"{record.path}: found a folder of variables without its markers, expected all that was saved; "
+            "perhaps a copy lost more than these: delete it where you do not need it"
+        )
+    try:
+        refuse_foreign(record.path)
+    except FormatError as problem:
+        return str(problem)
+    return None
 
 
 def _lost_its_markers(record: CheckpointRecord) -> bool:
@@ -172,9 +194,16 @@ def _lost_its_markers(record: CheckpointRecord) -> bool:
     return any(path.is_dir() and not _NAMELESS.fullmatch(path.name) for path in record.path.iterdir())
 
 
-def _in_order(found: list[CheckpointRecord]) -> list[CheckpointRecord]:
-    ordered = sorted((record for record in found if record.complete), key=lambda record: record.order)
-    for record in sorted((record for record in found if not record.complete), key=lambda record: record.order):
-        before = [at for at, other in enumerate(ordered, 1) if (other.epoch or 0) <= (record.epoch or 0)]
-        ordered.insert(max(before, default=0), record)
+def _in_order(records: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
+    by_order = sorted(records, key=lambda record: record.order)
+    ordered = [record for record in by_order if record.complete]
+    for record in by_order:
+        if not record.complete:
+            ordered.insert(_place_by_epoch(ordered, record), record)
     return ordered
+
+
+def _place_by_epoch(ordered: Sequence[CheckpointRecord], record: CheckpointRecord) -> int:
+    """Return the index behind the last record of no later epoch."""
+    epochs = [other.epoch or 0 for other in ordered]
+    return max((index for index, epoch in enumerate(epochs, 1) if epoch <= (record.epoch or 0)), default=0)

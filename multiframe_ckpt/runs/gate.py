@@ -9,20 +9,69 @@ comes. That one then starts a second thread, of its own priority, which copies t
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import Event, Thread
 
 from ..backend import SupportsStepHook, backend_of
-from ..errors import CheckpointWarning, ValueRefusedError
+from ..errors import ValueRefusedError
 from ..tree import join_key, leaves
-from .snapshot import Copy, Copying
+from .background import Background, Save, write_copy
+from .snapshot import Copy, Copying, make_copies, snapshot
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "Gated"]
 
+#: The alias of each tensor that only an update changes → what counts the changes made to it.
 Changes = Mapping[Hashable, Callable[[], int]]
+
+
+class Gated(Background):
+    """Copies what only updates change in the background too, and lets no update begin before the end of that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._gate = Gate()
+        self._checked = False
+        self._warned = False
+
+    def prepare(self, save: Save) -> Sequence[str]:
+        """Make the checks, the first time only, and hold the optimizers back; warn of those that cannot be."""
+        if not self._checked:
+            save.check()
+            self._checked = True
+        unheld = self._gate.hold(save.optimizers)
+        if not unheld or self._warned:
+            return ()
+        self._warned = True
+        return (
+            f"async_save='gated': found {', '.join(unheld)}, expected an optimizer with hooks before its step (PyTorch 2.0 "
+            "and newer); everything is copied before save() returns: call manager.wait_before_update() before every "
+            "update, or use async_save=True",
+        )
+
+    def start(self, save: Save) -> None:
+        """Copy what something else than an update may change, and return while the rest is copied and written."""
+        copied = snapshot(save.checkpoint.tree, self._memory, later=self._gate.changes)
+        make_copies(copied.now)
+        copying = self._gate.close(copied.later)
+        try:
+            self._worker.start(partial(write_copy, save, copied.tree, copying))
+        except BaseException:  # no thread could be started: nobody would open it
+            self._gate.open()
+            raise
+
+    def wait_before_update(self) -> None:
+        """Wait until the copies are made; from the first call on take it that the program waits so before every update."""
+        self._gate.promised = True
+        self._gate.wait()
+
+    def close(self) -> None:
+        """Wait, free the memory of the copy, and take the hooks away."""
+        try:
+            super().close()
+        finally:
+            self._gate.release()
 
 
 class Gate:
@@ -30,44 +79,34 @@ class Gate:
 
     def __init__(self) -> None:
         self.promised = False
+        self.changes: Changes = {}
+        self._counts: Mapping[Hashable, int] = {}
+        self._remove_hooks: list[Callable[[], object]] = []
         self._open = Event()
         self._open.set()
-        self._undo: list[Callable[[], object]] = []
         self._copying = Copying(())
-        self._changes: Changes = {}
-        self._seen: Mapping[Hashable, int] = {}
-        self._warned = False
 
-    def hold(self, optimizers: object) -> Changes:
-        """Return the aliases of what only the optimizers' updates change, and put hooks before these.
+    def hold(self, optimizers: object) -> list[str]:
+        """Put hooks before the optimizers' updates, and note in ``changes`` what nothing but these changes.
 
-        Of an optimizer that has no hook that is nothing, with a warning, unless the program waits itself.
+        Of an optimizer that has no hook that is nothing, unless the program waits itself. Return the names of such.
         """
         self.release()
-        found = {id(leaf): leaf for _, leaf in leaves(optimizers) if leaf is not None}.values()
-        held = [self._held(optimizer) for optimizer in found]
-        self._changes = {alias: count for changes in held for alias, count in changes.items()}
-        self._seen = {alias: count() for alias, count in self._changes.items()}
-        unheld = [type(optimizer).__name__ for optimizer, changes in zip(found, held, strict=True) if not changes]
-        if (unheld or not found) and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"async_save='gated': found {', '.join(unheld) or 'no optimizer'}, expected an optimizer with hooks before "
-                "its step (PyTorch 2.0 and newer); everything is copied before save() returns: call "
-                "manager.wait_before_update() before every update, or use async_save=True",
-                CheckpointWarning,
-                stacklevel=4,
-            )
-        return self._changes
+        distinct = {id(leaf): leaf for _, leaf in leaves(optimizers) if leaf is not None}.values()
+        changes = [self._hold(optimizer) for optimizer in distinct]
+        self.changes = {alias: count for of_one in changes for alias, count in of_one.items()}
+        self._counts = {alias: count() for alias, count in self.changes.items()}
+        unheld = [type(optimizer).__name__ for optimizer, of_one in zip(distinct, changes, strict=True) if not of_one]
+        return unheld if distinct else ["no optimizer"]
 
-    def _held(self, optimizer: object) -> Changes:
+    def _hold(self, optimizer: object) -> Changes:
         backend = backend_of(optimizer)
         if not isinstance(backend, SupportsStepHook):
             return {}
-        undo = backend.add_step_hook(optimizer, self.wait)
-        if undo is not None:
-            self._undo.append(undo)
-        return backend.changed_by_step(optimizer) if undo is not None or self.promised else {}
+        remove = backend.add_step_hook(optimizer, self.wait)
+        if remove is not None:
+            self._remove_hooks.append(remove)
+        return backend.changed_by_step(optimizer) if remove is not None or self.promised else {}
 
     def close(self, copies: Sequence[Copy]) -> Copying:
         """Make updates wait until the copies are made, and return what makes them."""
@@ -95,14 +134,14 @@ class Gate:
 
     def release(self) -> None:
         """Take the hooks away. Not while an optimizer steps: it is walking through them."""
-        while self._undo:
-            self._undo.pop()()
+        while self._remove_hooks:
+            self._remove_hooks.pop()()
 
     def _require_unchanged(self, copies: Sequence[Copy]) -> None:
         """Raise ValueRefusedError for a tensor that something else has changed since :meth:`hold`."""
         for copy in copies:
             alias = copy.original.alias
-            if self._changes[alias]() != self._seen[alias]:
+            if self.changes[alias]() != self._counts[alias]:
                 raise ValueRefusedError(
                     f"{join_key(copy.path)}: found it changed while it was copied, expected nothing but its optimizer's "
                     "step to change it; call manager.wait_before_update() before that, or use async_save=True"

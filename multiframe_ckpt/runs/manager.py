@@ -13,28 +13,48 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, SupportsIndex
+from typing import Literal, TypeVar
 
 from ..checkpoint import Checkpoint
+from ..checkpoint.capture import RunState, capture
 from ..checkpoint.restore import RestoreReport
-from ..errors import CheckpointWarning, DamagedError, ReplacedError, ValueRefusedError
+from ..errors import CheckpointWarning, ValueRefusedError
 from ..formats import format_named
+from ..formats.base import Format
 from ..storage.consistency import retry_if_replaced
-from ..storage.transfer import read_through
-from .background import Background, step_back
+from ..tree import Tree
+from .background import Background, Now, Save, Writer
 from .folder import BEST, LATEST, CheckpointFolder
-from .gate import Gate
-from .memory import Memory
+from .gate import Gated
+from .history import Chosen, History, Which
 from .preemption import EXIT_STATUS, Preemption
-from .records import SAVE_COUNT, CheckpointRecord, numbers_of, read_record, signature_of
-from .retention import Retention
-from .snapshot import Copying, make_copies, snapshot
+from .records import SAVE_COUNT, CheckpointRecord, numbers_of
+from .retention import Retention, require_at_least
 
 __all__ = ["CheckpointManager", "CheckpointRecord"]
+
+T = TypeVar("T")
+
+_WRITERS: Mapping[bool | str, Callable[[], Writer]] = {False: Now, True: Background, "gated": Gated}
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOptions:
+    """Which epochs are saved, what of the run, and how it is written."""
+
+    format: Format
+    save_freq: int
+    save_optimizer: bool
+    rng: bool
+    digest: bool
+    durable: bool
+
+    def __post_init__(self) -> None:
+        require_at_least("save_freq", self.save_freq, 1)
 
 
 class CheckpointManager:
@@ -69,30 +89,14 @@ class CheckpointManager:
         save_on_sigterm: bool = False,
         rng: bool = True,
     ) -> None:
-        _require_least("save_freq", save_freq, 1)
-        _require_least("max_to_keep", max_to_keep, 1)
-        _require_least("keep_best", keep_best, 0)
-        _require_least("keep_every", keep_every, 1)
-        if mode not in ("min", "max"):
-            raise ValueRefusedError(
-                f"mode: found {mode!r}, expected 'min' (as for a loss) or 'max' (as for an accuracy)"
-            )
-        if async_save not in (False, True, "gated"):
+        if async_save not in tuple(_WRITERS):
             raise ValueRefusedError(f"async_save: found {async_save!r}, expected False, True or 'gated'")
-        self._layout = format_named(format)
-        self._save_optimizer = save_optimizer
-        self._save_freq = save_freq
-        self._async = async_save
-        self._digest = digest
-        self._durable = durable
-        self._checked = False
-        self._rng = rng
-        self._retention = Retention(max_to_keep, keep_best, keep_every, monitor, mode)
+        self._options = SaveOptions(format_named(format), save_freq, save_optimizer, rng, digest, durable)
         self._folder = CheckpointFolder(Path(os.path.abspath(output_dir)))
+        self._history = History(self._folder, Retention(max_to_keep, keep_best, keep_every, monitor, mode))
         self._folder.sweep()
-        self._background = Background()
-        self._memory = Memory()
-        self._gate = Gate()
+        self._writer = _WRITERS[async_save]()
+        self._notices = _Notices()
         self._preemption = Preemption(watch=save_on_sigterm)
 
     @property
@@ -112,38 +116,39 @@ class CheckpointManager:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.close()
+            self._close()
         except Exception as lost:
             if problem is None:
                 raise
             # What ended the block is what the caller must see.
-            warnings.warn(f"{self.output_dir}: the last save failed: {lost}", CheckpointWarning, stacklevel=2)
+            _warn([f"{self.output_dir}: the last save failed: {lost}"])
+        _warn(self._notices.new())
 
     def close(self) -> None:
-        """Wait for the save under way, frees its memory, and take hooks and the handler of SIGTERM away.
+        """Wait for the save under way, free its memory, and take hooks and the handler of SIGTERM away.
 
         A context manager does so at its end.
         """
+        self._close()
+        _warn(self._notices.new())
+
+    def _close(self) -> None:
         try:
-            self.wait()
+            self._writer.close()
         finally:
-            self._gate.release()
-            self._memory.free()
             self._preemption.stop()
 
     def wait(self) -> None:
         """Wait until the last save is complete and durable; raise its error, once."""
-        self._background.wait()
+        self._writer.wait()
+        _warn(self._notices.new())
 
     def wait_before_update(self) -> None:
         """Wait until what a gated save copies is copied: call it before every update that no hook can hold back.
 
         From the first call on a gated save takes it that all updates of the optimizers it is given wait so.
         """
-        self._gate.promised = True
-        self._gate.wait()
-
-    # Saving
+        self._writer.wait_before_update()
 
     def save(
         self,
@@ -152,12 +157,12 @@ class CheckpointManager:
         optimizer: object = None,
         scheduler: object = None,
         *,
-        metrics: Mapping[str, Any] | None = None,
-        loss: Any = None,
+        metrics: Mapping[str, object] | None = None,
+        loss: object = None,
         step: int | None = None,
-        train_args: Any = None,
+        train_args: object = None,
         scaler: object = None,
-        extra: Mapping[str, Any] | None = None,
+        extra: Mapping[str, object] | None = None,
         force: bool = False,
     ) -> Path | None:
         """Save the run after an epoch and return the checkpoint's path, or None where ``save_freq`` passes it over.
@@ -168,88 +173,58 @@ class CheckpointManager:
         of a save under way comes out of the next call, and of a gated one, the first apart, these too.
         """
         leaving = self.preempted
-        self._raise_earlier(leaving=leaving)
+        _warn(self._news_of_earlier_saves(leaving=leaving))
         epoch = operator.index(epoch)
-        _require_least("epoch", epoch, 0)
-        if not (force or leaving or epoch % self._save_freq == 0):
+        require_at_least("epoch", epoch, 0)
+        if not (force or leaving or epoch % self._options.save_freq == 0):
             return None
-        checkpoint = Checkpoint.from_run(
-            model=model,
-            optimizer=optimizer if self._save_optimizer else None,
-            scheduler=scheduler if self._save_optimizer else None,
-            scaler=scaler,
-            epoch=epoch,
-            step=step,
-            loss=loss,
-            metrics=metrics,
-            train_args=train_args,
-            rng=self._rng,
-            extra=extra,
+        run = RunState(
+            model, optimizer, scheduler, scaler, epoch, step, loss, metrics, train_args, self._options.rng, extra
         )
-        self._say_unmonitored(checkpoint)
-        path = self._folder.checkpoint(epoch, self._layout.name)
-        self._start(checkpoint, path, optimizer)
-        if self.preempted:
-            self.close()
+        tree, _ = capture(run if self._options.save_optimizer else replace(run, optimizer=None, scheduler=None))
+        _warn(self._why_never_best(tree, epoch))
+        path = self._folder.checkpoint_path(epoch, self._options.format.name)
+        save = self._next_save(Checkpoint(tree), path, optimizer)
+        _warn(self._writer.prepare(save))
+        self._writer.start(save)
+        leaving = self.preempted
+        if leaving:
+            self._close()
+        _warn(self._notices.new())
+        if leaving:
             raise SystemExit(EXIT_STATUS)
         return path
 
-    def _raise_earlier(self, *, leaving: bool) -> None:
-        """Raise the error of an earlier save; one who must leave is only told, or the last save would be lost too."""
+    def _news_of_earlier_saves(self, *, leaving: bool) -> Iterator[str]:
+        """Raise the error of an earlier save; one who must leave is only warned, or the last save would be lost too."""
         try:
-            self._background.check()
+            self._writer.check()
             if leaving:
-                self.wait()
+                self._writer.wait()
         except Exception as lost:
             if not leaving:
                 raise
-            warnings.warn(f"{self.output_dir}: the last save failed: {lost}", CheckpointWarning, stacklevel=3)
+            yield f"{self.output_dir}: the last save failed: {lost}"
+        yield from self._notices.new()
 
-    def _say_unmonitored(self, checkpoint: Checkpoint) -> None:
-        found = numbers_of(checkpoint.tree.get("metrics"), loss=checkpoint.tree.get("loss"))
-        if not found or self._retention.best == 0:
-            return
-        value = found.get(self._retention.monitor)
-        if value is None:
-            what = f"nothing of that name, but {', '.join(sorted(found))}"
-        elif value != value:
-            what = f"NaN at epoch {checkpoint.tree['epoch']}"
-        else:
-            return
-        warnings.warn(
-            f"monitor {self._retention.monitor!r}: found {what}, expected a number; such a checkpoint cannot be the best "
-            "(keep_best=0 to have none)",
-            CheckpointWarning,
-            stacklevel=3,
+    def _why_never_best(self, tree: Mapping[str, Tree], epoch: int) -> list[str]:
+        numbers = numbers_of(tree.get("metrics"), loss=tree.get("loss"))
+        why = self._history.retention.why_never_best(numbers, epoch)
+        return [] if why is None else [why]
+
+    def _next_save(self, checkpoint: Checkpoint, path: Path, optimizers: object) -> Save:
+        """Wait for the save before, and return the next one, with its number; raise what its names refuse."""
+        self._writer.wait()
+        self._folder.require_pointers(self._options.format.name)
+        numbered = self._numbered(checkpoint)
+        return Save(
+            numbered,
+            optimizers,
+            check=lambda: numbered.require_writable(path, self._options.format, overwrite=True),
+            write=lambda copy: self._commit(copy, path),
         )
 
-    def _start(self, checkpoint: Checkpoint, path: Path, optimizer: object) -> None:
-        """Check all that can be checked, then write, now or in the background."""
-        self.wait()
-        self._folder.require_pointers(self._layout.name)
-        counted = self._counted(checkpoint)
-        if not self._async:
-            return self._write(counted, path)
-        if self._async != "gated" or not self._checked:
-            counted.require_writable(path, self._layout, overwrite=True)
-            self._checked = True
-        changed_by_updates = self._gate.hold(optimizer) if self._async == "gated" else ()
-        copied = snapshot(counted.tree, self._memory, later=changed_by_updates)
-        make_copies(copied.now)
-        copying = self._gate.close(copied.later)
-        try:
-            self._background.start(lambda: self._finish(copying, replace(counted, tree=copied.tree), path))
-        except BaseException:  # no thread could be started: nobody would open it
-            self._gate.open()
-            raise
-
-    def _finish(self, copying: Copying, checkpoint: Checkpoint, path: Path) -> None:
-        """Copy what could wait until the next update, and write, both as training leaves time for it."""
-        step_back()
-        copying.finish()
-        self._write(checkpoint, path)
-
-    def _counted(self, checkpoint: Checkpoint) -> Checkpoint:
+    def _numbered(self, checkpoint: Checkpoint) -> Checkpoint:
         if SAVE_COUNT in checkpoint.tree:
             raise ValueRefusedError(
                 f"extra: found the entry {SAVE_COUNT!r}, expected a name the manager does not use itself"
@@ -257,18 +232,24 @@ class CheckpointManager:
         count = 1 + max((record.save_count for record in self._folder.records()), default=0)
         return replace(checkpoint, tree=checkpoint.tree | {SAVE_COUNT: count})
 
-    def _write(self, checkpoint: Checkpoint, path: Path) -> None:
+    def _commit(self, checkpoint: Checkpoint, path: Path) -> None:
         """Write, then point, then delete: each step durable before the next."""
-        checkpoint.save(path, format=self._layout.name, overwrite=True, digest=self._digest, durable=self._durable)
+        options, retention = self._options, self._history.retention
+        checkpoint.save(
+            path, format=options.format.name, overwrite=True, digest=options.digest, durable=options.durable
+        )
         records = self._folder.records()
         self._folder.point(LATEST, path.name)
-        best = self._retention.best_first(records)
-        if best and self._retention.best:
+        best = retention.best_first(records)
+        if best and retention.keep_best:
             self._folder.point(BEST, best[0].path.name)
-        for record in self._retention.surplus(records):
-            self._folder.discard(record)
+        for record in retention.surplus(records):
+            self._discard(record)
 
-    # Looking
+    def _discard(self, record: CheckpointRecord) -> None:
+        doubt = self._folder.discard(record)
+        if doubt is not None:
+            self._notices.add(f"kept beyond max_to_keep: {doubt}")
 
     def checkpoints(self) -> list[CheckpointRecord]:
         """Return every checkpoint of the folder, damaged and unfinished ones too, in the order they were written."""
@@ -276,13 +257,14 @@ class CheckpointManager:
 
     def latest(self) -> CheckpointRecord | None:
         """Return the complete checkpoint that was written last, or None; warn where a newer one cannot be used."""
-        return next(iter(_newest_first(self._folder.records(), stacklevel=3)), None)
+        passed_over: list[str] = []
+        newest = self._history.newest_first(passed_over)
+        _warn(passed_over)
+        return next(iter(newest), None)
 
     def best(self) -> CheckpointRecord | None:
         """Return the complete checkpoint with the best value of the monitor, of equals the earlier, or None."""
-        return next(iter(self._retention.best_first(self._folder.records())), None)
-
-    # Restoring
+        return next(iter(self._history.best_first()), None)
 
     def restore(
         self,
@@ -291,7 +273,7 @@ class CheckpointManager:
         optimizer: object = None,
         scheduler: object = None,
         scaler: object = None,
-        which: str | SupportsIndex | os.PathLike[str] = "latest",
+        which: Which = "latest",
         rng: bool = True,
         strict: bool = True,
     ) -> RestoreReport:
@@ -300,19 +282,12 @@ class CheckpointManager:
         Its bytes are read and compared with their digests first; a latest or best one that is damaged is passed over
         with a warning. See ``Checkpoint.restore``. Raise FileNotFoundError where there is none.
         """
-
-        def attempt() -> RestoreReport:
-            _, checkpoint = self._chosen(which)
-            return checkpoint.restore(
-                model=model,
-                optimizer=optimizer,
-                scheduler=scheduler,
-                scaler=scaler,
-                rng=rng and self._rng,
-                strict=strict,
-            )
-
-        return retry_if_replaced(self.output_dir, attempt)
+        live = RunState(model, optimizer, scheduler, scaler, rng=rng and self._options.rng)
+        passed_over: list[str] = []
+        try:
+            return self._load(which, lambda chosen: chosen.restore(live, strict=strict), passed_over)
+        finally:
+            _warn(passed_over)
 
     def resume(
         self,
@@ -321,7 +296,7 @@ class CheckpointManager:
         optimizer: object = None,
         scheduler: object = None,
         scaler: object = None,
-        which: str | SupportsIndex | os.PathLike[str] = "latest",
+        which: Which = "latest",
         strict: bool = True,
     ) -> int:
         """Restore the run and return the epoch to go on with: 0 where nothing was saved, else the one after the last.
@@ -329,80 +304,46 @@ class CheckpointManager:
         Raise FileNotFoundError where there are checkpoints and none of them can be used: going on from 0 would bury
         them.
         """
-        self.wait()
+        self._writer.wait()
         if which == "latest" and not self._folder.records():
             return 0
+        live = RunState(model, optimizer, scheduler, scaler, rng=self._options.rng)
+        passed_over: list[str] = []
+        try:
+            return self._load(which, lambda chosen: chosen.resume(live, strict=strict), passed_over)
+        finally:
+            _warn(passed_over)
 
-        def attempt() -> int:
-            record, checkpoint = self._chosen(which)
-            if record.epoch is None:
-                raise ValueRefusedError(
-                    f"{record.path}: found no epoch, expected one to go on from; use restore(), and say where to begin"
-                )
-            checkpoint.restore(
-                model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler, rng=self._rng, strict=strict
-            )
-            return record.epoch + 1
+    def _load(self, which: Which, load: Callable[[Chosen], T], passed_over: list[str]) -> T:
+        """Return what ``load`` makes of the checkpoint that is meant; choose again where that was replaced meanwhile."""
+        self._writer.wait()
+
+        def attempt() -> T:
+            passed_over.clear()
+            return load(self._history.choose(which, passed_over))
 
         return retry_if_replaced(self.output_dir, attempt)
 
-    def _chosen(self, which: str | SupportsIndex | os.PathLike[str]) -> tuple[CheckpointRecord, Checkpoint]:
-        self.wait()
-        records = self._folder.records()
-        if isinstance(which, SupportsIndex) or (isinstance(which, str) and which.isdecimal()):
-            named = [record for record in records if record.epoch == int(which)][-1:]
-            return self._first_whole(named, f"of epoch {which}", passing_over=False)
-        if which == "latest":
-            newest = _newest_first(records, stacklevel=6)
-            return self._first_whole(newest, "that is complete", passing_over=True)
-        if which == "best":
-            best = self._retention.best_first(records)
-            return self._first_whole(best, f"with a value of {self._retention.monitor!r}", passing_over=True)
-        checkpoint = _whole(Path(which))
-        return read_record(Path(which), signature_of(Path(which))), checkpoint
 
-    def _first_whole(
-        self, records: list[CheckpointRecord], what: str, *, passing_over: bool
-    ) -> tuple[CheckpointRecord, Checkpoint]:
-        for record in records:
-            try:
-                return record, _whole(record.path)
-            except ReplacedError:
-                raise
-            except FileNotFoundError as problem:
-                raise ReplacedError(f"{record.path}: found it deleted by another run, expected it") from problem
-            except DamagedError as problem:
-                if not passing_over:
-                    raise
-                warnings.warn(f"passed over: {record.path}: {problem}", CheckpointWarning, stacklevel=6)
-        raise FileNotFoundError(
-            f"{self.output_dir}: found no checkpoint {what}, expected one; see what is there with: "
-            f"multiframe-ckpt list {self.output_dir}"
-        )
+class _Notices:
+    """What the next public call must warn of, each text once; any thread may add one."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._read = 0
+
+    def add(self, text: str) -> None:
+        if text not in self._texts:
+            self._texts.append(text)
+
+    def new(self) -> list[str]:
+        """Return the texts that came since this was called."""
+        texts = self._texts[self._read :]
+        self._read += len(texts)
+        return texts
 
 
-def _whole(path: Path) -> Checkpoint:
-    """Open a checkpoint after comparing all its bytes with their digests."""
-    checkpoint = Checkpoint.open(path)
-    for _ in read_through(checkpoint.tensors()):
-        pass
-    return checkpoint
-
-
-def _newest_first(records: list[CheckpointRecord], stacklevel: int) -> list[CheckpointRecord]:
-    """Return the complete ones, the last written first; warn of newer ones that cannot be used."""
-    usable = [record for record in reversed(records) if record.complete]
-    for record in records:
-        if not record.complete and (not usable or _is_newer(record, usable[0])):
-            warnings.warn(f"passed over: {record.problem}", CheckpointWarning, stacklevel=stacklevel)
-    return usable
-
-
-def _is_newer(record: CheckpointRecord, found: CheckpointRecord) -> bool:
-    """Return whether a record that cannot be read may be newer than one that can: by its name, or by its time."""
-    return (record.epoch or 0) > (found.epoch or 0) or record.modified_ns > found.modified_ns
-
-
-def _require_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise ValueRefusedError(f"{name}: found {value}, expected {least} or more")
+def _warn(texts: Iterable[str]) -> None:
+    """Warn whoever called the public method that calls this."""
+    for text in texts:
+        warnings.warn(text, CheckpointWarning, stacklevel=3)

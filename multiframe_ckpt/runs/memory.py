@@ -6,6 +6,7 @@ Fresh memory costs a page fault every few kilobytes, which takes four times as l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -26,14 +27,10 @@ class Memory:
         return self._block.nbytes
 
     def take(self, sizes: Sequence[int]) -> list[np.ndarray]:
-        """Return a place of each size (1-D uint8, its content whatever was there), over those given before."""
-        spans = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
-        self._fit(sum(spans))
-        places, start = [], 0
-        for size, span in zip(sizes, spans, strict=True):
-            places.append(self._block[start : start + size])
-            start += span
-        return places
+        """Return a place of each size in bytes (1-D uint8, its content whatever was there), over those taken before."""
+        offsets = list(accumulate((-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), initial=0))
+        self._fit(offsets[-1])
+        return [self._block[start : start + size] for start, size in zip(offsets, sizes, strict=False)]
 
     def _fit(self, nbytes: int) -> None:
         """Make the block anew where it is too small, or more than twice too large."""
@@ -43,5 +40,5 @@ class Memory:
         self._block = np.empty(nbytes, np.uint8)  # from 4 MiB on NumPy asks for huge pages, which fault less often
 
     def free(self) -> None:
-        """Return the memory back to the system."""
+        """Give the memory back to the system."""
         self._block = np.empty(0, np.uint8)

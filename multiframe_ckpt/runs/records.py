@@ -1,4 +1,4 @@
-"""CheckpointRecord: what a kept checkpoint's own header says of it. No tensor is read."""
+"""CheckpointRecord: what a checkpoint's own headers say of it. No tensor is read."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ..checkpoint import Checkpoint
 from ..errors import MultiframeError
-from ..training import find_parts
+from ..training import Part, TrainingParts, find_parts
+from ..tree import Tree, tensors
 
 __all__ = ["SAVE_COUNT", "CheckpointRecord", "Signature", "numbers_of", "read_record", "signature_of"]
 
@@ -20,8 +20,9 @@ SAVE_COUNT = "save_count"
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
-    """One kept checkpoint. ``metrics`` has the loss and every number of the metrics, nested ones as ``val/loss``.
+    """One checkpoint. ``metrics`` has the loss and every number of the metrics, nested ones as ``val/loss``.
 
+    ``parameters`` is the number of elements of the weights, tied ones counted once; ``nbytes`` are the bytes on disk.
     ``problem`` says why the checkpoint cannot be used: it is damaged, its save never finished, or it holds what is
     refused. ``save_count`` is 0 for one that no manager wrote.
     """
@@ -30,7 +31,8 @@ class CheckpointRecord:
     epoch: int | None
     step: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    nbytes: int = 0  # on disk
+    parameters: int = 0
+    nbytes: int = 0
     format: str | None = None
     has_optimizer: bool = False
     timestamp: str | None = None
@@ -65,16 +67,19 @@ def signature_of(path: Path) -> Signature:
     if not path.is_dir():
         return Signature(top.st_ino, top.st_mtime_ns, top.st_size)
     inside = [os.lstat(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names]
-    newest = max((entry.st_mtime_ns for entry in inside), default=0)
-    return Signature(top.st_ino, max(newest, top.st_mtime_ns), sum(entry.st_size for entry in inside), len(inside))
+    newest_ns = max((entry.st_mtime_ns for entry in inside), default=0)
+    nbytes = sum(entry.st_size for entry in inside)
+    return Signature(top.st_ino, max(newest_ns, top.st_mtime_ns), nbytes, len(inside))
 
 
-def read_record(path: Path, seen: Signature, *, epoch: int | None = None) -> CheckpointRecord:
-    """Return the record of a checkpoint from its header; ``epoch`` counts where the header has none.
+def read_record(path: Path, signature: Signature | None = None, *, epoch: int | None = None) -> CheckpointRecord:
+    """Return the record of the checkpoint at a path, which may be one that cannot be used: then with its ``problem``.
 
-    Raise FileNotFoundError where it is gone.
+    ``signature`` is the path's, for a caller who has it; ``epoch`` counts where the headers have none. Raise
+    FileNotFoundError where nothing is there.
     """
-    bare = CheckpointRecord(path, epoch, nbytes=seen.nbytes, modified_ns=seen.modified_ns)
+    signature = signature or signature_of(path)
+    bare = CheckpointRecord(path, epoch, nbytes=signature.nbytes, modified_ns=signature.modified_ns)
     try:
         checkpoint = Checkpoint.open(path)
         parts = find_parts(checkpoint.tree)
@@ -82,30 +87,43 @@ def read_record(path: Path, seen: Signature, *, epoch: int | None = None) -> Che
         raise
     except (MultiframeError, OSError) as problem:
         return replace(bare, problem=str(problem))
-    plain = {name: part.tree for name in _PLAIN if (part := getattr(parts, name)) is not None}
-    own = checkpoint.tree if isinstance(checkpoint.tree, Mapping) else {}
+    return _filled(bare, checkpoint, parts)
+
+
+def _filled(bare: CheckpointRecord, checkpoint: Checkpoint, parts: TrainingParts) -> CheckpointRecord:
+    entries: Mapping[object, object] = checkpoint.tree if isinstance(checkpoint.tree, Mapping) else {}
+    timestamp = _value(parts.timestamp)
     return replace(
         bare,
-        epoch=_integer(plain.get("epoch"), epoch),
-        step=_integer(plain.get("step"), None),
-        metrics=numbers_of(plain.get("metrics"), loss=plain.get("loss")),
+        epoch=_integer(_value(parts.epoch), bare.epoch),
+        step=_integer(_value(parts.step), None),
+        metrics=numbers_of(_value(parts.metrics), loss=_value(parts.loss)),
+        parameters=_elements(parts.model.tree if parts.model else checkpoint.tree),
         format=str(checkpoint.meta["format"]),
         has_optimizer=bool(parts.optimizers),
-        timestamp=plain["timestamp"] if isinstance(plain.get("timestamp"), str) else None,
-        save_count=_integer(own.get(SAVE_COUNT), None) or 0,
+        timestamp=timestamp if isinstance(timestamp, str) else None,
+        save_count=_integer(entries.get(SAVE_COUNT), None) or 0,
     )
 
 
-_PLAIN = ("epoch", "step", "metrics", "loss", "timestamp")
+def _value(part: Part | None) -> object:
+    return None if part is None else part.tree
 
 
-def numbers_of(metrics: Any, *, loss: Any = None) -> dict[str, float]:
+def _elements(weights: Tree) -> int:
+    """Return the number of elements of a state dict, those of tied tensors counted once."""
+    table = tensors(weights)
+    distinct = {key if tensor.identity is None else tensor.identity: tensor.size for key, tensor in table.items()}
+    return sum(distinct.values())
+
+
+def numbers_of(metrics: object, *, loss: object = None) -> dict[str, float]:
     """Return the loss and every number of the metrics by name; a nested one's names are joined by ``/``."""
-    given = dict(_numbers({"loss": loss}))
-    return given | dict(_numbers(metrics)) | given  # the loss first, and not that of the metrics
+    of_loss = dict(_numbers({"loss": loss}))
+    return of_loss | dict(_numbers(metrics)) | of_loss  # the loss first, and not that of the metrics
 
 
-def _numbers(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
+def _numbers(node: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
     if isinstance(node, Mapping):
         for name, child in node.items():
             yield from _numbers(child, (*path, str(name)))
@@ -113,5 +131,5 @@ def _numbers(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float
         yield "/".join(path), node
 
 
-def _integer(value: Any, default: int | None) -> int | None:
+def _integer(value: object, default: int | None) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else default

@@ -3,41 +3,73 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..errors import ValueRefusedError
 from .records import CheckpointRecord
 
-__all__ = ["Retention"]
+__all__ = ["Retention", "require_at_least"]
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Keeps the ``last`` n written (None: all), the ``best`` k by ``monitor``, and those of ``every`` n epochs."""
+    """Keeps the last ``max_to_keep`` written (None: all), and the ``keep_best`` best by ``monitor``.
 
-    last: int | None = None
-    best: int = 1
-    every: int | None = None
+    Those whose epoch is a multiple of ``keep_every`` are kept too. ``mode`` is ``min`` where less is better, or ``max``.
+    Raise ValueRefusedError for a number that is too small, and for a mode that is neither ``min`` nor ``max``.
+    """
+
+    max_to_keep: int | None = None
+    keep_best: int = 1
+    keep_every: int | None = None
     monitor: str = "loss"
     mode: str = "min"
+
+    def __post_init__(self) -> None:
+        require_at_least("max_to_keep", self.max_to_keep, 1)
+        require_at_least("keep_best", self.keep_best, 0)
+        require_at_least("keep_every", self.keep_every, 1)
+        if self.mode not in ("min", "max"):
+            raise ValueRefusedError(
+                f"mode: found {self.mode!r}, expected 'min' (as for a loss) or 'max' (as for an accuracy)"
+            )
 
     def best_first(self, records: Iterable[CheckpointRecord]) -> list[CheckpointRecord]:
         """Return the complete records with a finite value of the monitor, the best first; of equals the earlier."""
         sign = 1 if self.mode == "min" else -1
-        known = [record for record in records if record.complete and math.isfinite(self.value(record))]
-        return sorted(known, key=lambda record: (sign * self.value(record), record.order))
+        comparable = [record for record in records if record.complete and math.isfinite(self._value(record))]
+        return sorted(comparable, key=lambda record: (sign * self._value(record), record.order))
 
-    def value(self, record: CheckpointRecord) -> float:
+    def _value(self, record: CheckpointRecord) -> float:
         """Return the record's value of the monitor, NaN where it has none."""
         return record.metrics.get(self.monitor, math.nan)
 
     def surplus(self, records: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
         """Return the complete records that no rule keeps, the oldest first; others are nobody's to delete."""
-        complete = sorted((record for record in records if record.complete), key=lambda record: record.order)
-        if self.last is None:
+        if self.max_to_keep is None:
             return []
-        kept = {record.path for record in (*complete[-self.last :], *self.best_first(complete)[: self.best])}
-        return [record for record in complete if record.path not in kept and not self._in_step(record)]
+        complete = sorted((record for record in records if record.complete), key=lambda record: record.order)
+        kept = (*complete[-self.max_to_keep :], *self.best_first(complete)[: self.keep_best])
+        paths = {record.path for record in kept}
+        return [record for record in complete if record.path not in paths and not self._in_step(record)]
 
     def _in_step(self, record: CheckpointRecord) -> bool:
-        return self.every is not None and record.epoch is not None and record.epoch % self.every == 0
+        return self.keep_every is not None and record.epoch is not None and record.epoch % self.keep_every == 0
+
+    def why_never_best(self, metrics: Mapping[str, float], epoch: int) -> str | None:
+        """Return why a checkpoint with these numbers cannot be the best; None where it can, or nobody asks for a best."""
+        value = metrics.get(self.monitor)
+        if not metrics or self.keep_best == 0 or (value is not None and not math.isnan(value)):
+            return None
+        names = f"nothing of that name, but {', '.join(sorted(metrics))}"
+        return (
+            f"monitor {self.monitor!r}: found {names if value is None else f'NaN at epoch {epoch}'}, expected a number; "
+            "such a checkpoint cannot be the best (keep_best=0 to have none)"
+        )
+
+
+def require_at_least(name: str, value: int | None, least: int) -> None:
+    """Raise ValueRefusedError for a number of this name below ``least``; None is for none."""
+    if value is not None and value < least:
+        raise ValueRefusedError(f"{name}: found {value}, expected {least} or more")

@@ -1,8 +1,6 @@
-"""Runs: train once, test many. A folder a run, the arguments of a training script, and the choice between the two.
+"""RunFolder: the folder of a run, named by what the run is, and where things lie in it.
 
-    arguments = add_checkpoint_arguments(parser).parse_args()
-    run = RunFolder.of(arguments.output_dir, method="intent", dataset="clinc", backbone="bert", seed=arguments.seed)
-    model = restore_or_train(run.model, train, restore, arguments=arguments)
+    run = RunFolder.of("outputs", method="intent", dataset="clinc", backbone="bert", seed=0)
 
 The folder is ``outputs/intent_clinc_bert_seed0`` and the model in it ``models/pytorch_model.bin``.
 """
@@ -16,16 +14,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..checkpoint import Checkpoint
 from ..errors import ValueRefusedError
 from ..storage.atomic import staged
 from ..tree import map_leaves
 
-__all__ = [
-    "RunFolder",
-]
+__all__ = ["RunFolder"]
 
 _PART = re.compile(r"[\w+=@,-][\w.+=@,-]*")
 _SEEDED = re.compile(r"(.+)_seed([0-9]+)")
@@ -52,10 +47,11 @@ class RunFolder:
         A ``/`` in a part, as in the names of published models, becomes ``--``. Raise ValueRefusedError for a part that
         is no name.
         """
-        given = {"method": method, "dataset": dataset, "backbone": backbone}
-        parts = [_part(what, name) for what, name in given.items() if name is not None]
-        seeded = [] if seed is None else [f"seed{seed}"]
-        return cls(Path(output_dir) / "_".join([*parts, *seeded]))
+        names = {"method": method, "dataset": dataset, "backbone": backbone}
+        parts = [_part(parameter, name) for parameter, name in names.items() if name is not None]
+        if seed is not None:
+            parts.append(f"seed{seed}")
+        return cls(Path(output_dir) / "_".join(parts))
 
     @property
     def models(self) -> Path:
@@ -84,27 +80,27 @@ class RunFolder:
         match = _SEEDED.fullmatch(self.path.name)
         return match[1] if match else self.path.name
 
-    def save_results(self, results: Mapping[str, Any]) -> Path:
+    def save_results(self, results: Mapping[str, object]) -> Path:
         """Write results as ``results.json``, whole or not at all; ``multiframe-ckpt list`` compares them over seeds.
 
         NumPy's numbers and tensors of one element become plain numbers; NaN and infinities, which JSON has no word for,
         become strings.
         """
         plain = Checkpoint.from_run(metrics=results).tree["metrics"]
-        text = json.dumps(map_leaves(plain, lambda _, leaf: _strict(leaf)), indent=2, ensure_ascii=False)
+        text = json.dumps(map_leaves(plain, lambda _, leaf: _as_json(leaf)), indent=2, ensure_ascii=False)
         with staged(self.results, overwrite=True) as fresh:
             fresh.write_text(f"{text}\n", "utf-8")
         return self.results
 
 
-def _part(what: str, name: str) -> str:
+def _part(parameter: str, name: str) -> str:
     part = name.replace("/", "--")
     if not _PART.fullmatch(part):
         raise ValueRefusedError(
-            f"{what}: found {name!r}, expected a name of letters, digits and _ . + = @ , - that begins with no dot"
+            f"{parameter}: found {name!r}, expected a name of letters, digits and _ . + = @ , - that begins with no dot"
         )
     return part
 
 
-def _strict(value: Any) -> Any:
+def _as_json(value: object) -> object:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,9 @@
-"""The arguments of a script that trains once and tests many, and the choice between the two."""
+"""The arguments of a script that trains once and tests many, and the choice between the two.
+
+arguments = add_checkpoint_arguments(parser).parse_args()
+run = RunFolder.of(arguments.output_dir, method="intent", dataset="clinc", backbone="bert", seed=arguments.seed)
+model = restore_or_train(run.model, train, restore, arguments=arguments)
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,6 @@ from typing import TypeVar
 from ..errors import NotTrainedError
 
 __all__ = ["add_checkpoint_arguments", "restore_or_train"]
-
 
 T = TypeVar("T")
 
@@ -72,5 +76,5 @@ def restore_or_train(
 
 def _training_command() -> str:
     """Return this script's own command line, with what makes it train and save."""
-    own = [Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]] if sys.orig_argv else ["python", *sys.argv]
-    return shlex.join([*own, *(flag for flag in ("--train", "--save_model") if flag not in own)])
+    words = [Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]] if sys.orig_argv else ["python", *sys.argv]
+    return shlex.join([*words, *(flag for flag in ("--train", "--save_model") if flag not in words)])

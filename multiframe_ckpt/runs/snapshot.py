@@ -18,13 +18,13 @@ from .memory import Memory
 
 __all__ = ["Copy", "Copying", "Snapshot", "make_copies", "snapshot"]
 
-#: Large enough that taking the next piece costs nothing, small enough that two threads end together.
+#: Bytes: large enough that taking the next piece costs nothing, small enough that two threads end together.
 _PIECE = 2 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Copy:
-    """A tensor that is to be copied, its path in the tree, and the place for its bytes."""
+    """A tensor that is to be copied, its path in the tree, and the place for its bytes (1-D uint8)."""
 
     path: Path
     original: LazyTensor
@@ -32,9 +32,8 @@ class Copy:
 
     def tensor(self) -> LazyTensor:
         """Return the tensor over the place, to be read once the copy is made."""
-        of = self.original
-        array = self.place.view(of.dtype.numpy).reshape(of.shape)
-        return LazyTensor(of.dtype, of.shape, lambda: array, alias=of.alias)
+        array = self.place.view(self.original.dtype.numpy).reshape(self.original.shape)
+        return LazyTensor(self.original.dtype, self.original.shape, lambda: array, alias=self.original.alias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,64 +52,70 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
     now all the same: there may be something else in it.
     """
     tree = synchronized(tree)
-    found = [(path, leaf) for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
-    several = _looked_into_at_several_places(leaf for _, leaf in found)
-    originals: dict[Hashable, tuple[Path, LazyTensor]] = {}
-    for path, leaf in found:
-        originals.setdefault(_owner(leaf, several), (path, _whole(leaf, several)))
-    places = memory.take([original.nbytes for _, original in originals.values()])
-    copies = [Copy(*what, place) for what, place in zip(originals.values(), places, strict=True)]
-    made = dict(zip(originals, (copy.tensor() for copy in copies), strict=True))
+    tensors = [(path, leaf) for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
+    shared = _storages_with_several_views(tensor for _, tensor in tensors)
+    copies = _laid_out(tensors, shared, memory)
+    copied = {owner: copy.tensor() for owner, copy in copies.items()}
 
-    def copied(_: Path, leaf: Tree) -> Tree:
+    def copy_of(_: Path, leaf: Tree) -> Tree:
         if not isinstance(leaf, LazyTensor):
             return leaf
-        own = made[_owner(leaf, several)]
-        return own if leaf.view is None or leaf.alias not in several else _into(own, leaf, leaf.view)
+        whole = copied[_owner(leaf, shared)]
+        return whole if leaf.view is None or leaf.alias not in shared else _view_of_copy(whole, leaf, leaf.view)
 
     def may_wait(copy: Copy) -> bool:
-        return copy.original.alias in later and copy.original.alias not in several
+        return copy.original.alias in later and copy.original.alias not in shared
 
     return Snapshot(
-        map_leaves(tree, copied),
-        tuple(copy for copy in copies if not may_wait(copy)),
-        tuple(copy for copy in copies if may_wait(copy)),
+        map_leaves(tree, copy_of),
+        now=tuple(copy for copy in copies.values() if not may_wait(copy)),
+        later=tuple(copy for copy in copies.values() if may_wait(copy)),
     )
 
 
-def _looked_into_at_several_places(tensors: Iterable[LazyTensor]) -> set[Hashable]:
-    """Return the aliases of storages in which there is more than one tensor."""
-    places: dict[Hashable, Hashable] = {}
+def _laid_out(
+    tensors: Iterable[tuple[Path, LazyTensor]], shared: set[Hashable], memory: Memory
+) -> dict[Hashable, Copy]:
+    """Return owner → the one copy that is made for it."""
+    originals: dict[Hashable, tuple[Path, LazyTensor]] = {}
+    for path, tensor in tensors:
+        originals.setdefault(_owner(tensor, shared), (path, _original(tensor, shared)))
+    places = memory.take([original.nbytes for _, original in originals.values()])
+    return {owner: Copy(*originals[owner], place) for owner, place in zip(originals, places, strict=True)}
+
+
+def _storages_with_several_views(tensors: Iterable[LazyTensor]) -> set[Hashable]:
+    """Return the aliases of the storages in which there is more than one tensor."""
+    identities: dict[Hashable, Hashable] = {}
     several = set()
     for tensor in tensors:
-        place = tensor.identity
-        if place is not None and places.setdefault(tensor.alias, place) != place:
+        identity = tensor.identity
+        if identity is not None and identities.setdefault(tensor.alias, identity) != identity:
             several.add(tensor.alias)
     return several
 
 
-def _whole(tensor: LazyTensor, several: set[Hashable]) -> LazyTensor:
-    """Return what is copied for a tensor: its storage where others look into that elsewhere, else itself."""
-    return tensor.view.storage if tensor.view is not None and tensor.alias in several else tensor
+def _original(tensor: LazyTensor, shared: set[Hashable]) -> LazyTensor:
+    """Return what is copied for a tensor: its storage where that is shared, else itself."""
+    return tensor.view.storage if tensor.view is not None and tensor.alias in shared else tensor
 
 
-def _owner(tensor: LazyTensor, several: set[Hashable]) -> Hashable:
+def _owner(tensor: LazyTensor, shared: set[Hashable]) -> Hashable:
     """Return what tensors have in common that are copied once."""
-    if tensor.view is not None and tensor.alias in several:
+    if tensor.view is not None and tensor.alias in shared:
         return tensor.alias
-    identity = tensor.identity
-    return id(tensor) if identity is None else identity
+    return id(tensor) if tensor.identity is None else tensor.identity
 
 
-def _into(storage: LazyTensor, tensor: LazyTensor, view: View) -> LazyTensor:
+def _view_of_copy(storage: LazyTensor, tensor: LazyTensor, view: View) -> LazyTensor:
     """Return the same view into a copy of its storage."""
-    size = tensor.dtype.itemsize
+    itemsize = tensor.dtype.itemsize
     array = np.ndarray(
         tensor.shape,
         tensor.dtype.numpy,
         buffer=storage.numpy(),
-        offset=view.offset * size,
-        strides=tuple(step * size for step in view.stride),
+        offset=view.offset * itemsize,
+        strides=tuple(step * itemsize for step in view.stride),
     )
     return replace(tensor, source=lambda: array, view=view._replace(storage=storage))
 
@@ -132,7 +137,7 @@ class Copying:
         try:
             while (copy_piece := self._next()) is not None:
                 copy_piece()
-        except BaseException as problem:  # told, not handled
+        except BaseException as problem:  # not handled: finish() raises it
             self._problem, self._pieces = problem, iter(())
         finally:
             with self._turn:
@@ -140,7 +145,7 @@ class Copying:
                 self._turn.notify_all()
 
     def finish(self) -> None:
-        """Help, waits for those that still copy, and raise the error of any, in every thread that calls this."""
+        """Help, wait for those that still copy, and raise the error of any, in every thread that calls this."""
         self.help()
         with self._turn:
             self._turn.wait_for(lambda: self._helping == 0)
@@ -153,7 +158,7 @@ class Copying:
         try:
             if at_end is not None:
                 at_end()
-        except BaseException as problem:  # told, not handled
+        except BaseException as problem:  # not handled: finish() raises it
             self._problem = self._problem or problem
 
     def _next(self) -> Callable[[], None] | None:
@@ -175,9 +180,9 @@ def make_copies(copies: Sequence[Copy]) -> None:
 
 def _pieces(copies: Iterable[Copy]) -> Iterator[Callable[[], None]]:
     for copy in copies:
-        tensor, into = copy.original, getattr(copy.original.source, "into", None)
-        if into is not None:
-            yield partial(into, copy.tensor().numpy())
+        tensor, read_into = copy.original, getattr(copy.original.source, "into", None)
+        if read_into is not None:
+            yield partial(read_into, copy.tensor().numpy())
             continue
         array = tensor.read() if tensor.digest is None else tensor.numpy()  # which compares it
         if (array.dtype, array.shape) != (tensor.dtype.numpy, tensor.shape):
@@ -185,6 +190,6 @@ def _pieces(copies: Iterable[Copy]) -> Iterator[Callable[[], None]]:
         if not array.flags.c_contiguous:
             yield partial(np.copyto, copy.tensor().numpy(), array)
             continue
-        flat = array.reshape(-1).view(np.uint8)  # as bytes: NumPy holds the interpreter for dtypes of others
-        for start in range(0, flat.nbytes, _PIECE):
-            yield partial(np.copyto, copy.place[start : start + _PIECE], flat[start : start + _PIECE])
+        raw = array.reshape(-1).view(np.uint8)  # as bytes: NumPy holds the interpreter for dtypes of others
+        for start in range(0, raw.nbytes, _PIECE):
+            yield partial(np.copyto, copy.place[start : start + _PIECE], raw[start : start + _PIECE])

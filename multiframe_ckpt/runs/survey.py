@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 from ..errors import CheckpointWarning
 from ..storage.atomic import STAGE_SUFFIX
 from .folder import BEST, LATEST, CheckpointFolder, epoch_of
-from .records import CheckpointRecord, numbers_of, read_record, signature_of
+from .records import CheckpointRecord, numbers_of, read_record
 from .run_folder import RunFolder
 
 __all__ = ["RunRecord", "SeedComparison", "compare_seeds", "survey"]
@@ -24,17 +24,19 @@ __all__ = ["RunRecord", "SeedComparison", "compare_seeds", "survey"]
 class RunRecord:
     """A run: its checkpoints in the order they were written, its saved model, and its numbers.
 
-    ``metrics`` are those of the newest complete checkpoint, and over them those of ``results.json``. ``latest`` and
-    ``best`` are the checkpoints that the pointers name.
+    ``name`` is relative to the folder that was surveyed. ``metrics`` are those of the newest complete checkpoint, and
+    over them those of ``results.json``; ``problem`` says why that cannot be read. ``latest`` and ``best`` are the
+    checkpoints that the pointers name.
     """
 
-    name: str  # relative to the folder that was looked at
+    name: str
     folder: RunFolder
     checkpoints: tuple[CheckpointRecord, ...]
     model: CheckpointRecord | None
     latest: Path | None
     best: Path | None
     metrics: Mapping[str, float]
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +57,18 @@ def survey(folder: str | os.PathLike[str]) -> list[RunRecord]:
     top = Path(folder)
     if not top.is_dir():
         raise FileNotFoundError(f"{top}: found no folder, expected one with runs below it; check the path")
-    return [_run(place, top) for place in _places(top)]
+    runs = [_run(folder_of_run, top) for folder_of_run in _folders_of_runs(top)]
+    for run in runs:
+        if run.problem is not None:
+            warnings.warn(run.problem, CheckpointWarning, stacklevel=2)
+    return runs
 
 
-def _places(top: Path) -> Iterator[Path]:
+def _folders_of_runs(top: Path) -> Iterator[Path]:
     """Yield the folders with checkpoints or a saved model directly in them; look into no checkpoint and no link."""
-    for here, folders, files in os.walk(top):
-        place = Path(here)
-        if any(epoch_of(name) is not None for name in (*folders, *files)) or _model_of(place).is_file():
-            yield place
+    for path, folders, files in os.walk(top):
+        if any(epoch_of(name) is not None for name in (*folders, *files)) or _model_in(Path(path)).is_file():
+            yield Path(path)
         folders[:] = sorted(name for name in folders if not _is_part(name))
 
 
@@ -71,26 +76,28 @@ def _is_part(name: str) -> bool:
     return epoch_of(name) is not None or name in (LATEST, BEST) or name.endswith(STAGE_SUFFIX)
 
 
-def _model_of(place: Path) -> Path:
-    return place / RunFolder(place).model.name
+def _model_in(folder: Path) -> Path:
+    return folder / RunFolder(folder).model.name
 
 
-def _run(place: Path, top: Path) -> RunRecord:
-    inside = place.name == RunFolder(place).models.name and place != top
-    folder = RunFolder(place.parent if inside else place)
-    kept = CheckpointFolder(place)
-    records = tuple(kept.records())
-    pointed = {pointer.partition(".")[0]: place / name for pointer, name in kept.pointed().items()}
-    model = _model_of(place)
-    complete = [record.metrics for record in records if record.complete]
+def _run(path: Path, top: Path) -> RunRecord:
+    """Return the run whose checkpoints lie in ``path``: that of the folder above where this is the one for models."""
+    is_inside = path.name == RunFolder(path).models.name and path != top
+    run_folder = RunFolder(path.parent if is_inside else path)
+    checkpoints = CheckpointFolder(path)
+    records = tuple(checkpoints.records())
+    pointed = {pointer.partition(".")[0]: path / name for pointer, name in checkpoints.pointed().items()}
+    trained = [record.metrics for record in records if record.complete][-1:]
+    tested, problem = _results(run_folder.results)
     return RunRecord(
-        name=_name(folder.path, top),
-        folder=folder,
+        name=_name(run_folder.path, top),
+        folder=run_folder,
         checkpoints=records,
-        model=read_record(model, signature_of(model)) if model.is_file() else None,
+        model=read_record(_model_in(path)) if _model_in(path).is_file() else None,
         latest=pointed.get(LATEST),
         best=pointed.get(BEST),
-        metrics={**(complete[-1] if complete else {}), **_results(folder.results)},
+        metrics={name: value for numbers in (*trained, tested) for name, value in numbers.items()},
+        problem=problem,
     )
 
 
@@ -98,19 +105,21 @@ def _name(path: Path, top: Path) -> str:
     return path.resolve().name if path == top else path.relative_to(top).as_posix()
 
 
-def _results(path: Path) -> dict[str, float]:
+def _results(path: Path) -> tuple[dict[str, float], str | None]:
+    """Return the numbers of a test's results, none where there is no file, and why the file cannot be read."""
     if not path.is_file():
-        return {}
+        return {}, None
     try:
-        return numbers_of(json.loads(path.read_text("utf-8")))
+        return numbers_of(json.loads(path.read_text("utf-8"))), None
     except ValueError as problem:  # no JSON, or no UTF-8
-        warnings.warn(f"{path}: found no JSON ({problem}), expected results; left out", CheckpointWarning, stacklevel=4)
-        return {}
+        return {}, f"{path}: found no JSON ({problem}), expected results; left out"
 
 
 def compare_seeds(runs: Iterable[RunRecord]) -> list[SeedComparison]:
-    """Return each metric over the runs of two seeds and more that differ in nothing else; values that are NaN or infinite
-    do not count."""
+    """Return each metric over the runs of two seeds and more that differ in nothing else.
+
+    Values that are NaN or infinite do not count.
+    """
     groups: dict[str, dict[int, RunRecord]] = {}
     for run in runs:
         if run.folder.seed is not None:

@@ -107,8 +107,8 @@ def test_a_gated_save_in_oneflow_copies_at_once_until_the_program_waits_before_i
     optimizer = oneflow.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     expected, paths, waiting = [], [], []
     with CheckpointManager(tmp_path, async_save="gated") as manager:
-        close = manager._gate.close
-        manager._gate.close = lambda copies: (waiting.append(len(copies)), close(copies))[1]
+        close = manager._writer._gate.close
+        manager._writer._gate.close = lambda copies: (waiting.append(len(copies)), close(copies))[1]
         for epoch in range(3):
             model(oneflow.ones(1, 64)).sum().backward()
             if epoch:

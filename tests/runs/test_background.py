@@ -106,7 +106,7 @@ def test_the_writing_is_done_in_a_thread_of_its_own(tmp_path, held):
 def test_an_error_in_the_background_comes_out_of_the_next_call_once(tmp_path, broken, call):
     manager = CheckpointManager(tmp_path, async_save=True, save_freq=2)
     manager.save(0, weights(), loss=0.1)
-    manager._background._thread.join()
+    manager._writer._worker._thread.join()
     calls = {
         "save": lambda: manager.save(2, weights(), loss=0.1),
         "save_passed_over": lambda: manager.save(1, weights(), loss=0.1),
@@ -176,9 +176,6 @@ def test_a_program_that_ends_without_waiting_is_told_of_a_save_that_failed(tmp_p
     assert "a save in the background failed: [Errno 5] no disk" in done.stderr
 
 
-# What many saves hold
-
-
 #: In a process of its own, whose memory nothing else takes meanwhile.
 MANY_SAVES = """
 import gc, os, sys, tracemalloc, numpy as np
@@ -206,9 +203,9 @@ def test_closing_frees_the_memory_of_the_copy_and_saving_again_takes_it_anew(tmp
     manager = CheckpointManager(tmp_path, async_save=True)
     for epoch in range(2):
         manager.save(epoch, weights(), loss=0.1)
-        assert manager._memory.nbytes > 0
+        assert manager._writer._memory.nbytes > 0
         manager.close()
-        assert manager._memory.nbytes == 0
+        assert manager._writer._memory.nbytes == 0
     assert [record.epoch for record in manager.checkpoints()] == [0, 1]
 
 

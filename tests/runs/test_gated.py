@@ -131,8 +131,11 @@ def weight_of(path):
 def test_what_only_updates_change_is_not_copied_before_save_returns(tmp_path, late, run):
     later = []
     with CheckpointManager(tmp_path, async_save="gated") as keeper:
-        close = keeper._gate.close
-        keeper._gate.close = lambda copies: (later.extend(join_key(copy.path) for copy in copies), close(copies))[1]
+        close = keeper._writer._gate.close
+        keeper._writer._gate.close = lambda copies: (
+            later.extend(join_key(copy.path) for copy in copies),
+            close(copies),
+        )[1]
         run.save(keeper, 0)
         late.set()
     moments = [f"optimizer_state_dict/state/{index}/momentum_buffer" for index in range(5)]
@@ -271,7 +274,7 @@ def test_where_no_thread_can_be_started_the_error_is_told_and_updates_go_on(tmp_
     def refuse(work):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(keeper._background, "start", refuse)
+    monkeypatch.setattr(keeper._writer._worker, "start", refuse)
     with pytest.raises(RuntimeError, match="can't start"):
         run.save(keeper, 0)
     run.epoch()

@@ -98,7 +98,7 @@ def test_a_save_that_failed_before_does_not_cost_the_last_one(tmp_path, before, 
     with monkeypatch.context() as patch:
         patch.setattr(TorchFormat, "write", lambda self, tree, path, *_, **__: 1 // 0)
         manager.save(0, WEIGHTS, loss=0.1)
-        manager._background._thread.join()
+        manager._writer._worker._thread.join()
     terminate()
     with pytest.warns(CheckpointWarning, match="the last save failed"), pytest.raises(SystemExit):
         manager.save(1, WEIGHTS, loss=0.1)

@@ -19,9 +19,6 @@ def parsed(*words):
     return add_checkpoint_arguments(ArgumentParser()).parse_args(words)
 
 
-# Folders
-
-
 def test_a_run_is_named_by_method_dataset_backbone_and_seed():
     run = RunFolder.of("outputs", method="intent", dataset="clinc", backbone="bert", seed=3)
     assert run.path == Path("outputs/intent_clinc_bert_seed3")
@@ -54,9 +51,6 @@ def test_results_are_json_that_any_reader_takes(tmp_path):
     assert json.loads(run.results.read_text("utf-8")) == {"acc": 0.5, "per_class": {"a": 1}, "loss": "nan"}
 
 
-# Arguments
-
-
 def test_the_arguments_of_a_script_have_defaults_that_only_test():
     assert vars(parsed()) == {
         **{"train": False, "save_model": False, "save_results": False, "resume": None},
@@ -81,9 +75,6 @@ def test_a_save_freq_below_1_is_refused(number, capsys):
     with pytest.raises(SystemExit):
         parsed(f"--save_freq={number}")
     assert f"found '{number}', expected 1 or more" in capsys.readouterr().err
-
-
-# Train once, test many
 
 
 @pytest.fixture
@@ -154,9 +145,6 @@ def test_the_command_that_is_named_trains_and_then_the_test_runs(tmp_path):
     assert script(sys.executable, "script.py", "--seed", "4").stdout == "[4.0, 4.0, 4.0]\n"
 
 
-# What there is
-
-
 def keep(folder, losses, **metrics):
     manager = mfc.CheckpointManager(folder)
     for epoch, loss in enumerate(losses):
@@ -190,8 +178,11 @@ def test_the_results_of_a_test_stand_over_the_metrics_of_training(tmp_path):
 def test_results_that_are_no_json_are_left_out_with_a_warning(tmp_path):
     keep(tmp_path / "run", [0.5])
     (tmp_path / "run" / "results.json").write_text("{")
-    with pytest.warns(CheckpointWarning, match=r"results\.json: found no JSON"):
-        assert survey(tmp_path)[0].metrics == {"loss": 0.5}
+    with pytest.warns(CheckpointWarning, match=r"results\.json: found no JSON") as told:
+        (run,) = survey(tmp_path)
+    assert run.metrics == {"loss": 0.5}
+    assert str(told[0].message) == run.problem
+    assert told[0].filename == __file__
 
 
 def test_runs_that_differ_only_in_their_seed_are_compared(tmp_path):

@@ -109,9 +109,6 @@ def test_a_framework_is_waited_for_once_and_not_by_the_threads_that_copy():
     assert source.waits == 1
 
 
-# Memory
-
-
 def test_the_next_snapshot_takes_the_same_memory():
     memory = Memory()
     first = copied({"w": tensor(1, 2)}, memory)["w"].numpy()
@@ -132,9 +129,6 @@ def test_memory_that_is_freed_holds_nothing():
     memory.take([100])
     memory.free()
     assert memory.nbytes == 0
-
-
-# What may wait
 
 
 def parameters():

@@ -1,0 +1,134 @@
+"""History: the checkpoints of a run as they were written, and which of them ``latest``, ``best`` or an epoch means.
+
+What cannot be used is passed over. The methods that pass over something add to ``passed_over`` what it was and why, for
+the public method to warn of.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import SupportsIndex, TypeAlias
+
+from ..checkpoint import Checkpoint
+from ..checkpoint.capture import RunState
+from ..checkpoint.restore import RestoreReport
+from ..errors import DamagedError, ReplacedError, ValueRefusedError
+from ..storage.transfer import read_through
+from .folder import CheckpointFolder
+from .records import CheckpointRecord, read_record
+from .retention import Retention
+
+__all__ = ["Chosen", "History", "Which"]
+
+#: ``latest``, ``best``, an epoch as a number or its digits, or a path.
+Which: TypeAlias = "str | SupportsIndex | os.PathLike[str]"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A checkpoint that was opened, all of its bytes compared with their digests, and what its headers say."""
+
+    record: CheckpointRecord
+    checkpoint: Checkpoint
+
+    def restore(self, live: RunState, *, strict: bool) -> RestoreReport:
+        """Load the parts of the run that are named; see ``Checkpoint.restore``."""
+        return self.checkpoint.restore(
+            model=live.model,
+            optimizer=live.optimizer,
+            scheduler=live.scheduler,
+            scaler=live.scaler,
+            rng=live.rng,
+            strict=strict,
+        )
+
+    def resume(self, live: RunState, *, strict: bool) -> int:
+        """Restore, and return the epoch to go on with; touch nothing where the headers do not say which that is."""
+        if self.record.epoch is None:
+            raise ValueRefusedError(
+                f"{self.record.path}: found no epoch, expected one to go on from; use restore(), and say where to begin"
+            )
+        self.restore(live, strict=strict)
+        return self.record.epoch + 1
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The checkpoints in a folder, by when they were written and by how good they are."""
+
+    folder: CheckpointFolder
+    retention: Retention
+
+    def newest_first(self, passed_over: list[str]) -> list[CheckpointRecord]:
+        """Return the complete ones, the last written first; newer ones that cannot be used are passed over."""
+        records = self.folder.records()
+        complete = [record for record in reversed(records) if record.complete]
+        unusable = [record for record in records if not record.complete]
+        newer = [record for record in unusable if not complete or _may_be_newer(record, complete[0])]
+        passed_over += [f"passed over: {record.problem}" for record in newer]
+        return complete
+
+    def best_first(self) -> list[CheckpointRecord]:
+        """Return the complete ones with a finite value of the monitor, the best first; of equals the earlier."""
+        return self.retention.best_first(self.folder.records())
+
+    def choose(self, which: Which, passed_over: list[str]) -> Chosen:
+        """Open the checkpoint that is meant; a latest or best one that is damaged is passed over.
+
+        Raise FileNotFoundError where there is none, DamagedError where the one of an epoch or path is damaged, and
+        ReplacedError where another run deleted it meanwhile: choose again.
+        """
+        if which == "latest":
+            return self._first_undamaged(self.newest_first(passed_over), "that is complete", passed_over)
+        if which == "best":
+            kind = f"with a value of {self.retention.monitor!r}"
+            return self._first_undamaged(self.best_first(), kind, passed_over)
+        if isinstance(which, SupportsIndex) or (isinstance(which, str) and which.isdecimal()):
+            return self._of_epoch(int(which))
+        checkpoint = _verified(Path(which))
+        return Chosen(read_record(Path(which)), checkpoint)
+
+    def _of_epoch(self, epoch: int) -> Chosen:
+        records = [record for record in self.folder.records() if record.epoch == epoch]
+        if not records:
+            raise self._none(f"of epoch {epoch}")
+        return _chosen(records[-1])
+
+    def _first_undamaged(self, records: Sequence[CheckpointRecord], kind: str, passed_over: list[str]) -> Chosen:
+        for record in records:
+            try:
+                return _chosen(record)
+            except ReplacedError:
+                raise
+            except DamagedError as problem:
+                passed_over.append(f"passed over: {record.path}: {problem}")
+        raise self._none(kind)
+
+    def _none(self, kind: str) -> FileNotFoundError:
+        path = self.folder.path
+        return FileNotFoundError(
+            f"{path}: found no checkpoint {kind}, expected one; see what is there with: multiframe-ckpt list {path}"
+        )
+
+
+def _chosen(record: CheckpointRecord) -> Chosen:
+    try:
+        return Chosen(record, _verified(record.path))
+    except FileNotFoundError as problem:
+        raise ReplacedError(f"{record.path}: found it deleted by another run, expected it") from problem
+
+
+def _verified(path: Path) -> Checkpoint:
+    """Open a checkpoint after comparing all its bytes with their digests."""
+    checkpoint = Checkpoint.open(path)
+    for _ in read_through(checkpoint.tensors()):
+        pass
+    return checkpoint
+
+
+def _may_be_newer(unusable: CheckpointRecord, complete: CheckpointRecord) -> bool:
+    """Return whether a checkpoint that cannot be read may be newer than one that can: by its name, or by its time."""
+    return (unusable.epoch or 0) > (complete.epoch or 0) or unusable.modified_ns > complete.modified_ns
