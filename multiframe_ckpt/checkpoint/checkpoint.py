@@ -21,9 +21,10 @@ from ..storage.transfer import materialized
 from ..training import weights_path
 from ..tree import LazyTensor, Tree, leaves, synchronized, tensors, unknown_as_dicts
 from ..tree.gc_pause import gc_paused
-from .capture import RunState, capture
+from .capture import capture
 from .restore import RestoreReport, restore
 from .resume_check import ResumeCheck, check_resume
+from .run_state import RunState
 
 __all__ = ["Checkpoint", "load", "open", "save"]
 
@@ -214,9 +215,7 @@ class Checkpoint:
         nothing is touched. A part that the checkpoint lacks starts fresh, with a CheckpointWarning. ``rng`` sets the
         random generators of Python, NumPy and the framework.
         """
-        return restore(
-            self.tree, model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler, rng=rng, strict=strict
-        )
+        return restore(self.tree, RunState(model, optimizer, scheduler, scaler, rng=rng), strict=strict)
 
     def resume_check(
         self, *, model: object = None, optimizer: object = None, scheduler: object = None, strict: bool = True
@@ -226,7 +225,7 @@ class Checkpoint:
         Catches the resume that seems to work but left the optimizer cold, or a scheduler built too late that reset the
         learning rate. With ``strict`` anything of the kind is a MismatchError.
         """
-        return check_resume(self.tree, model=model, optimizer=optimizer, scheduler=scheduler, strict=strict)
+        return check_resume(self.tree, RunState(model, optimizer, scheduler), strict=strict)
 
 
 @gc_paused()

@@ -20,8 +20,9 @@ from types import TracebackType
 from typing import Literal, TypeVar
 
 from ..checkpoint import Checkpoint
-from ..checkpoint.capture import RunState, capture
+from ..checkpoint.capture import capture
 from ..checkpoint.restore import RestoreReport
+from ..checkpoint.run_state import RunState
 from ..errors import CheckpointWarning, ValueRefusedError
 from ..formats import format_named
 from ..formats.base import Format
