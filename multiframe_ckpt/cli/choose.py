@@ -45,20 +45,20 @@ __all__ = ["choose_command"]
 @click.option("--name", help="Name of the copies, without folder; default: the model's own.")
 @click.option("--overwrite", is_flag=True, help="Replace copies of that name.")
 @click.option("--no-input", is_flag=True, help="Ask nothing, as where there is no terminal.")
-def choose_command(out: Output, directory: str, no_input: bool, **given: Any) -> Status:
+def choose_command(out: Output, directory: str, no_input: bool, **flags: Any) -> Status:
     """Choose a saved model, load it, save it in other forms.
 
     Lists what is saved below DIR, whichever the format, and asks; each question has an option that answers it. Loading
     reads every layer and compares it with its digest. Copies go to checkpoints/NAME.pth and exports/NAME.json. What was
     chosen is printed, as --json for a script, with the command that does the same again.
     """
-    answers = Answers(**given)
+    answers = Answers(**flags)
     dialogue = Dialogue(None if no_input or out.quiet else ask_terminal, _tell)
     with out.waiting("looking for saved models"):
         models = find_models(directory)
     choice, copies = Choice(), SavedCopies()
     with suppress(EOFError):  # Ctrl-D: what was not answered yet is not done
-        choice = choose_among(models, answers, dialogue, where=directory)
+        choice = choose_among(models, answers, dialogue, directory)
         copies = _loaded_and_saved(out, choice, answers, dialogue)
     command = shlex.join([NAME, "choose", directory, *choice.arguments, *copies.arguments])
     document = {name: getattr(choice, name) for name in ("path", "action", "epochs", "learning_rate")}

@@ -15,23 +15,23 @@ __all__ = ["backends_command", "formats_command"]
 @verb(example=f"{NAME} formats")
 def formats_command(out: Output) -> Status:
     """List the formats, and the suffixes that name them."""
-    layouts = [kind() for kind in FORMATS.available()]
-    rows = [(layout.name, " ".join(layout.suffixes) or "none", _summary(layout)) for layout in layouts]
+    formats = [kind() for kind in FORMATS.available()]
+    rows = [(format.name, " ".join(format.suffixes) or "none", _summary(format)) for format in formats]
     records = [
         {
-            "name": layout.name,
-            "suffixes": layout.suffixes,
-            "summary": _summary(layout),
-            "holds_metadata": isinstance(layout, HoldsMetadata),
+            "name": format.name,
+            "suffixes": format.suffixes,
+            "summary": _summary(format),
+            "holds_metadata": isinstance(format, HoldsMetadata),
         }
-        for layout in layouts
+        for format in formats
     ]
     out.report({"formats": records}, table([("format", "suffixes", "what it is"), *rows], columns=width()))
     return Status.DONE
 
 
-def _summary(layout: Format) -> str:
-    return (layout.__doc__ or "").strip().partition("\n")[0].rstrip(".").replace("``", "")
+def _summary(format: Format) -> str:
+    return (format.__doc__ or "").strip().partition("\n")[0].rstrip(".").replace("``", "")
 
 
 @verb(example=f"{NAME} backends")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -84,12 +83,12 @@ def diff(
     )
 
 
-def _entries(checkpoint: Checkpoint) -> dict[str, Any]:
+def _entries(checkpoint: Checkpoint) -> dict[str, Tree]:
     values = {join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)}
     return {**checkpoint.tensors(), **values}
 
 
-def _compare(key: str, a: Any, b: Any, rtol: float, atol: float) -> tuple[Change | None, float]:
+def _compare(key: str, a: Tree, b: Tree, rtol: float, atol: float) -> tuple[Change | None, float]:
     if not (isinstance(a, LazyTensor) and isinstance(b, LazyTensor)):
         same = type(a) is type(b) and (a == b or (a != a and b != b))
         return (None if same else Change(key, _described(a), _described(b))), 0.0

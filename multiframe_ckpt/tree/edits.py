@@ -86,9 +86,9 @@ def edit(
 
 @dataclass(frozen=True, slots=True)
 class _Moves:
-    """Where renamed tensors go: ``here`` in the dict at a path, old name → new one; ``far`` from it, key → new path."""
+    """Where renamed tensors go: ``within`` the dict at a path, old name → new one; ``far`` from it, key → new path."""
 
-    here: dict[Path, dict[Any, str]] = field(default_factory=dict)
+    within: dict[Path, dict[Any, str]] = field(default_factory=dict)
     far: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left: set[Path] = field(default_factory=set)  # the dicts that those far ones go away from
     holders: dict[Path, str] = field(default_factory=dict)  # the path of whatever holds a renamed tensor → its key
@@ -100,9 +100,9 @@ class _Moves:
 
     def renamed(self, path: Path, node: Tree) -> Tree:
         """Return the rebuilt container at a path with tensors under their new names in it."""
-        if path not in self.here:
+        if path not in self.within:
             return node
-        names = self.here[path]
+        names = self.within[path]
         renamed = {names.get(name, name): child for name, child in node.items()}
         if len(renamed) < len(node):
             raise KeyRefusedError(f"rename: found a new name in {key_of(path)} that is taken, expected a free one")
@@ -116,7 +116,7 @@ def _moves(new_keys: Mapping[str, str], paths: Mapping[str, Path]) -> _Moves:
         path, parts = tuple(holder), split_key(new_key)
         moves.holders[path] = key
         if parts[:-1] == text_path(path):
-            moves.here.setdefault(path, {})[name] = parts[-1]
+            moves.within.setdefault(path, {})[name] = parts[-1]
         else:
             moves.far[key] = parts
             moves.left.add(path)
