@@ -1,4 +1,4 @@
-"""Choosing by hand: what is found and bulleted, every question with its flag, and a real person's terminal."""
+"""choose, from the command line: every question has its flag, and a person is asked at a real terminal."""
 
 import json
 import os
@@ -10,32 +10,10 @@ import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.errors import AnswerError
-from multiframe_ckpt.interactive import Answers, Choice, choose, find_models, finding, listing, pick, save_by_hand
-from multiframe_ckpt.runs.manager import CheckpointManager
 from multiframe_ckpt.testing.terminal import Terminal
 
 WEIGHTS = {"l1.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "l1.bias": np.zeros(2, np.float32)}
-OPTIMIZER = {
-    "state": {0: {"momentum_buffer": np.ones((2, 3), np.float32)}},
-    "param_groups": [{"lr": 0.125, "momentum": 0.9, "params": [0, 1]}],
-}
 EPOCH_1 = "checkpoint_epoch_0001.pth"
-
-
-@pytest.fixture
-def runs(tmp_path):
-    """A folder with a run of two epochs, of which the first is the best, and a weights file, the oldest."""
-    folder = tmp_path / "runs"
-    mfc.save(WEIGHTS, folder / "other" / "weights.safetensors")
-    with CheckpointManager(folder / "run", rng=False) as manager:
-        for epoch, loss in enumerate((1.0, 2.0)):
-            extra = {"optimizer": OPTIMIZER, "vocabulary": ["a", "$", "\n"]}
-            manager.save(epoch, WEIGHTS, metrics={"loss": loss, "accuracy": 0.5}, extra=extra)
-    order = ("run/checkpoint_epoch_0001.pth", "run/checkpoint_epoch_0000.pth", "other/weights.safetensors")
-    for age, name in enumerate(order):
-        os.utime(folder / name, ns=(10**18 - age * 10**9,) * 2)
-    return folder
 
 
 @pytest.fixture
@@ -53,271 +31,12 @@ def person(tmp_path):
         terminal.__exit__(None, None, None)
 
 
-def answering(*lines):
-    """Gives a person who answers these lines, and what that person was asked and told."""
-    waiting, heard = list(lines), []
-
-    def ask(prompt):
-        heard.append(prompt)
-        if not waiting:
-            raise EOFError
-        return waiting.pop(0)
-
-    return {"ask": ask, "say": heard.append}, heard
-
-
-# Finding
-
-
-def test_models_of_every_format_are_found_newest_first_and_nothing_else(tmp_path):
-    names = ["a.pth", "b.safetensors", "c.h5", "d.npz", "e.json", "folder/of"]
-    for age, name in enumerate(names):
-        mfc.save(WEIGHTS, tmp_path / name)
-        for below in [tmp_path / name, *(tmp_path / name).rglob("*")]:
-            os.utime(below, ns=(10**18 - age * 10**9,) * 2)
-    (tmp_path / "notes.txt").write_text("no model")
-    (tmp_path / "config.json").write_text('{"layers": 2}')
-    (tmp_path / "empty").mkdir()
-    os.mkfifo(tmp_path / "pipe")
-    assert [model.name for model in find_models(tmp_path)] == names
-
-
-def test_a_pointer_is_shown_beside_its_checkpoint_and_not_listed_twice(runs):
-    found = {model.name: model.pointers for model in find_models(runs)}
-    assert found == {
-        f"run/{EPOCH_1}": ("run/latest_checkpoint.pth",),
-        "run/checkpoint_epoch_0000.pth": ("run/best_model.pth",),
-        "other/weights.safetensors": (),
-    }
-    assert any(line.endswith(f"run/{EPOCH_1} <- latest_checkpoint.pth") for line in listing(find_models(runs)))
-
-
-def test_a_pointer_that_is_a_hard_link_is_not_listed_twice_either(runs):
-    (runs / "run" / "best_model.pth").unlink()
-    os.link(runs / "run" / EPOCH_1, runs / "run" / "best_model.pth")
-    pointers = {model.name: model.pointers for model in find_models(runs)}
-    assert pointers[f"run/{EPOCH_1}"] == ("run/best_model.pth", "run/latest_checkpoint.pth")
-
-
-def test_what_the_header_says_is_listed(runs):
-    model = find_models(runs)[0]
-    assert (model.epoch, model.metrics, model.parameters) == (1, {"loss": 2.0, "accuracy": 0.5}, 8)
-    assert model.nbytes == (runs / "run" / EPOCH_1).stat().st_size
-    now = model.modified_ns / 1e9 + 3 * 3600
-    cells = list(listing(find_models(runs), now=now))[1].split()
-    assert cells[:8] == ["1", "1", "loss", "2,", "accuracy", "0.5", "8", str(round(model.nbytes / 1000, 1))]
-    assert cells[9:11] == ["3", "hours"]
-
-
-def test_tied_parameters_are_counted_once_and_optimizer_state_not_at_all(tmp_path):
-    torch = pytest.importorskip("torch")
-    weight = torch.zeros(3, 2)
-    mfc.save({"model_state_dict": {"a": weight, "b": weight}, "optimizer": {"m": torch.zeros(50)}}, tmp_path / "x.pth")
-    assert find_models(tmp_path)[0].parameters == 6
-
-
-def test_links_to_folders_are_not_followed_so_that_a_circle_ends(runs):
-    (runs / "circle").symlink_to(runs)
-    assert len(find_models(runs)) == 3
-
-
-def test_a_link_to_a_model_elsewhere_is_a_model(runs, tmp_path):
-    (tmp_path / "links").mkdir()
-    (tmp_path / "links" / "mine.pth").symlink_to(runs / "run" / EPOCH_1)
-    assert [model.name for model in find_models(tmp_path / "links")] == ["mine.pth"]
-
-
-def test_a_model_that_its_run_deletes_while_we_look_is_passed_over(runs, monkeypatch):
-    def deleting(path, *arguments, **options):
-        (runs / "run" / EPOCH_1).unlink(missing_ok=True)
-        return signature_of(path, *arguments, **options)
-
-    signature_of = finding.signature_of
-    monkeypatch.setattr(finding, "signature_of", deleting)
-    assert [model.epoch for model in find_models(runs)] == [0, None]
-
-
-def test_a_checkpoint_folder_gives_itself(tmp_path):
-    mfc.save(WEIGHTS, tmp_path / "of")
-    assert [(model.name, model.path) for model in find_models(tmp_path / "of")] == [("of", tmp_path / "of")]
-
-
-def test_a_damaged_model_is_listed_last_with_the_reason(runs):
-    whole = (runs / "run" / EPOCH_1).read_bytes()
-    (runs / "run" / "cut.pth").write_bytes(whole[:400])
-    model = find_models(runs)[-1]
-    assert model.name == "run/cut.pth"
-    assert "cut short or damaged" in model.problem
-    assert "not usable" in list(listing([model]))[1]
-
-
 def test_no_name_of_a_file_reaches_the_terminal_raw(run, tmp_path):
     mfc.save(WEIGHTS, tmp_path / "runs" / "\x1b[31mred\x07.pth")
     result = run("choose", "runs")
     assert "\\x1b[31mred" in result.stdout
     assert "\x1b" not in result.output
     assert "\x1b" not in run("choose", "runs", "--load", "\x1b[32mgreen").output
-
-
-# Naming a model
-
-
-@pytest.mark.parametrize(
-    ("which", "name"),
-    [
-        (f"run/{EPOCH_1}", f"run/{EPOCH_1}"),
-        (EPOCH_1, f"run/{EPOCH_1}"),
-        ("checkpoint_epoch_0001", f"run/{EPOCH_1}"),
-        ("run/best_model.pth", "run/checkpoint_epoch_0000.pth"),
-        ("weights", "other/weights.safetensors"),
-        ("1", f"run/{EPOCH_1}"),
-        ("3", "other/weights.safetensors"),
-        ("latest", f"run/{EPOCH_1}"),
-        ("best", "run/checkpoint_epoch_0000.pth"),
-    ],
-)
-def test_a_model_is_named_by_path_name_number_or_pointer(runs, which, name):
-    assert pick(find_models(runs), which).name == name
-
-
-def test_a_model_is_named_by_its_path_from_here(runs):
-    assert pick(find_models(runs), str(runs / "run" / EPOCH_1)).name == f"run/{EPOCH_1}"
-
-
-def test_a_name_comes_before_a_number(tmp_path):
-    for name in ("1", "2", "3"):
-        mfc.save(WEIGHTS, tmp_path / name)
-    assert [pick(find_models(tmp_path), name).name for name in "123"] == ["1", "2", "3"]
-
-
-@pytest.mark.parametrize("which", ["0", "4", "9" * 5000, "-1", "", "nothing", "²"])
-def test_what_names_no_model_is_refused(runs, which):
-    with pytest.raises(AnswerError, match="expected a number from 1 to 3, a name in the list, latest or best"):
-        pick(find_models(runs), which)
-
-
-def test_what_may_mean_several_models_is_refused_with_their_names(runs):
-    mfc.save(WEIGHTS, runs / "another" / EPOCH_1)
-    with pytest.raises(AnswerError, match=f"another/{EPOCH_1}.*say which"):
-        pick(find_models(runs), EPOCH_1)
-
-
-def test_without_pointers_the_latest_is_the_newest_and_there_is_no_best(tmp_path):
-    mfc.save(WEIGHTS, tmp_path / "a.pth")
-    assert pick(find_models(tmp_path), "latest").name == "a.pth"
-    with pytest.raises(AnswerError, match="found no best_model"):
-        pick(find_models(tmp_path), "best")
-
-
-# The function for scripts
-
-
-def test_a_script_is_given_the_choice_and_its_loader_the_checkpoint(runs):
-    given = []
-    answers = Answers(load="best", action="continue", epochs=3, lr=0.01)
-    choice = choose(runs, load=lambda *both: given.append(both), answers=answers, ask=None, say=lambda line: None)
-    path = runs / "run" / "checkpoint_epoch_0000.pth"
-    assert choice == Choice(path, "continue", 3, 0.01, "run/checkpoint_epoch_0000.pth")
-    ((checkpoint, seen),) = given
-    assert seen is choice
-    assert mfc.diff(checkpoint, mfc.open(path)).equal
-
-
-def test_a_person_is_asked_everything_in_turn(runs):
-    person, heard = answering("y", "best", "continue", "3", "0.01")
-    choice = choose(runs, **person)
-    assert (choice.action, choice.epochs, choice.learning_rate) == ("continue", 3, 0.01)
-    prompts = [line for line in heard if line.endswith(" ")]
-    assert [prompt.partition("?")[0] for prompt in prompts] == [
-        "Load a saved model",
-        "Which one",
-        "Use it as it is, or continue training it",
-        "For how many epochs",
-        "Learning rate",
-    ]
-    assert "[0.125, as saved]" in prompts[-1]
-
-
-def test_a_person_who_only_says_yes_gets_the_newest_as_it_is(runs):
-    person, _ = answering("y", "", "")
-    assert choose(runs, **person) == Choice(runs / "run" / EPOCH_1, "use", name=f"run/{EPOCH_1}")
-
-
-def test_the_saved_learning_rate_stays_where_nobody_gives_another(runs):
-    person, _ = answering("3", "")
-    assert choose(runs, answers=Answers(load="1", action="continue"), **person).learning_rate is None
-
-
-@pytest.mark.parametrize("answer", ["", "n", "no", "NO"])
-def test_a_person_who_wants_none_loads_none(runs, answer):
-    person, _ = answering(answer)
-    assert choose(runs, load=pytest.fail, **person) == Choice()
-
-
-def test_a_wrong_answer_is_asked_again_with_what_was_expected(runs):
-    person, heard = answering("perhaps", "y", "17", "1", "x", "c", "many", "0", "2", "-1", "nan", "inf", "1e-3")
-    choice = choose(runs, **person)
-    assert (choice.epochs, choice.learning_rate) == (2, 0.001)
-    told = [line for line in heard if line.startswith("found ")]
-    assert told == [
-        "found 'perhaps', expected y or n",
-        "found '17', expected a number from 1 to 3, a name in the list, latest or best",
-        "found 'x', expected use or continue",
-        "found 'many', expected a whole number above 0",
-        "found '0', expected a whole number above 0",
-        "found '-1', expected a number above 0",
-        "found 'nan', expected a number above 0",
-        "found 'inf', expected a number above 0",
-    ]
-
-
-def test_a_damaged_model_is_not_taken_and_asked_again(runs):
-    (runs / "cut.pth").write_bytes((runs / "run" / EPOCH_1).read_bytes()[:400])
-    person, heard = answering("y", "cut.pth", "1", "use")
-    assert choose(runs, **person).name == f"run/{EPOCH_1}"
-    assert any("cut.pth cannot be used" in line for line in heard)
-
-
-def test_bytes_that_are_no_text_are_asked_again(runs):
-    answers = iter(["no text", "n"])
-
-    def ask(prompt):
-        answer = next(answers)
-        if answer == "no text":
-            b"\xff".decode()
-        return answer
-
-    assert choose(runs, ask=ask, say=lambda line: None) == Choice()
-
-
-def test_a_person_who_leaves_raises_and_loads_nothing(runs):
-    person, _ = answering("y")
-    with pytest.raises(EOFError):
-        choose(runs, load=pytest.fail, **person)
-
-
-def test_a_flipped_bit_is_found_before_the_loader_is_called(runs):
-    path = runs / "run" / EPOCH_1
-    raw = bytearray(path.read_bytes())
-    raw[raw.index(WEIGHTS["l1.weight"].tobytes()) + 5] ^= 1
-    path.write_bytes(raw)
-    with pytest.raises(mfc.DamagedError, match=r"l1\.weight"):
-        choose(runs, load=pytest.fail, answers=Answers(load="latest"), ask=None, say=lambda line: None)
-
-
-def test_a_folder_that_is_not_there_yet_starts_fresh(tmp_path):
-    assert choose(tmp_path / "none", ask=None, say=lambda line: None) == Choice()
-
-
-def test_the_learning_rate_of_oneflows_dialect_is_offered(tmp_path):
-    groups = [{"params": [0], "_options": {"lr": 0.25}}]
-    mfc.save({"model": WEIGHTS, "optimizer": {"state": {}, "param_groups": groups}}, tmp_path / "x.pth")
-    person, heard = answering("y", "1", "c", "1", "")
-    choose(tmp_path, **person)
-    assert "0.25, as saved" in heard[-2]
-
-
-# Flags
 
 
 def test_without_a_terminal_the_models_are_listed_and_none_is_loaded(run, runs):
@@ -458,9 +177,6 @@ def test_a_pipe_that_never_ends_is_not_waited_for(spawn, runs):
     assert "nothing was loaded" in done.stdout
 
 
-# At a real terminal
-
-
 def test_a_person_at_a_terminal_chooses_continues_and_saves(person, runs, tmp_path):
     at = person("choose", "runs")
     at.expect(f"{EPOCH_1} <- latest_checkpoint.pth")
@@ -554,37 +270,3 @@ def test_the_report_may_go_into_a_file_while_the_questions_stay_on_the_screen(tm
             at.type(answer)
         assert at.finished() == 0
     assert json.loads((tmp_path / "choice.json").read_text())["path"] == "runs/run/checkpoint_epoch_0000.pth"
-
-
-# Saving from a script
-
-
-def test_a_script_saves_by_hand_with_its_own_defaults(tmp_path):
-    checkpoint = mfc.Checkpoint.from_objects({"model": WEIGHTS, "vocabulary": ["a"]})
-    person, heard = answering("", "")
-    copies = save_by_hand(checkpoint, name="talk", kind="both", folder=tmp_path, **person)
-    assert copies.paths == (tmp_path / "checkpoints" / "talk.pth", tmp_path / "exports" / "talk.json")
-    assert copies.arguments == ("--save", "both", "--name", "talk")
-    assert "[binary/json/BOTH/no]" in heard[0]
-    assert all(path.is_file() for path in copies.paths)
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a\0b", ".pth"])
-def test_a_name_that_leads_elsewhere_is_refused(tmp_path, name):
-    with pytest.raises(AnswerError, match="expected a name without folder"):
-        save_by_hand(
-            mfc.Checkpoint.from_objects(WEIGHTS),
-            folder=tmp_path,
-            answers=Answers(name=name),
-            ask=None,
-            say=lambda line: None,
-        )
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_suffix_in_the_name_is_not_doubled(tmp_path):
-    answers = Answers(save="both", name="x.json")
-    copies = save_by_hand(
-        mfc.Checkpoint.from_objects(WEIGHTS), folder=tmp_path, answers=answers, ask=None, say=lambda line: None
-    )
-    assert [path.name for path in copies.paths] == ["x.pth", "x.json"]
