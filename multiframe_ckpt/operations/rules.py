@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..dtypes import DType, dtype_named
 from ..errors import DtypeRefusedError, KeyRefusedError
 from ..training import Part, find_parts, weights_path
-from ..tree import LazyTensor, Tree, edit, join_key, leaves, tensor_paths, tensors, unknown_as_dicts
+from ..tree import LazyTensor, Path, Tree, edit, join_key, leaves, tensor_paths, tensors, unknown_as_dicts
 from ..tree.cast import cast
 from ..tree.rules import Rename, Select, renamed
 
@@ -43,7 +43,7 @@ class Rules:
         table = tensors(plain)
         kept = dict.fromkeys(self.select.kept(table))
         dropped = tuple(key for key in table if key not in kept)
-        dtypes = {key: dtype for key, dtype in self._dtypes(plain) if key in kept}
+        dtypes = {key: dtype for key, dtype in self._dtypes(plain, table) if key in kept}
         new_keys = renamed(kept, self.renames)
         edits = Edits(
             excluded=(*left, *dropped),
@@ -56,17 +56,20 @@ class Rules:
         exchange = {key: cast(key, table[key], dtype) for key, dtype in dtypes.items()}
         return edit(plain, drop=frozenset(dropped), exchange=exchange, rename=new_keys), edits
 
-    def _dtypes(self, tree: Tree) -> Iterator[tuple[str, DType]]:
+    def _dtypes(self, tree: Tree, table: Mapping[str, LazyTensor]) -> Iterator[tuple[str, DType]]:
         """Yield the key of each tensor to cast, and to what; counters of optimizers, which have no dimension, stay."""
         if self.dtypes == DtypeRules():
             return
         parts = find_parts(tree)
-        weights = (parts.model,) if parts.model else ()
-        for dtype, places in ((self.dtypes.model, weights), (self.dtypes.optimizers, parts.optimizers)):
-            for key, tensor in _tensors_in(tree, places) if dtype else ():
-                is_counter = places is parts.optimizers and not tensor.shape
-                if dtype and tensor.dtype.kind == "float" and tensor.dtype is not dtype and not is_counter:
-                    yield key, dtype
+        weights = () if parts.model is None else (parts.model,)
+        for key, path in tensor_paths(tree).items():
+            tensor = table[key]
+            if _holds(weights, path):
+                dtype = self.dtypes.model
+            else:
+                dtype = self.dtypes.optimizers if tensor.shape and _holds(parts.optimizers, path) else None
+            if dtype is not None and tensor.dtype.kind == "float" and tensor.dtype is not dtype:
+                yield key, dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +92,8 @@ def floating_dtype(parameter: str, name: str | None) -> DType | None:
     return dtype
 
 
-def _tensors_in(tree: Tree, parts: tuple[Part, ...]) -> Iterator[tuple[str, LazyTensor]]:
-    """Yield the tensors of some parts of a tree, by their keys in it."""
-    table = tensors(tree)
-    for key, path in tensor_paths(tree).items():
-        if any(path[: len(part.path)] == part.path for part in parts):
-            yield key, table[key]
+def _holds(parts: Sequence[Part], path: Path) -> bool:
+    return any(path[: len(part.path)] == part.path for part in parts)
 
 
 def _state_dict(tree: Tree) -> tuple[Tree, tuple[str, ...]]:

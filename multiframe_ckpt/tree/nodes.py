@@ -9,7 +9,7 @@ key of one dict read the same, the later one gets a trailing ``~``, which no esc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeAlias
@@ -190,16 +190,17 @@ def partition(tree: Tree) -> tuple[Tree, dict[str, LazyTensor]]:
     def move(path: Path, leaf: Tree) -> Tree:
         if not isinstance(leaf, LazyTensor):
             return leaf
-        return TensorRef(_listed(table, path, leaf))
+        key = _free_key(table, path)
+        table[key] = leaf
+        return TensorRef(key)
 
     return map_leaves(tree, move), table
 
 
-def _listed(table: dict[str, LazyTensor], path: Path, tensor: LazyTensor) -> str:
+def _free_key(taken: Container[str], path: Path) -> str:
     key = join_key(path)
-    while key in table:
+    while key in taken:
         key += "~"
-    table[key] = tensor
     return key
 
 
@@ -213,11 +214,14 @@ def tensors(tree: Tree) -> dict[str, LazyTensor]:
     table: dict[str, LazyTensor] = {}
     for path, leaf in leaves(tree):
         if isinstance(leaf, LazyTensor):
-            _listed(table, path, leaf)
+            table[_free_key(table, path)] = leaf
     return table
 
 
 def tensor_paths(tree: Tree) -> dict[str, Path]:
     """Return the path of every tensor of the tree by its key, in order."""
-    paths = [path for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
-    return dict(zip(tensors(tree), paths, strict=True))
+    paths: dict[str, Path] = {}
+    for path, leaf in leaves(tree):
+        if isinstance(leaf, LazyTensor):
+            paths[_free_key(paths, path)] = path
+    return paths

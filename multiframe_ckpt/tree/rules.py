@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from ..errors import KeyRefusedError
 
@@ -56,12 +57,16 @@ class Rename:
 
     def apply(self, key: str) -> str | None:
         """Return the new key, or None where the rule does not match."""
-        pattern = "(.*)".join(re.escape(part) for part in self.old.split("*"))
-        match = re.fullmatch(pattern, key, re.DOTALL)
+        match = _pattern_of(self.old).fullmatch(key)
         if match is None:
             return None
         pieces = self.new.split("*")
         return pieces[0] + "".join(text + piece for text, piece in zip(match.groups(), pieces[1:], strict=True))
+
+
+@lru_cache(maxsize=64)
+def _pattern_of(old: str) -> re.Pattern[str]:
+    return re.compile("(.*)".join(map(re.escape, old.split("*"))), re.DOTALL)
 
 
 def parse_rename(rule: str) -> Rename:
