@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.dtypes import DTYPES
-from multiframe_ckpt.formats.manifest import _seal, manifest_of
+from multiframe_ckpt.dtypes import FLOAT32
+from multiframe_ckpt.formats.manifest import _header_digest, manifest_of
 
 __all__ = ["TARGETS", "Target"]
 
@@ -25,7 +25,6 @@ Files = dict[str, bytes]  # by their path in the checkpoint, '' for one that is 
 
 _GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden" / "oneflow.tar.gz"
 _PLAIN = [0.5, None, (True, "x", 2**70), {3: b"b", "$": float("nan")}, 1 + 2j, "\ud800"]
-_FLOAT32 = next(row for row in DTYPES if row.name == "float32")
 _META = b"shape {\n  dim: 2\n}\ndata_type: kFloat\n"
 _LEGACY = b"\x80\x02\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little") + b".\x80\x02M\xe9\x03."
 
@@ -74,11 +73,11 @@ def _in_npz(data: bytes) -> Files:
     return {"": _zipped({"a.npy": data})}
 
 
-def _as_document(data: bytes) -> Files:
-    """Take a document up to its seal, which is added: no fuzzer finds one."""
-    members = dict.fromkeys(("model/w", "model/t"), (_FLOAT32, (2, 3)))
+def _as_manifest(data: bytes) -> Files:
+    """Take a manifest up to its header digest, which is added: no fuzzer finds one."""
+    members = dict.fromkeys(("model/w", "model/t"), (FLOAT32, (2, 3)))
     text = data.decode("utf-8", "replace")
-    text = f'{text},"seal":"{_seal(text, members)}"}}'
+    text = f'{text},"seal":"{_header_digest(text, members)}"}}'
     entry = {"dtype": "F32", "shape": [2, 3]}
     offsets = zip(members, ([0, 24], [24, 48]), strict=True)
     tensors = {name: {**entry, "data_offsets": place} for name, place in offsets}
@@ -90,9 +89,9 @@ def _as_document(data: bytes) -> Files:
 
 
 def _trees() -> Iterator[mfc.Checkpoint]:
-    weight = mfc.LazyTensor.of_array(np.arange(6, dtype=np.float32).reshape(2, 3), alias="w")
-    count = mfc.LazyTensor.of_array(np.array(7))
-    half = mfc.LazyTensor.of_array(np.ones(3, np.float16))
+    weight = mfc.LazyTensor.from_array(np.arange(6, dtype=np.float32).reshape(2, 3), alias="w")
+    count = mfc.LazyTensor.from_array(np.array(7))
+    half = mfc.LazyTensor.from_array(np.ones(3, np.float16))
     yield mfc.Checkpoint({"w": weight, "n": count})
     yield mfc.Checkpoint({"model": {"w": weight, "t": weight, "h": half}, "n": count, "lr": _PLAIN})
 
@@ -171,7 +170,7 @@ def _headers() -> Iterator[bytes]:
 
 
 def _documents() -> Iterator[bytes]:
-    weight = mfc.LazyTensor.of_array(np.zeros((2, 3), np.float32), alias="w")
+    weight = mfc.LazyTensor.from_array(np.zeros((2, 3), np.float32), alias="w")
     for tree in ({"model/w": weight, "model/t": weight}, {"model": {"w": weight, "t": weight}, "lr": _PLAIN}):
         document = manifest_of(tree, fits=lambda _: True, stored_as=lambda dtype: dtype)[0]
         yield document.text({}, {}).rpartition(',"seal"')[0].encode()
@@ -186,6 +185,6 @@ TARGETS = {
     "safetensors": Target(("safetensors",), _alone, _files_of("safetensors")),
     "npy": Target(("npz",), _in_npz, _headers),
     "json": Target(("json",), _alone, _files_of("json")),
-    "document": Target(("safetensors",), _as_document, _documents),
+    "document": Target(("safetensors",), _as_manifest, _documents),
     "hdf5": Target(("hdf5",), _alone, _files_of("hdf5")),
 }

@@ -13,7 +13,21 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-__all__ = ["DTYPES", "DType", "dtype_named", "dtype_of_numpy", "narrow", "widen"]
+__all__ = [
+    "BFLOAT16",
+    "DTYPES",
+    "FLOAT32",
+    "INT8",
+    "UINT8",
+    "DType",
+    "dtype_named",
+    "dtype_of_numpy",
+    "is_numpys_own",
+    "most_dimensions",
+    "narrow",
+    "unsigned_of",
+    "widen",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,10 @@ DTYPES: tuple[DType, ...] = (
 
 _BY_NAME = {row.name: row for row in DTYPES}
 _BY_NUMPY = {row.numpy: row for row in DTYPES}
+UINT8, INT8, FLOAT32, BFLOAT16 = (_BY_NAME[name] for name in ("uint8", "int8", "float32", "bfloat16"))
+_UNSIGNED = {_BY_NAME[name].itemsize: _BY_NAME[name] for name in ("uint8", "uint16", "uint32", "uint64")}
+#: NumPy's own limit.
+most_dimensions = 64 if int(np.__version__.partition(".")[0]) >= 2 else 32
 
 
 def dtype_named(name: str) -> DType | None:
@@ -88,6 +106,16 @@ def dtype_named(name: str) -> DType | None:
 def dtype_of_numpy(dtype: np.dtype) -> DType | None:
     """Return the row of a NumPy dtype of either byte order, or None for one the table does not hold."""
     return _BY_NUMPY.get(dtype.newbyteorder("=") if dtype.kind in "buifc" else dtype)
+
+
+def is_numpys_own(dtype: DType) -> bool:
+    """Return whether NumPy itself has the dtype: bfloat16 and float8 are ml_dtypes'."""
+    return dtype.numpy.isbuiltin == 1
+
+
+def unsigned_of(itemsize: int) -> DType:
+    """Return the unsigned int of so many bytes, which holds the bits of any other dtype of that size."""
+    return _UNSIGNED[itemsize]
 
 
 # A dtype whose bits are the upper half of a wider one's: shifted, not cast, so that NaN payloads survive.
@@ -104,7 +132,7 @@ def widen(array: np.ndarray, wider: DType) -> np.ndarray:
     if shift is None:
         return array.astype(wider.numpy)
     small, big, bits = shift
-    widened = np.ascontiguousarray(array).view(small).astype(big)  # of one dimension where array has none
+    widened = np.asarray(array, order="C").reshape(-1).view(small).astype(big)
     np.left_shift(widened, bits, out=widened)  # no memory but what is given: taking it costs more than the shift
     return widened.view(wider.numpy).reshape(array.shape)
 
@@ -115,12 +143,12 @@ def narrow(array: np.ndarray, dtype: DType) -> np.ndarray:
     shift = _UPPER_HALF.get((dtype.name, wider_row.name if wider_row else ""))
     if shift is not None:
         small, big, bits = shift
-        whole = np.ascontiguousarray(array).view(big)
+        whole = np.asarray(array, order="C").reshape(-1).view(big)
         narrowed = (whole >> bits).astype(small).view(dtype.numpy).reshape(array.shape)
         exact = not int(np.bitwise_or.reduce(whole, axis=None)) & ((1 << bits) - 1)
     else:
         narrowed = array.astype(dtype.numpy)
-        exact = wider_row is not None and widen(narrowed, wider_row).tobytes() == np.ascontiguousarray(array).tobytes()
+        exact = wider_row is not None and widen(narrowed, wider_row).tobytes() == np.asarray(array, order="C").tobytes()
     if not exact:
         raise ValueError(f"values of {array.dtype} that {dtype.name} cannot hold exactly")
     return narrowed

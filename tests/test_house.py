@@ -1,7 +1,7 @@
 """The house around the code: floors, the wheel, what importing costs, and the environments' own rules."""
 
-import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -113,7 +113,7 @@ def test_the_wheel_imports_from_where_it_was_unpacked(tmp_path):
 def test_the_source_archive_can_be_tested_but_carries_no_environment(tmp_path):
     with tarfile.open(built("sdist", tmp_path)) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"Makefile", "tests/test_house.py", "constraints/torch.txt", "environments/build.py"} <= names
+    assert {"Makefile", "tests/test_house.py", "constraints/default.txt", "tests/published/wheels.txt"} <= names
     assert {f"backends/{name}/__init__.py" for name in PACKAGES if name != "multiframe_ckpt"} <= names
     assert not [name for name in names if name.startswith((".envs", "dist", "outputs"))]
 
@@ -132,36 +132,52 @@ def test_the_published_checkpoint_is_there(name):
 
 
 @pytest.fixture
-def environments_build():
-    spec = importlib.util.spec_from_file_location("environments_build", ROOT / "environments" / "build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def make_in_a_copy(tmp_path):
+    """A function that runs make in a folder whose tox, set up already, writes down how it was called, and fails."""
+    for name in ("Makefile", "constraints"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    executable(tmp_path / ".envs" / "tox" / "bin" / "python", '#!/bin/sh\necho "$@" >>calls\nexit 1\n')
+    (tmp_path / ".envs" / "tox" / "stamp").touch()
+
+    def run(*arguments, **variables):
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME")}
+        done = subprocess.run(
+            ["make", *arguments], cwd=tmp_path, env=inherited | variables, capture_output=True, text=True, check=False
+        )
+        return done, (tmp_path / "calls").read_text().splitlines()
+
+    return run
 
 
 def executable(path, text):
+    path.parent.mkdir(parents=True)
     path.write_text(text)
     path.chmod(0o755)
     return str(path)
 
 
-def test_a_shim_that_refuses_to_run_is_passed_over_for_a_python_that_runs(environments_build, tmp_path, monkeypatch):
-    for folder in ("shims", "real"):
-        (tmp_path / folder).mkdir()
-    executable(tmp_path / "shims" / "python3.10", "#!/bin/sh\necho 'command not found' >&2\nexit 127\n")
-    real = executable(tmp_path / "real" / "python3.10", "#!/bin/sh\necho 3.10.99\n")
-    monkeypatch.delenv("PYTHON310", raising=False)
-    monkeypatch.setattr(environments_build.sys, "version_info", (3, 11, 0))
-    monkeypatch.setenv("PATH", f"{tmp_path / 'shims'}{os.pathsep}{tmp_path / 'real'}{os.pathsep}/bin")
-    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
-    assert environments_build.find_python310() == real
+def test_a_missing_python_310_ends_make_before_anything_else_is_built_and_says_the_ways_out(make_in_a_copy):
+    done, calls = make_in_a_copy("environments")
+    assert done.returncode != 0
+    assert len(calls) == 1 and "-e oneflow" in calls[0]
+    assert "PYTHON310=" in done.stderr and "SKIP_ONEFLOW=1" in done.stderr
 
 
-def test_a_python_that_was_asked_for_and_is_no_310_is_refused_with_the_ways_out(
-    environments_build, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("PYTHON310", executable(tmp_path / "python", "#!/bin/sh\necho 3.12.1\n"))
-    with pytest.raises(SystemExit) as refusal:
-        environments_build.find_python310()
-    assert "SKIP_ONEFLOW=1" in str(refusal.value)
-    assert str(tmp_path / "python") in str(refusal.value)
+def test_without_oneflow_no_python_310_is_asked_for(make_in_a_copy):
+    done, calls = make_in_a_copy("--keep-going", "environments", "SKIP_ONEFLOW=1")
+    assert [call.partition(" -e ")[2] for call in calls] == ["bare", "torch"]
+    assert "3.10" not in done.stderr
+
+
+def test_a_python_310_of_pyenv_is_tried_before_its_shim_and_one_that_was_named_before_both(make_in_a_copy, tmp_path):
+    python = executable(tmp_path / "versions" / "3.10.99" / "bin" / "python", "")
+    assert make_in_a_copy("env-oneflow", PYENV_ROOT=str(tmp_path))[1][-1].endswith(f"-e oneflow --discover {python}")
+    named = make_in_a_copy("env-oneflow", PYENV_ROOT=str(tmp_path), PYTHON310="/a/python")[1][-1]
+    assert named.endswith("-e oneflow --discover /a/python")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "constraints").iterdir()), ids=lambda path: path.stem)
+def test_every_pin_is_exact(path):
+    exact = re.compile(r'[a-z0-9-]+==[a-z0-9.]+( ; python_version (<|>=) "3\.11")?')
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    assert [line for line in lines if not exact.fullmatch(line)] == []

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import multiframe_ckpt as mfc
 folder, formats = Path(sys.argv[1]), sys.argv[2:]
-weight = mfc.LazyTensor.of_array(np.arange(12, dtype=np.float32).reshape(3, 4), alias="w")
+weight = mfc.LazyTensor.from_array(np.arange(12, dtype=np.float32).reshape(3, 4), alias="w")
 state = {0: {"step": weight, "exp_avg": weight, "exp_avg_sq": weight}}
 adam = {"state": state, "param_groups": [{"lr": 0.1, "params": [0]}]}
 tree = {"model_state_dict": {"w": weight, "tied": weight}, "optimizer_state_dict": adam, "epoch": 3}
@@ -61,7 +61,7 @@ def test_opening_and_converting_between_all_layouts_asks_for_no_framework(tmp_pa
 
 def test_the_command_line_converts_and_inspects_without_any_framework(tmp_path: Path) -> None:
     start = "import numpy as np, multiframe_ckpt as m; "
-    start += "m.Checkpoint({'a': m.LazyTensor.of_array(np.ones(3))}).save(sys.argv[1] + '/a.pt')"
+    start += "m.Checkpoint({'a': m.LazyTensor.from_array(np.ones(3))}).save(sys.argv[1] + '/a.pt')"
     run(GUARD + start, str(tmp_path))
     command = "from multiframe_ckpt.cli import main\ntry:\n    sys.exit(main())\nfinally:\n    assert not asked, asked"
     run(GUARD + command, "convert", str(tmp_path / "a.pt"), str(tmp_path / "b"))

@@ -27,15 +27,13 @@ from multiframe_ckpt.errors import NoSpaceError, RefusedError
 from multiframe_ckpt.operations.convert import ConvertReport
 from multiframe_ckpt.testing import assert_trees_equal, rich_tree
 from multiframe_ckpt.testing.strategies import HOSTILE_NAMES, names, trees
-from multiframe_ckpt.tree import LazyTensor, View
+from multiframe_ckpt.tree import LazyTensor, Strided
 
 FORMATS = ("torch", "oneflow", "oneflow-pickle", "safetensors", "npz", "hdf5", "json")
 PAIRS = list(itertools.product(FORMATS, FORMATS))
 REASONS = ("excluded", "cast", "lost_ties", "unknown", "lost_metadata", "inexact")
 FEW = settings(deadline=None, max_examples=8, suppress_health_check=list(HealthCheck))
 MORE = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
-_UINT8 = dtype_named("uint8")
-assert _UINT8 is not None
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +48,7 @@ def views(draw: st.DrawFn, index: int = 0) -> dict[str, LazyTensor]:
     dtype = draw(st.sampled_from(DTYPES))
     raw = np.frombuffer(draw(st.binary(min_size=24 * dtype.itemsize, max_size=24 * dtype.itemsize)), np.uint8)
     values = (raw & 1 if dtype.kind == "bool" else raw).view(dtype.numpy)
-    storage = LazyTensor(_UINT8, (values.nbytes,), lambda: values.view(np.uint8))
+    storage = LazyTensor.from_array(values.view(np.uint8))
     return {f"v{index}.{n}": view_of(storage, values, draw(looks()), index) for n in range(draw(st.integers(1, 4)))}
 
 
@@ -66,10 +64,8 @@ def looks() -> st.SearchStrategy[tuple[int, tuple[int, ...], tuple[int, ...]]]:
 
 def view_of(storage: LazyTensor, values: np.ndarray, look: tuple[int, Any, Any], alias: int) -> LazyTensor:
     offset, shape, stride = look
-    steps = [step * values.itemsize for step in stride]
-    array = np.ndarray(shape, values.dtype, values, offset * values.itemsize, steps)
-    tensor = LazyTensor.of_array(array)
-    return LazyTensor(tensor.dtype, shape, lambda: array, alias=("view", alias), view=View(storage, offset, stride))
+    dtype = LazyTensor.from_array(values).dtype
+    return LazyTensor(dtype, shape, Strided(storage, dtype, shape, offset, stride), alias=("view", alias))
 
 
 def checkpoints() -> st.SearchStrategy[Any]:
@@ -151,7 +147,7 @@ def holds(layout: str, dtype: str) -> bool:
     assert row is not None
     try:
         with tempfile.TemporaryDirectory() as folder:
-            mfc.Checkpoint({"x": LazyTensor.of_array(np.zeros(1, row.numpy))}).save(Path(folder) / "x", format=layout)
+            mfc.Checkpoint({"x": LazyTensor.from_array(np.zeros(1, row.numpy))}).save(Path(folder) / "x", format=layout)
     except RefusedError:
         return False
     return True
@@ -159,8 +155,8 @@ def holds(layout: str, dtype: str) -> bool:
 
 @pytest.mark.parametrize("layout", FORMATS)
 def test_a_chain_through_every_layout_ends_where_it_began(layout: str, tmp_path: Path) -> None:
-    weight = LazyTensor.of_array(np.array([[-0.0, np.nan, 5e-324], [np.inf, 1e308, -1.5]]), alias="w")
-    small = LazyTensor.of_array(np.arange(-3, 3, dtype=np.int8))
+    weight = LazyTensor.from_array(np.array([[-0.0, np.nan, 5e-324], [np.inf, 1e308, -1.5]]), alias="w")
+    small = LazyTensor.from_array(np.arange(-3, 3, dtype=np.int8))
     tree = {
         "state_dict": {"a": weight, "b": small, "tied": weight},
         "epoch": 7,
@@ -220,13 +216,13 @@ def test_a_loss_has_its_reason_in_the_report_and_no_loss_has_none(to: str, tree:
 
 def test_tensors_of_one_storage_that_cannot_be_written_as_views_of_it_are_reported(tmp_path: Path) -> None:
     values = np.arange(6.0)
-    tree = {key: LazyTensor.of_array(values[:count], alias="one") for key, count in {"a": 3, "b": 6, "c": 3}.items()}
+    tree = {key: LazyTensor.from_array(values[:count], alias="one") for key, count in {"a": 3, "b": 6, "c": 3}.items()}
     plan = mfc.Checkpoint(tree).save(tmp_path / "x.pt")
     assert plan.lost_ties == (("a", "b", "c"),)
 
 
 def test_a_dry_run_is_refused_for_want_of_room_as_the_run_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mfc.Checkpoint({"a": LazyTensor.of_array(np.zeros(100))}).save(tmp_path / "a.pt")
+    mfc.Checkpoint({"a": LazyTensor.from_array(np.zeros(100))}).save(tmp_path / "a.pt")
     monkeypatch.setattr("shutil.disk_usage", lambda _: _Usage(1000, 900, 100))
     for dry_run in (True, False):
         with pytest.raises(NoSpaceError):
@@ -248,7 +244,7 @@ def glob_of(key: str) -> str:
 @pytest.mark.parametrize("to", FORMATS)
 @pytest.mark.parametrize("name", HOSTILE_NAMES, ids=ascii)
 def test_a_hostile_name_is_held_or_refused_by_name_and_leads_nowhere_else(to: str, name: str, tmp_path: Path) -> None:
-    tree = {name: LazyTensor.of_array(np.arange(3.0)), "other": LazyTensor.of_array(np.arange(2.0))}
+    tree = {name: LazyTensor.from_array(np.arange(3.0)), "other": LazyTensor.from_array(np.arange(2.0))}
     inside = tmp_path / "inside"
     inside.mkdir()
     try:
@@ -264,6 +260,6 @@ def test_a_hostile_name_is_held_or_refused_by_name_and_leads_nowhere_else(to: st
 @MORE
 @given(taken=st.lists(names(), min_size=2, max_size=5, unique=True))
 def test_names_that_a_folder_of_variables_takes_come_back_in_their_order(taken: list[str]) -> None:
-    tree = {name: LazyTensor.of_array(np.array(float(n))) for n, name in enumerate(taken)}
+    tree = {name: LazyTensor.from_array(np.array(float(n))) for n, name in enumerate(taken)}
     with source_of(tree, "oneflow") as path:
         assert_trees_equal(mfc.open(path).tree, tree)

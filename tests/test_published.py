@@ -1,6 +1,6 @@
 """Checkpoints that others saved and published: read as torch reads them, and the same after every layout and back.
 
-``environments/published.py`` fetches them. Where MULTIFRAME_PUBLISHED names their folder, as make does, a missing one
+``tests/published/fetch.py`` fetches them. Where MULTIFRAME_PUBLISHED names their folder, as make does, a missing one
 fails; else these tests are skipped without them.
 """
 

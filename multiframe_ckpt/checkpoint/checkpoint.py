@@ -7,26 +7,37 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..backend import BACKENDS, Backend, LoadReport, SupportsWholeModels, backend_named, backend_of, default_backend
 from ..errors import ValueRefusedError
-from ..formats import format_at, format_for, format_named, refuse_foreign
-from ..formats.base import Describing, Format, HoldsMetadata, ReadOptions, WriteOptions, WritePlan
+from ..formats import (
+    Changes,
+    Plan,
+    ReadOptions,
+    WritableFormat,
+    WriteOptions,
+    format_for,
+    open_path,
+    require_replaceable,
+    writable_format,
+)
 from ..progress import OnProgress, silent
-from ..storage.atomic import current_path, staged, target_exists
-from ..storage.consistency import read_consistently, retry_if_replaced
-from ..storage.free_space import bytes_needed, require_free_space
+from ..storage.atomic import staged, target_exists
+from ..storage.consistency import retry_if_replaced
+from ..storage.free_space import require_free_space
 from ..storage.transfer import materialized
 from ..training import weights_path
-from ..tree import LazyTensor, Tree, leaves, synchronized, tensors, unknown_as_dicts
+from ..tree import LazyTensor, Tree, synchronized, tensors, unknown_as_dicts
 from ..tree.gc_pause import gc_paused
 from .capture import capture
 from .restore import RestoreReport, restore
 from .resume_check import ResumeCheck, check_resume
 from .run_state import RunState
 
-__all__ = ["Checkpoint", "load", "open", "save"]
+__all__ = ["Checkpoint", "PlannedSave", "load", "open", "plan_save", "require_free", "save"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +105,13 @@ class Checkpoint:
         when they are read, unless ``verify=False``. ``allow_unknown`` keeps objects of unknown types as Unknown nodes and
         refuses none; ``allow_incomplete`` reads what is there of a save that never finished.
         """
-        path = Path(path)
         options = ReadOptions(verify, allow_unknown, allow_incomplete)
-        tree, meta = read_consistently(path, lambda: _read(path, format, options))
-        if not verify:
-            for _, leaf in leaves(tree):
-                if isinstance(leaf, LazyTensor):
-                    leaf.digest = None
-        return cls(tree, meta)
+        with gc_paused():
+            kind, opened = open_path(Path(path), format, options)
+        meta: dict[str, Any] = {"format": kind.name, "path": str(path), **opened.facts}
+        if opened.metadata is not None:
+            meta["metadata"] = opened.metadata
+        return cls(opened.tree, meta)
 
     def tensors(self) -> dict[str, LazyTensor]:
         """Return every tensor by its key (``l1.weight``, ``model_state_dict/l1.weight``), in order, unread."""
@@ -121,7 +131,7 @@ class Checkpoint:
         digest: bool = True,
         durable: bool = True,
         on_progress: OnProgress = silent,
-    ) -> WritePlan:
+    ) -> Changes:
         """Write the checkpoint all-or-nothing and durably; return what the format had to change.
 
         The format is named, or the one the suffix asks for, or for a path without suffix ``oneflow``. Values that the
@@ -133,36 +143,24 @@ class Checkpoint:
         ``digest=False`` writes no digests, by which damage is seen. ``durable=False`` does not wait for the disk: a
         power cut soon after may lose the checkpoint, and what it replaced.
         """
+        planned = self.plan(path, format=format, overwrite=overwrite, digest=digest, durable=durable)
+        planned.write(on_progress)
+        return planned.changes
+
+    def plan(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        overwrite: bool = False,
+        digest: bool = True,
+        durable: bool = True,
+    ) -> PlannedSave:
+        """Lay the checkpoint out for a path; raise what :meth:`save` would refuse, before any byte is written."""
         path = Path(path)
-        layout = format_named(format) if format else format_for(path)
-        plan = self.require_writable(path, layout, overwrite=overwrite)
-        options = WriteOptions(digest=digest, metadata=self.meta.get("metadata") or {})
-        with staged(path, overwrite=overwrite, durable=durable) as fresh, gc_paused():
-            layout.write(synchronized(unknown_as_dicts(self.tree)[0]), fresh, options, on_progress=on_progress)
-        return plan
-
-    @gc_paused()
-    def require_writable(self, path: Path, layout: Format, *, overwrite: bool) -> WritePlan:
-        """Return the layout's plan; raise what saving would refuse, before any byte is written."""
-        plan = layout.plan(unknown_as_dicts(self.tree)[0])
-        self.require_free(path, overwrite=overwrite)
-        self.require_free_space(path, plan)
-        return plan
-
-    @staticmethod
-    def require_free(path: Path, *, overwrite: bool) -> None:
-        """Raise TargetExistsError, or a FormatError for a folder that is no checkpoint, before any work is done."""
-        if not os.path.lexists(path):
-            return
-        if not overwrite:
-            raise target_exists(path)
-        if path.is_dir():
-            refuse_foreign(path)
-
-    def require_free_space(self, path: Path, plan: WritePlan) -> None:
-        """Raise NoSpaceError where the disk of ``path`` cannot hold the tensors, written as the plan says."""
-        apart = (*plan.duplicated, *plan.lost_ties)
-        require_free_space(path, bytes_needed(self.tensors(), widened=plan.widened, written_apart=apart))
+        kind = writable_format(format) if format else format_for(path)
+        options = WriteOptions(digest, self.meta.get("metadata") or {}, overwrite, durable)
+        return plan_save(self.tree, path=path, format=kind, options=options)
 
     @gc_paused()
     def to_backend(self, backend: str | None = None, *, device: str | None = None) -> Any:
@@ -191,11 +189,20 @@ class Checkpoint:
         """Load into a live module (its weights), optimizer, scheduler or nested mix, in place.
 
         Return the keys that were loaded, missing, unexpected and mismatched, with close matches. With ``strict`` any
-        difference is a MismatchError and nothing is touched. A dtype is never changed: cast first.
+        difference is a MismatchError and nothing is touched. A dtype is never changed: cast first. Raise
+        ValueRefusedError for tensors that are values, as JAX's are: :meth:`loaded_like` gives new ones.
         """
         backend = backend_of(target)
         is_module = hasattr(target, "state_dict") and hasattr(target, "parameters")
         return backend.load_into(target, self.weights() if is_module else self.tree, strict=strict)
+
+    def loaded_like(self, like: T, *, strict: bool = True) -> tuple[T, LoadReport]:
+        """Return new values in the structure of ``like``, NamedTuples included, and the report of :meth:`load_into`.
+
+        ``like`` is never touched; without ``strict`` what does not fit is its own. Raise ValueRefusedError for modules,
+        optimizers and other objects that can only be filled in place.
+        """
+        return backend_of(like).loaded_like(like, self.tree, strict=strict)
 
     def restore(
         self,
@@ -228,18 +235,43 @@ class Checkpoint:
         return check_resume(self.tree, RunState(model, optimizer, scheduler), strict=strict)
 
 
-@gc_paused()
-def _read(path: Path, format: str | None, options: ReadOptions) -> tuple[Tree, dict[str, Any]]:
-    """Return the tree at a path, and plain facts of it."""
-    place = current_path(path)
-    layout = format_at(place, format)
-    tree = layout.read(place, options)
-    meta: dict[str, Any] = {"format": layout.name, "path": str(path)}
-    if isinstance(layout, Describing):
-        meta |= layout.describe(place)
-    if isinstance(layout, HoldsMetadata):
-        meta["metadata"] = layout.read_metadata(place)
-    return tree, meta
+@dataclass(frozen=True, slots=True)
+class PlannedSave:
+    """A checkpoint laid out for a path, where it can be written: :meth:`write` does."""
+
+    path: Path
+    format: str
+    plan: Plan
+    options: WriteOptions
+
+    @property
+    def changes(self) -> Changes:
+        """What the format has to change."""
+        return self.plan.changes
+
+    def write(self, on_progress: OnProgress = silent) -> None:
+        """Write all-or-nothing; see :meth:`Checkpoint.save`."""
+        with staged(self.path, overwrite=self.options.overwrite, durable=self.options.durable) as fresh:
+            self.plan.write(fresh, on_progress)
+
+
+def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteOptions) -> PlannedSave:
+    """Lay a tree out for a path; raise what writing would refuse, before any byte is written."""
+    with gc_paused():
+        plan = format.plan(synchronized(unknown_as_dicts(tree)[0]), options)
+    require_free(path, overwrite=options.overwrite)
+    require_free_space(path, plan.nbytes)
+    return PlannedSave(path, format.name, plan, options)
+
+
+def require_free(path: Path, *, overwrite: bool) -> None:
+    """Raise TargetExistsError, or a FormatError for a folder that is no checkpoint, before any work is done."""
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise target_exists(path)
+    if path.is_dir():
+        require_replaceable(path)
 
 
 def save(
@@ -253,8 +285,8 @@ def save(
     digest: bool = True,
     durable: bool = True,
     on_progress: OnProgress = silent,
-) -> WritePlan:
-    """Write live objects as a checkpoint: :meth:`Checkpoint.from_run`, then :meth:`Checkpoint.save`.
+) -> Changes:
+    """Write live objects as a checkpoint: :meth:`Checkpoint.from_objects`, then :meth:`Checkpoint.save`.
 
     ``whole_model`` pickles a PyTorch module with the names of its code instead, as ``torch.save(model)`` does, and as
     atomically as everything else. Only :func:`load` with ``trusted=True`` builds it again; its weights are read by all.
@@ -262,20 +294,19 @@ def save(
     if whole_model:
         path = Path(path)
         pickles = _pickling(backend_named(backend) if backend else backend_of(obj))
-        layout = format_named(format) if format else format_for(path)
-        if layout.name != "torch":
+        kind = writable_format(format) if format else format_for(path)
+        if kind.name != "torch":
             raise ValueRefusedError(
-                f"{path}: found a whole model to be written as {layout.name}, expected torch, which alone holds one; "
+                f"{path}: found a whole model to be written as {kind.name}, expected torch, which alone holds one; "
                 "choose a path such as model.pth, or save its state dict"
             )
-        Checkpoint.require_free(path, overwrite=overwrite)
+        require_free(path, overwrite=overwrite)
         with staged(path, overwrite=overwrite, durable=durable) as fresh:
             pickles.save_model(obj, str(fresh))
-        return WritePlan()
-    with gc_paused():  # until the tree is gone, or it would be looked through once more
-        return Checkpoint.from_objects(obj, backend=backend).save(
-            path, format=format, overwrite=overwrite, digest=digest, durable=durable, on_progress=on_progress
-        )
+        return Changes()
+    return Checkpoint.from_objects(obj, backend=backend).save(
+        path, format=format, overwrite=overwrite, digest=digest, durable=durable, on_progress=on_progress
+    )
 
 
 def load(
@@ -289,7 +320,7 @@ def load(
     allow_unknown: bool = False,
     allow_incomplete: bool = False,
 ) -> Any:
-    """Return a checkpoint as live objects: :meth:`Checkpoint.open`, then :meth:`Checkpoint.to`.
+    """Return a checkpoint as live objects: :meth:`Checkpoint.open`, then :meth:`Checkpoint.to_backend`.
 
     A whole pickled PyTorch model comes as its state dict. With ``trusted=True`` it is built by ``torch.load``, which
     imports and runs what the file names: for files that you or people you trust wrote, never for others. A folder that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..backend import Backend
@@ -53,7 +53,8 @@ def states_for(
             continue
         _require_as_many(name, saved, targets)
         try:
-            crossed = [_state_for(name, part, one, backend, notes) for part, one in zip(saved, targets, strict=True)]
+            pairs = zip(saved, targets, strict=True)
+            crossed = [_state_for(name, part, target, objects, backend, notes) for part, target in pairs]
         except (RefusedError, MismatchError) as problem:
             if strict:
                 raise
@@ -71,11 +72,18 @@ def _require_as_many(name: str, saved: Sequence[Part], targets: Sequence[object]
         )
 
 
-def _state_for(name: str, part: Part, obj: object, backend: Backend, notes: Notes) -> Tree:
-    cls = type(obj).__name__
+def _state_for(
+    name: str, part: Part, target: object, objects: Mapping[str, object], backend: Backend, notes: Notes
+) -> Tree:
+    cls = type(target).__name__
     if name == "optimizer":
         state, report = merged(
-            backend.to_tree(obj), part.tree, class_name=part.class_name, target_class=cls, key=part.key
+            backend.to_tree(target),
+            part.tree,
+            class_name=part.class_name,
+            target_class=cls,
+            names=_names_of(target, objects.get("model")),
+            key=part.key,
         )
     elif name == "scheduler":
         state, report = translate_scheduler(part.tree, to=backend.name, class_name=part.class_name, key=part.key)
@@ -85,6 +93,22 @@ def _state_for(name: str, part: Part, obj: object, backend: Backend, notes: Note
         notes.warnings.append(f"{part.key}: found the state of {part.class_name}, restored into {cls}")
     notes.add(report)
     return state
+
+
+def _names_of(optimizer: object, model: object) -> tuple[str, ...] | None:
+    """Return what a model calls an optimizer's parameters, in the order of its groups; None where some are not its."""
+    if not hasattr(model, "named_parameters") or not hasattr(optimizer, "param_groups"):
+        return None
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in _parameters(group)]
+    known = tuple(names[id(parameter)] for parameter in parameters if id(parameter) in names)
+    return known if len(known) == len(parameters) else None
+
+
+def _parameters(group: object) -> Iterable[object]:
+    """Return the parameters of a live optimizer's group: an entry of a dict, or an attribute."""
+    parameters: Iterable[object] = group["params"] if isinstance(group, Mapping) else getattr(group, "parameters", ())
+    return parameters
 
 
 def _absent(name: str, obj: object) -> str:

@@ -56,4 +56,4 @@ def set_random_state(state: Mapping[str, Tree], backend: Backend, model: object 
 
 
 def _words(words: object) -> LazyTensor:
-    return LazyTensor.of_array(np.array(words, np.int64))
+    return LazyTensor.from_array(np.array(words, np.int64))

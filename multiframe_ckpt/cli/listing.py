@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ..backend import backends
-from ..formats import FORMATS
-from ..formats.base import Format, HoldsMetadata
+from ..formats import FORMATS, Format, WritableFormat
 from ..terminal.table import table, width
 from .output import Output
 from .program import NAME, Status, verb
@@ -22,7 +21,8 @@ def formats_command(out: Output) -> Status:
             "name": format.name,
             "suffixes": format.suffixes,
             "summary": _summary(format),
-            "holds_metadata": isinstance(format, HoldsMetadata),
+            "writable": isinstance(format, WritableFormat),
+            "holds_metadata": isinstance(format, WritableFormat) and format.holds_metadata,
         }
         for format in formats
     ]
@@ -31,7 +31,8 @@ def formats_command(out: Output) -> Status:
 
 
 def _summary(format: Format) -> str:
-    return (format.__doc__ or "").strip().partition("\n")[0].rstrip(".").replace("``", "")
+    text = (format.__doc__ or "").strip().partition("\n")[0].rstrip(".").replace("``", "")
+    return text if isinstance(format, WritableFormat) else f"{text}; only read"
 
 
 @verb(example=f"{NAME} backends")

@@ -1,5 +1,23 @@
 """How checkpoints lie on disk: a file or a folder a format, and the table that finds them."""
 
-from .opening import FORMATS, format_at, format_for, format_named, refuse_foreign
+from .base import Changes, Format, Head, Opened, Plan, ReadOptions, Unread, WritableFormat, WriteOptions
+from .opening import FORMATS, format_at, format_for, format_named, open_path, require_replaceable, writable_format
 
-__all__ = ["FORMATS", "format_at", "format_for", "format_named", "refuse_foreign"]
+__all__ = [
+    "FORMATS",
+    "Changes",
+    "Format",
+    "Head",
+    "Opened",
+    "Plan",
+    "ReadOptions",
+    "Unread",
+    "WritableFormat",
+    "WriteOptions",
+    "format_at",
+    "format_for",
+    "format_named",
+    "open_path",
+    "require_replaceable",
+    "writable_format",
+]

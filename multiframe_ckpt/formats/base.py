@@ -1,29 +1,36 @@
 """Format: the contract of a layout on disk.
 
-A layout is one class in one file. ``testing.FormatContract`` is the suite that says whether it keeps the contract.
+A format is one class in one file or folder of files. It is handed an open :class:`File` or :class:`Folder`, never a path,
+looks at it once, and gives all that there is to know as :class:`Opened`. One that can be written makes a :class:`Plan` of a
+tree, which says what will change before a byte is written. ``testing.FormatContract`` says whether it keeps the contract.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple
 
+from ..errors import UnknownFormatError
 from ..progress import OnProgress, Progress, silent
-from ..tree import LazyTensor, Tree, shared_storages, tied_groups
+from ..storage.folders import Folder
+from ..tree import File, LazyTensor, Sharing, Tree
 
 __all__ = [
-    "Describing",
+    "Changes",
     "Format",
-    "HoldsMetadata",
-    "LeavesUnread",
+    "Head",
+    "Opened",
+    "Plan",
     "ProgressMeter",
     "ReadOptions",
     "Unread",
+    "WritableFormat",
     "WriteOptions",
-    "WritePlan",
-    "duplicated_ties",
+    "require_file",
+    "require_folder",
 ]
 
 
@@ -38,82 +45,127 @@ class ReadOptions:
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """What a writer puts beside the tree: digests of what it writes, and the user's metadata where it has a slot."""
+    """How a checkpoint is written: with digests, with the user's own metadata, over what is there, and durably."""
 
     digest: bool = True
     metadata: Mapping[str, str] = field(default_factory=dict)
+    overwrite: bool = False
+    durable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class WritePlan:
-    """What writing a tree to a layout will change, known before a byte is written.
+class Head:
+    """What formats are recognised by: a file's first 4 KiB, or a folder's names, read once for all of them.
 
-    ``widened``: key → name of the exact wider dtype stored instead, remembered so that the way back is exact.
-    ``duplicated``: groups of keys that name one tensor, written once each; the tie is remembered and read back.
-    ``lost_ties``: groups of keys that look into one storage at different places; each becomes a tensor of its own.
+    ``names`` maps each name in the folder to whether a folder lies under it. ``place`` is for those that must look closer.
     """
 
-    widened: Mapping[str, str] = field(default_factory=dict)
-    duplicated: tuple[tuple[str, ...], ...] = ()
-    lost_ties: tuple[tuple[str, ...], ...] = ()
+    place: File | Folder
+    start: bytes = b""
+    names: Mapping[str, bool] = field(default_factory=dict)
 
-
-class Format(Protocol):
-    """A layout on disk. Formats know no framework and no live object: a tree goes in, a tree comes out."""
-
-    name: str
-    suffixes: tuple[str, ...]
-
-    def sniff(self, path: Path) -> bool:
-        """Return whether ``path`` holds this layout, by its content and never by its suffix alone; never raises."""
-
-    def read(self, path: Path, options: ReadOptions = ...) -> Tree:
-        """Return the tree, reading headers only; raise a FormatError for what is damaged, unfinished or unsafe."""
-
-    def plan(self, tree: Tree) -> WritePlan:
-        """Say what :meth:`write` will change; raise a RefusedError for what the layout cannot hold."""
-
-    def write(self, tree: Tree, path: Path, options: WriteOptions = ..., *, on_progress: OnProgress = ...) -> None:
-        """Write the tree to a path that does not exist; ``storage.atomic`` makes it all-or-nothing."""
-
-
-@runtime_checkable
-class Describing(Protocol):
-    """A format that can say more of a file than its tree holds."""
-
-    def describe(self, path: Path) -> dict[str, object]:
-        """Return plain values such as the framework and the container's version."""
+    @property
+    def is_folder(self) -> bool:
+        """Whether a folder lies there."""
+        return isinstance(self.place, Folder)
 
 
 class Unread(NamedTuple):
     """What reading leaves of a whole checkpoint.
 
-    ``extra`` are the files, records or entries that neither the layout nor any tensor asks for, ``copies`` the other copies
+    ``extra`` are the files, records or entries that neither the format nor any tensor asks for, ``copies`` the other copies
     of tensors that were written several times, by where they lie.
     """
 
-    extra: tuple[str, ...]
+    extra: tuple[str, ...] = ()
     copies: Mapping[str, LazyTensor] = {}
 
 
-@runtime_checkable
-class LeavesUnread(Protocol):
-    """A format that passes over what it does not know, or over copies of a tensor, and can say what that is."""
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What lies at a place: the tree, plain facts of it, and the user's own str → str metadata.
 
-    def unread(self, path: Path, table: Mapping[str, LazyTensor]) -> Unread:
-        """Return what a whole checkpoint holds that its ``table``, the tensors that reading gave, does not come from."""
+    ``facts`` are such as the framework and the container's version. ``metadata`` is None in a format without a slot for it.
+    ``unread`` gives what reading leaves, which takes a look through the whole place.
+    """
+
+    tree: Tree
+    facts: Mapping[str, object] = field(default_factory=dict)
+    metadata: Mapping[str, str] | None = None
+    unread: Callable[[], Unread] = Unread
 
 
-@runtime_checkable
-class HoldsMetadata(Protocol):
-    """A format with a slot for the user's own str → str metadata, which it writes from ``WriteOptions.metadata``."""
+class Format(ABC):
+    """A layout on disk. Formats know no framework and no live object."""
 
-    def read_metadata(self, path: Path) -> dict[str, str]:
-        """Return the user's metadata, without what this library keeps there itself."""
+    name: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    #: The dialect in which optimizers and schedulers are written here; None for a format that is no framework's.
+    dialect: ClassVar[str | None] = None
+
+    @abstractmethod
+    def recognises(self, head: Head) -> bool:
+        """Return whether this format lies there, by its content; may raise a FormatError or OSError for no."""
+
+    @abstractmethod
+    def open(self, place: File | Folder, options: ReadOptions) -> Opened:
+        """Return what lies there, reading headers only; raise a FormatError for what is damaged, unfinished or unsafe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What writing a tree changes.
+
+    ``widened``: key → name of the exact wider dtype stored instead, remembered so that the way back is exact.
+    ``duplicated``: groups of keys that name one tensor, written once each; the tie is remembered and read back.
+    ``lost_ties``: groups of keys whose tensors lie on each other in one storage; each becomes a tensor of its own.
+    ``lost_metadata``: keys of the user's metadata that the format has no place for.
+    """
+
+    widened: Mapping[str, str] = field(default_factory=dict)
+    duplicated: tuple[tuple[str, ...], ...] = ()
+    lost_ties: tuple[tuple[str, ...], ...] = ()
+    lost_metadata: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, sharing: Sharing, *, duplicates: bool, widened: Mapping[str, str] | None = None) -> Changes:
+        """Return the changes of a format that keeps ties, or ``duplicates`` tied tensors, and no other sharing."""
+        ties = tuple(map(tuple, sharing.ties)) if duplicates else ()
+        return cls(widened or {}, ties, tuple(map(tuple, sharing.overlaps)))
+
+
+class Plan(ABC):
+    """A tree laid out for a format: what writing it changes, and how many bytes of tensors it takes at the least."""
+
+    changes: Changes
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes that the tensors take in the format, at the least."""
+
+    @abstractmethod
+    def write(self, target: Path, on_progress: OnProgress) -> None:
+        """Write to a path where nothing is; ``storage.atomic`` makes it all-or-nothing."""
+
+
+class WritableFormat(Format):
+    """A format that can be written as well."""
+
+    #: Whether there is a slot for the user's own str → str metadata.
+    holds_metadata: ClassVar[bool] = False
+
+    @abstractmethod
+    def plan(self, tree: Tree, options: WriteOptions) -> Plan:
+        """Lay the tree out; raise a RefusedError for what the format cannot hold."""
+
+    def owns(self, name: str) -> bool:
+        """Return whether a file of this name, relative to a folder, is the format's: such a folder may be replaced."""
+        return False
 
 
 class ProgressMeter:
-    """Counts the bytes of a table of tensors as they move, and reports each."""
+    """Counts the bytes of a table of tensors as they are written, and reports each."""
 
     def __init__(self, table: Mapping[str, LazyTensor], on_progress: OnProgress = silent) -> None:
         self._total = sum(tensor.nbytes for tensor in table.values())
@@ -128,9 +180,18 @@ class ProgressMeter:
         self._on_progress(Progress(key, self._done, self._total))
 
 
-def duplicated_ties(table: dict[str, LazyTensor]) -> WritePlan:
-    """Return the plan of a layout that writes shared tensors once each and note which are one and the same."""
-    tied = tied_groups(table)
-    whole = {frozenset(group) for group in tied}
-    lost = [group for group in shared_storages(table) if frozenset(group) not in whole]
-    return WritePlan(duplicated=tuple(map(tuple, tied)), lost_ties=tuple(map(tuple, lost)))
+def require_file(place: File | Folder, format: Format) -> File:
+    """Return the place as a file; raise UnknownFormatError for a folder."""
+    if isinstance(place, Folder):
+        raise UnknownFormatError(f"{place.where}: found a folder, expected a file: {format.name} is read from one")
+    return place
+
+
+def require_folder(place: File | Folder, format: Format) -> Folder:
+    """Return the place as a folder; raise UnknownFormatError for a file."""
+    if not isinstance(place, Folder):
+        raise UnknownFormatError(
+            f"{place.where}: found a file, expected a folder: {format.name} is read from one; name no format to have it "
+            "recognised"
+        )
+    return place

@@ -1,30 +1,30 @@
-"""The document: what a flat layout keeps in its metadata slot so that a whole tree comes back.
+"""The manifest: what a flat format keeps in its metadata slot so that a whole tree comes back.
 
     {"format_version": 2,
-     "tree": skeleton,                  absent: the tree is a flat dict of the tensors below, in their order
+     "tree": …,                         see tree_json; absent: the tree is a flat dict of the tensors below, in order
      "tensors": [{"name": …,            the tensor's key in the tree (its dict key, where the tree is flat)
-                  "member": …,          what the layout calls it, where that is not its name
-                  "dtype": …,           its dtype, where the layout holds its bits as another
+                  "member": …,          what the format calls it, where that is not its name
+                  "dtype": …,           its dtype, where the format holds its bits as another
                   "tied_to": …,         the name of the earlier tensor that it is
                   "digest": "xxh3:…"},  of its little-endian bytes; absent where none was asked for
                  …],
-     "metadata": "xxh3:…",              of the user's own metadata, in layouts with a slot for them
-     "seal": "xxh3:…"}                  of the text before the seal, and of every member's name, dtype and shape
+     "metadata": "xxh3:…",              of the user's own metadata, in formats with a slot for them
+     "seal": "xxh3:…"}                  the header digest: of the text before it, and every member's name, dtype and shape
 
-The seal tells damage anywhere in the headers when they are read; the digests tell it in the tensors when those are.
+The header digest tells damage anywhere in the headers when they are read; the digests that in the tensors when those are.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..dtypes import DType, dtype_named
 from ..errors import DamagedError, FormatError, KeyRefusedError, ValueRefusedError
-from ..tree import LazyTensor, TensorRef, Tree, leaves, map_leaves, partition, tied_groups
+from ..tree import LazyTensor, TensorRef, Tree, combine, leaves, partition, tied_groups
 from ..tree.digests import digest_of_bytes
 from .tree_json import decode, dump_json, encode, is_utf8, load_json
 
@@ -32,12 +32,14 @@ __all__ = [
     "METADATA_KEY",
     "PENDING",
     "Manifest",
-    "Note",
+    "ManifestEntry",
+    "Members",
     "assemble",
     "check_metadata",
     "looks_like_manifest",
     "manifest_of",
     "member_names",
+    "members_of",
     "named_tensors",
     "own_entry",
     "read_manifest",
@@ -47,26 +49,31 @@ __all__ = [
 
 FORMAT_VERSION = 2
 _READABLE = (1, 2)  # version 1 says nothing of the user's metadata
-#: What layouts call the place where the document lies.
+#: What formats call the place where the manifest lies.
 METADATA_KEY = "multiframe_ckpt"
 #: Stands in for a digest that is known only once the bytes have been written; as long as a real one.
 PENDING = "xxh3:" + "0" * 32
 _DIGEST = re.compile(r"xxh3:[0-9a-f]{32}")
-_SEAL = ',"seal":"'
+_DIGEST_KEY = ',"seal":"'
 _START = b'{"format_version":'
-_SEALED = re.compile(_SEAL + r'xxh3:[0-9a-f]{32}"}\Z')
+_WITH_DIGEST = re.compile(_DIGEST_KEY + r'xxh3:[0-9a-f]{32}"}\Z')
 _SHOWN = 5
 _CHANGED = (
-    "the file was damaged, or another tool changed it and kept the notes about it: restore it from a copy, or save it "
+    "the file was damaged, or another tool changed it and kept this note about it: restore it from a copy, or save it "
     f"again without the {METADATA_KEY!r} metadata"
 )
 _ENTRIES = {"format_version", "tree", "tensors", "metadata", "seal"}
 _NOTED = {"name", "member", "dtype", "tied_to", "digest"}
-_TAIL = len(_SEAL) + len(PENDING) + len('"}')
+_TEXTS = {str}
+_TAIL = len(_DIGEST_KEY) + len(PENDING) + len('"}')
 
 
-class Note(NamedTuple):
-    """What the document says of one tensor."""
+#: Member → its dtype as the format has it, and its shape.
+Members: TypeAlias = Mapping[str, tuple[DType, tuple[int, ...]]]
+
+
+class ManifestEntry(NamedTuple):
+    """What the manifest says of one tensor."""
 
     name: str
     member: str
@@ -77,47 +84,49 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A note for each tensor, in order, and the skeleton of their tree unless that is a flat dict of them."""
+    """An entry for each tensor, in order, and their tree unless that is a flat dict of them."""
 
-    notes: tuple[Note, ...]
+    entries: tuple[ManifestEntry, ...]
     flat: bool
-    skeleton: Tree = None  # None may also be the tree
+    tree: Tree = None  # with a TensorRef for each tensor; None may also be the tree
     metadata: str | None = None  # the digest of the user's metadata
 
     def text(
         self,
-        members: Mapping[str, tuple[DType, tuple[int, ...]]],
+        members: Members,
         digests: Mapping[str, str] | None,
         metadata: Mapping[str, str] | None = None,
     ) -> str:
-        """Return the sealed JSON text; ``digests`` by member, PENDING where one is missing, None for no digest at all.
+        """Return the JSON text with its header digest.
 
-        ``metadata`` is the user's own as the layout reads it back, None in a layout without a slot for it.
+        ``digests`` are by member, PENDING where one is missing, None for no digest at all. ``metadata`` is the user's own
+        as the format reads it back, None in a format without a slot for it.
         """
         body: dict[str, Any] = {"format_version": FORMAT_VERSION}
         if not self.flat:
-            body["tree"] = encode(self.skeleton)
+            body["tree"] = encode(self.tree)
         body["tensors"] = [
-            _note_json(note, None if digests is None else digests.get(note.member, PENDING)) for note in self.notes
+            _entry_json(entry, None if digests is None else digests.get(entry.member, PENDING))
+            for entry in self.entries
         ]
         if metadata is not None:
             body["metadata"] = _metadata_digest(metadata)
         text = dump_json(body)[:-1]
-        return f'{text}{_SEAL}{_seal(text, members)}"}}'
+        return f'{text}{_DIGEST_KEY}{_header_digest(text, members)}"}}'
 
 
-def _note_json(note: Note, digest: str | None) -> dict[str, Any]:
-    entry = {"name": encode(note.name)}
-    if note.member != note.name:
-        entry["member"] = note.member
-    if note.dtype:
-        entry["dtype"] = note.dtype
-    if note.tied_to is not None:
-        entry["tied_to"] = encode(note.tied_to)
-    return entry if digest is None else entry | {"digest": digest}
+def _entry_json(entry: ManifestEntry, digest: str | None) -> dict[str, Any]:
+    body = {"name": encode(entry.name)}
+    if entry.member != entry.name:
+        body["member"] = entry.member
+    if entry.dtype:
+        body["dtype"] = entry.dtype
+    if entry.tied_to is not None:
+        body["tied_to"] = encode(entry.tied_to)
+    return body if digest is None else body | {"digest": digest}
 
 
-def _seal(text: str, members: Mapping[str, tuple[DType, tuple[int, ...]]]) -> str:
+def _header_digest(text: str, members: Members) -> str:
     outline = dump_json(sorted((name, dtype.name, list(shape)) for name, (dtype, shape) in members.items()))
     return digest_of_bytes((text + outline).encode("utf-8", "surrogatepass"))
 
@@ -131,23 +140,23 @@ def _is_flat(tree: Tree) -> bool:
 
 
 def named_tensors(tree: Tree) -> dict[str, LazyTensor]:
-    """Return the tensors by the names a document has for them: a flat dict's own keys, else the tree's."""
+    """Return the tensors by the names a manifest has for them: a flat dict's own keys, else the tree's."""
     return dict(tree) if _is_flat(tree) else partition(tree)[1]
 
 
 def manifest_of(
     tree: Tree, *, fits: Callable[[str], bool], stored_as: Callable[[DType], DType]
 ) -> tuple[Manifest, dict[str, LazyTensor]]:
-    """Return the document of a tree and its tensors by member name, in order.
+    """Return the manifest of a tree and its tensors by member name, in order.
 
-    A name that does not fit the layout gets a neutral member name; ``stored_as`` gives the dtype whose bits it holds.
+    A name that does not fit the format gets a neutral member name; ``stored_as`` gives the dtype whose bits it holds.
     """
     flat = _is_flat(tree)
-    skeleton, table = (None, dict(tree)) if flat else partition(tree)
+    outline, table = (None, dict(tree)) if flat else partition(tree)
     members = member_names(table, fits)
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
-    notes = [
-        Note(
+    entries = [
+        ManifestEntry(
             name,
             members[name],
             dtype=None if stored_as(tensor.dtype) == tensor.dtype else tensor.dtype.name,
@@ -155,11 +164,11 @@ def manifest_of(
         )
         for name, tensor in table.items()
     ]
-    return Manifest(tuple(notes), flat, skeleton), {members[name]: tensor for name, tensor in table.items()}
+    return Manifest(tuple(entries), flat, outline), {members[name]: tensor for name, tensor in table.items()}
 
 
 def member_names(names: Iterable[str], fits: Callable[[str], bool]) -> dict[str, str]:
-    """Return each name's member name: itself where it fits the layout, else a free ``tensor_<position>``."""
+    """Return each name's member name: itself where it fits the format, else a free ``tensor_<position>``."""
     members = {name: name if fits(name) else "" for name in names}
     taken = {prefix for member in members.values() for prefix in accumulate(member.split("/"), "{}/{}".format)}
     for position, (name, member) in enumerate(members.items()):
@@ -172,8 +181,15 @@ def member_names(names: Iterable[str], fits: Callable[[str], bool]) -> dict[str,
     return members
 
 
+def members_of(
+    tensors: Mapping[str, LazyTensor], stored_as: Callable[[DType], DType] = lambda dtype: dtype
+) -> dict[str, tuple[DType, tuple[int, ...]]]:
+    """Return what the header digest covers of tensors by member name."""
+    return {member: (stored_as(tensor.dtype), tensor.shape) for member, tensor in tensors.items()}
+
+
 def read_manifest(text: str | bytes, where: str) -> Manifest:
-    """Read what :meth:`Manifest.text` gave; the seal is checked by :func:`assemble`."""
+    """Read what :meth:`Manifest.text` gave; the header digest is checked by :func:`assemble`."""
     body = load_json(text, where)
     version = body.get("format_version") if isinstance(body, dict) else None
     if version not in _READABLE or type(version) is not int:
@@ -185,23 +201,23 @@ def read_manifest(text: str | bytes, where: str) -> Manifest:
         raise _malformed(f"{where}: found entries {sorted(body)}")
     if not isinstance(body["tensors"], list):
         raise _malformed(f"{where}: found no list of tensors")
-    notes = tuple(_read_note(entry, where) for entry in body["tensors"])
-    skeleton, metadata = decode(body.get("tree"), where), body.get("metadata")
-    return Manifest(notes, flat="tree" not in body, skeleton=skeleton, metadata=metadata)
+    entries = tuple(_read_entry(entry, where) for entry in body["tensors"])
+    tree, metadata = decode(body.get("tree"), where), body.get("metadata")
+    return Manifest(entries, flat="tree" not in body, tree=tree, metadata=metadata)
 
 
-def _read_note(entry: Any, where: str) -> Note:
+def _read_entry(entry: Any, where: str) -> ManifestEntry:
     if not isinstance(entry, dict) or "name" not in entry or not entry.keys() <= _NOTED:
         raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
-    values = {}
-    for key, value in entry.items():
-        values[key] = text = value if type(value) is str else decode(value, where)
-        if type(text) is not str:
+    values: dict[str, Any] = entry
+    if not _TEXTS.issuperset(map(type, entry.values())):
+        values = {key: value if type(value) is str else decode(value, where) for key, value in entry.items()}
+        if not _TEXTS.issuperset(map(type, values.values())):
             raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
     digest, name = values.get("digest"), values["name"]
     if digest is not None and not _DIGEST.fullmatch(digest):
         raise _malformed(f"{where}: found the digest {digest[:80]!r}")
-    return Note(name, values.get("member", name), values.get("dtype"), values.get("tied_to"), digest)
+    return ManifestEntry(name, values.get("member", name), values.get("dtype"), values.get("tied_to"), digest)
 
 
 def _malformed(found: str) -> DamagedError:
@@ -211,22 +227,22 @@ def _malformed(found: str) -> DamagedError:
 def assemble(
     text: str | bytes, members: Mapping[str, LazyTensor], where: str, metadata: Mapping[str, str] | None = None
 ) -> Tree:
-    """Return the tree that a document describes over its file's members; DamagedError where the two disagree.
+    """Return the tree that a manifest describes over its file's members; DamagedError where the two disagree.
 
-    ``metadata`` is the user's own as the file has it, None in a layout without a slot for it.
+    ``metadata`` is the user's own as the file has it, None in a format without a slot for it.
     """
-    document = read_manifest(text, where)
-    listed = [note.member for note in document.notes]
+    manifest = read_manifest(text, where)
+    listed = [entry.member for entry in manifest.entries]
     if len(set(listed)) != len(listed):
         raise _malformed(f"{where}: found a member listed twice")
     require_named(dict.fromkeys(listed), members, where, _CHANGED)
-    _check_seal(text if isinstance(text, str) else text.decode("utf-8"), members, where)
-    _check_metadata(document.metadata, metadata, where)
-    table = {note.name: _restored(note, members[note.member], where) for note in document.notes}
-    if len(table) != len(document.notes):
+    _check_header_digest(text if isinstance(text, str) else text.decode("utf-8"), members, where)
+    _check_metadata(manifest.metadata, metadata, where)
+    table = {entry.name: _restored(entry, members[entry.member], where) for entry in manifest.entries}
+    if len(table) != len(manifest.entries):
         raise _malformed(f"{where}: found a tensor name twice")
-    _tie(document.notes, table, where)
-    return table if document.flat else rebuild(document.skeleton, table, where)
+    _tie(manifest.entries, table, where)
+    return table if manifest.flat else rebuild(manifest.tree, table, where)
 
 
 def require_named(listed: Collection[str], there: Collection[str], where: str, hint: str) -> None:
@@ -247,11 +263,10 @@ def _few(names: Sequence[str]) -> str:
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
-def _check_seal(text: str, members: Mapping[str, LazyTensor], where: str) -> None:
-    outline = {name: (tensor.dtype, tensor.shape) for name, tensor in members.items()}
+def _check_header_digest(text: str, members: Mapping[str, LazyTensor], where: str) -> None:
     body, tail = text[:-_TAIL], text[-_TAIL:]
-    if tail != f'{_SEAL}{_seal(body, outline)}"}}':
-        raise DamagedError(f"{where}: found a seal of other headers, expected that of these; {_CHANGED}")
+    if tail != f'{_DIGEST_KEY}{_header_digest(body, members_of(members))}"}}':
+        raise DamagedError(f"{where}: found a digest of other headers, expected that of these; {_CHANGED}")
 
 
 def _check_metadata(promised: str | None, metadata: Mapping[str, str] | None, where: str) -> None:
@@ -259,40 +274,37 @@ def _check_metadata(promised: str | None, metadata: Mapping[str, str] | None, wh
         raise DamagedError(f"{where}: found metadata {_few(sorted(metadata))}, expected those written; {_CHANGED}")
 
 
-def _restored(note: Note, stored: LazyTensor, where: str) -> LazyTensor:
-    digest = note.digest or stored.digest  # the layout may have one of its own, such as a zip's CRC
-    if note.dtype is None:
-        if stored.alias is not None:  # it may be another member too, with a digest of its own
-            return replace(stored, digest=digest)
-        stored.digest = digest
-        return stored
-    dtype = dtype_named(note.dtype)
+def _restored(entry: ManifestEntry, stored: LazyTensor, where: str) -> LazyTensor:
+    digest = entry.digest or stored.digest  # the format may have one of its own, such as a zip's CRC
+    if entry.dtype is None:
+        return stored if digest == stored.digest else stored.with_(digest=digest)
+    dtype = dtype_named(entry.dtype)
     if dtype is None or dtype.itemsize != stored.dtype.itemsize:
-        raise _malformed(f"{where}: {note.name!r}: found dtype {note.dtype!r} stored as {stored.dtype.name}")
+        raise _malformed(f"{where}: {entry.name!r}: found dtype {entry.dtype!r} stored as {stored.dtype.name}")
     return stored.view_as(dtype, digest)
 
 
-def _tie(notes: Iterable[Note], table: dict[str, LazyTensor], where: str) -> None:
-    """Return tied tensors one alias; which tensors may be tied is checked, since their bytes were written twice."""
-    for note in notes:
-        if note.tied_to is None:
+def _tie(entries: Iterable[ManifestEntry], table: dict[str, LazyTensor], where: str) -> None:
+    """Give tied tensors one alias; which tensors may be tied is checked, since their bytes were written twice."""
+    for entry in entries:
+        if entry.tied_to is None:
             continue
-        first, tensor = table.get(note.tied_to), table[note.name]
+        first, tensor = table.get(entry.tied_to), table[entry.name]
         if first is None or (first.dtype, first.shape, first.digest) != (tensor.dtype, tensor.shape, tensor.digest):
-            raise _malformed(f"{where}: found {note.name!r} tied to {note.tied_to!r}, which is no tensor of its kind")
+            raise _malformed(f"{where}: found {entry.name!r} tied to {entry.tied_to!r}, which is no tensor of its kind")
         alias = object() if first.alias is None else first.alias
-        table[note.tied_to] = replace(first, alias=alias)
-        table[note.name] = replace(tensor, alias=alias)
+        table[entry.tied_to] = first.with_(alias=alias)
+        table[entry.name] = tensor.with_(alias=alias)
 
 
 def looks_like_manifest(text: bytes) -> bool:
-    """Return whether bytes begin or end as a document does: damage at one end leaves the other."""
-    return text.startswith(_START) or _SEALED.search(text[-_TAIL:].decode("latin-1")) is not None
+    """Return whether bytes begin or end as a manifest does: damage at one end leaves the other."""
+    return text.startswith(_START) or _WITH_DIGEST.search(text[-_TAIL:].decode("latin-1")) is not None
 
 
 def own_entry(metadata: Mapping[str, str], where: str) -> str | None:
-    """Return the document among a file's metadata, or None; DamagedError where one stands under another key."""
-    if METADATA_KEY not in metadata and any(_SEALED.search(value) for value in metadata.values()):
+    """Return the manifest among a file's metadata, or None; DamagedError where one stands under another key."""
+    if METADATA_KEY not in metadata and any(_WITH_DIGEST.search(value) for value in metadata.values()):
         raise _malformed(f"{where}: found {METADATA_KEY}'s own metadata under another key")
     return metadata.get(METADATA_KEY)
 
@@ -308,10 +320,10 @@ def check_metadata(metadata: Mapping[Any, Any]) -> None:
             )
 
 
-def rebuild(skeleton: Tree, table: Mapping[str, LazyTensor], where: str) -> Tree:
-    """Put the tensors of ``table`` into a skeleton that names each of them exactly once; else DamagedError."""
-    listed = [leaf.key for _, leaf in leaves(skeleton) if isinstance(leaf, TensorRef)]
+def rebuild(tree: Tree, table: Mapping[str, LazyTensor], where: str) -> Tree:
+    """Put the tensors of ``table`` into a tree that names each of them exactly once; else DamagedError."""
+    listed = [leaf.key for _, leaf in leaves(tree) if isinstance(leaf, TensorRef)]
     if len(set(listed)) != len(listed):
-        raise _malformed(f"{where}: found a tensor that the skeleton names twice")
+        raise _malformed(f"{where}: found a tensor that the tree names twice")
     require_named(dict.fromkeys(listed), table, where, "the file was damaged: restore it from a copy")
-    return map_leaves(skeleton, lambda _, leaf: table[leaf.key] if isinstance(leaf, TensorRef) else leaf)
+    return combine(tree, table)

@@ -1,18 +1,35 @@
-"""The table of formats, and how one is found: by name, by what lies at a path, or by the suffix of a path to be written."""
+"""The table of formats, and how one is found: by name, by what lies at a place, or by the suffix of a path to write."""
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import FormatError, UnknownFormatError
+from ..errors import FormatError, MultiframeError, UnknownFormatError
 from ..registry import Registry
-from .base import Format
+from ..storage.atomic import current_path
+from ..storage.consistency import read_consistently
+from ..storage.files import open_file
+from ..storage.folders import Folder, files_below, open_folder
+from ..tree import File, LazyTensor, Strided, Tree, map_leaves
+from ..tree import Path as TreePath
+from .base import Format, Head, Opened, ReadOptions, WritableFormat
 
-__all__ = ["FORMATS", "format_at", "format_for", "format_named", "refuse_foreign"]
+__all__ = [
+    "FORMATS",
+    "format_at",
+    "format_for",
+    "format_named",
+    "head_of",
+    "open_path",
+    "recognised",
+    "require_replaceable",
+    "writable_format",
+]
 
-
-#: In the order in which an unknown path is tried.
+#: In the order in which an unknown place is tried.
 FORMATS: Registry[type[Format]] = Registry(
     "format",
     {
@@ -26,6 +43,9 @@ FORMATS: Registry[type[Format]] = Registry(
     },
     group="multiframe_ckpt.formats",
 )
+#: The format of a path without suffix.
+_WITHOUT_SUFFIX = "oneflow"
+_START = 4096
 
 
 def format_named(name: str) -> Format:
@@ -33,72 +53,129 @@ def format_named(name: str) -> Format:
     return FORMATS.get(name)()
 
 
-def format_at(path: Path, name: str | None = None) -> Format:
-    """Return the format whose layout lies at ``path``, or the one called ``name`` to read it as.
-
-    Raise FileNotFoundError where nothing is there, UnknownFormatError where no format can read it.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: found nothing there, expected a checkpoint; check the path")
-    if not (path.is_file() or path.is_dir()):  # reading a pipe could wait for ever
-        raise UnknownFormatError(
-            f"{path}: found a pipe or device, expected a file or folder; copy what it gives into one"
-        )
-    if name is not None:
-        named = format_named(name)
-        if path.is_dir() and named.suffixes:
-            raise UnknownFormatError(f"{path}: found {_looks_like(path)}, expected a file: {name} is read from one")
-        return named
-    for kind in FORMATS.available():
-        found = kind()
-        if found.sniff(path):
-            return found
-    raise UnknownFormatError(f"{path}: found {_looks_like(path)}, expected one of {', '.join(FORMATS.names())}")
+def writable_format(name: str) -> WritableFormat:
+    """Return the format called ``name`` to be written; raise UnknownFormatError for one that is only read."""
+    format = format_named(name)
+    if not isinstance(format, WritableFormat):
+        raise UnknownFormatError(f"{name}: found a format that is only read, expected one of {', '.join(_writable())}")
+    return format
 
 
-#: The format of a path without suffix: a folder is the layout whose paths have none.
-_WITHOUT_SUFFIX = "oneflow"
-
-
-def format_for(path: Path) -> Format:
-    """Return the format that a path to be written asks for by its suffix; without one, OneFlow's directory."""
+def format_for(path: Path) -> WritableFormat:
+    """Return the format that a path to be written asks for by its suffix; without one, OneFlow's folder."""
     if not path.suffix:
-        return format_named(_WITHOUT_SUFFIX)
+        return writable_format(_WITHOUT_SUFFIX)
     for kind in FORMATS.available():
         if path.suffix.lower() in kind.suffixes:
-            return kind()
+            return writable_format(kind.name)
     raise UnknownFormatError(
         f"{path}: found the suffix {path.suffix!r}, expected one that names a format; give the format "
-        f"itself, such as format='torch', of {', '.join(FORMATS.names())}"
+        f"itself, such as format='torch', of {', '.join(_writable())}"
     )
 
 
-#: The files that the layouts of folders consist of.
-_OWN_FILES = {"meta", "out", "snapshot_done", "pickled_data", "model.mlir"}
+def _writable() -> Iterator[str]:
+    return (kind.name for kind in FORMATS.available() if issubclass(kind, WritableFormat))
 
 
-def refuse_foreign(folder: Path) -> None:
-    """Raise FormatError for a folder that holds anything but a checkpoint: replacing it would lose that."""
-    try:
-        format_at(folder)
-    except UnknownFormatError:
-        raise FormatError(
-            f"{folder}: found {_looks_like(folder)}, expected nothing but a checkpoint in a folder to be replaced; "
-            "move it away, or choose another target"
-        ) from None
-    for inside, _, names in os.walk(folder):
-        foreign = sorted(set(names) - _OWN_FILES)
-        if foreign:
-            raise FormatError(
-                f"{folder}: found {Path(inside) / foreign[0]}, expected nothing but a checkpoint in a folder to be "
-                "replaced; move it away, or choose another target"
-            )
+def open_path(path: Path, name: str | None, options: ReadOptions) -> tuple[Format, Opened]:
+    """Return the format and all that lies at a path, which is opened once; ``name`` is the format to read it as.
 
-
-def _looks_like(path: Path) -> str:
+    Raise FileNotFoundError where nothing is there, UnknownFormatError where no format can read it. A folder that is
+    replaced meanwhile is read again.
+    """
+    path = current_path(path)
     if path.is_dir():
-        names = sorted(entry.name for entry in path.iterdir())
+        return read_consistently(path, lambda: _open(path, name, options))
+    return _open(path, name, options)
+
+
+def _open(path: Path, name: str | None, options: ReadOptions) -> tuple[Format, Opened]:
+    place = _place_at(path)
+    format = format_named(name) if name is not None else recognised(head_of(place))
+    opened = format.open(place, options)
+    return format, opened if options.verify else _without_digests(opened)
+
+
+def format_at(path: Path) -> Format:
+    """Return the format that lies at a path; raise as :func:`open_path` does."""
+    return recognised(head_of(_place_at(path)))
+
+
+def _place_at(path: Path) -> File | Folder:
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a path no system can have
+        raise FileNotFoundError(f"{path}: found nothing there, expected a checkpoint; check the path") from None
+    if stat.S_ISDIR(mode):
+        return open_folder(path)
+    if not stat.S_ISREG(mode):  # reading a pipe could wait for ever
+        raise UnknownFormatError(
+            f"{path}: found a pipe or device, expected a file or folder; copy what it gives into one"
+        )
+    return open_file(path)
+
+
+def head_of(place: File | Folder) -> Head:
+    """Return what formats are recognised by."""
+    if isinstance(place, Folder):
+        return Head(place, names=place.names())
+    return Head(place, place.read_at(0, min(_START, place.size)))
+
+
+def recognised(head: Head) -> Format:
+    """Return the first format that recognises a place; raise UnknownFormatError where none does."""
+    for kind in FORMATS.available():
+        format = kind()
+        try:
+            if format.recognises(head):
+                return format
+        except (MultiframeError, OSError):  # what looks like this format at first, and not any more on a closer look
+            continue
+    raise UnknownFormatError(
+        f"{head.place.where}: found {_looks_like(head)}, expected one of {', '.join(FORMATS.names())}"
+    )
+
+
+def _looks_like(head: Head) -> str:
+    if isinstance(head.place, Folder):
+        names = list(head.names)
         return f"a folder with {', '.join(names[:3])}…" if names else "an empty folder"
-    with path.open("rb") as file:
-        head = file.read(16)
-    return f"a file of {path.stat().st_size} bytes that begins with {head!r}" if head else "an empty file"
+    if not head.start:
+        return "an empty file"
+    return f"a file of {head.place.size} bytes that begins with {head.start[:16]!r}"
+
+
+def _without_digests(opened: Opened) -> Opened:
+    """Return what was opened with nothing that tensors are compared with when they are read."""
+    storages: dict[int, LazyTensor] = {}
+
+    def strip(_: TreePath, leaf: Tree) -> Tree:
+        if not isinstance(leaf, LazyTensor):
+            return leaf
+        source = leaf.source
+        if isinstance(source, Strided) and source.storage.digest is not None:
+            storage = storages.setdefault(id(source.storage), source.storage.with_(digest=None))
+            source = Strided(storage, source.dtype, source.shape, source.offset, source.strides)
+        return leaf.with_(digest=None, source=source)
+
+    return Opened(map_leaves(opened.tree, strip), opened.facts, opened.metadata, opened.unread)
+
+
+def require_replaceable(path: Path) -> None:
+    """Raise FormatError for a folder that holds anything but a checkpoint: replacing it would lose that."""
+    place = open_folder(path)
+    try:
+        format = recognised(head_of(place))
+    except UnknownFormatError:
+        raise _foreign(path, _looks_like(head_of(place))) from None
+    for name in files_below(place):
+        if not (isinstance(format, WritableFormat) and format.owns(name)):
+            raise _foreign(path, str(path / name))
+
+
+def _foreign(path: Path, found: str) -> FormatError:
+    return FormatError(
+        f"{path}: found {found}, expected nothing but a checkpoint in a folder to be replaced; move it away, or choose "
+        "another target"
+    )

@@ -1,8 +1,8 @@
 """safetensors: a length, a JSON header, and the tensors' bytes; read and written without the safetensors library.
 
-The layout is that of safetensors 0.8 (README "Format", ``safetensors/src/tensor.rs``). Everything the header says is
-checked against the file before any byte of a tensor is used. What a flat header cannot say stands as a document (see
-``document.py``) in the metadata entry ``multiframe_ckpt``. docs/formats/safetensors.md has the bytes.
+The format is that of safetensors 0.8 (README "Format", ``safetensors/src/tensor.rs``). Everything the header says is
+checked against the file before any byte of a tensor is used. What a flat header cannot say stands as a manifest (see
+``manifest.py``) in the metadata entry ``multiframe_ckpt``. docs/formats/safetensors.md has the bytes.
 """
 
 from __future__ import annotations
@@ -17,15 +17,24 @@ from typing import Any, NamedTuple
 
 from ..dtypes import DTYPES, DType
 from ..errors import DamagedError, DtypeRefusedError, FormatError, ValueRefusedError
-from ..progress import OnProgress, silent
-from ..storage.files import MappedFile, open_regular
+from ..progress import OnProgress
+from ..storage.folders import Folder
 from ..storage.parallel import batches, in_parallel
 from ..storage.transfer import CopyJob, copy_batch, write_at
-from ..tree import LazyTensor, Tree, partition
+from ..tree import File, InFile, LazyTensor, Sharing, Tree
 from ..tree.shapes import require_shape
-from .base import ProgressMeter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
-from .manifest import METADATA_KEY, Manifest, assemble, check_metadata, manifest_of, own_entry
-from .tree_json import dump_json, first_value, is_utf8, load_json
+from .base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions, require_file
+from .manifest import (
+    METADATA_KEY,
+    Manifest,
+    assemble,
+    check_metadata,
+    manifest_of,
+    members_of,
+    named_tensors,
+    own_entry,
+)
+from .tree_json import dump_json, is_utf8, load_json
 
 __all__ = ["SafetensorsFormat"]
 
@@ -33,7 +42,6 @@ HEADER_CAP = 100_000_000  # tensor.rs: MAX_HEADER_SIZE
 _METADATA = "__metadata__"
 #: transformers refuses a file that has metadata without it.
 _FORMAT = ("format", "pt")
-_METADATA_FIRST = b'{"__metadata__":'
 _PREFIX = 8  # the header's length, little-endian
 _OF_TENSOR = {"dtype", "shape", "data_offsets"}
 #: So many shapes are kept for the tensors that have the same: a file could make very many hash alike.
@@ -42,61 +50,41 @@ _INTS = {int}  # and no bool
 _BY_TAG = {row.safetensors: row for row in DTYPES if row.safetensors}
 
 
-class SafetensorsFormat:
+class SafetensorsFormat(WritableFormat):
     """A JSON header and the bytes of the tensors behind it, as safetensors has them."""
 
     name = "safetensors"
     suffixes = (".safetensors",)
+    holds_metadata = True
 
-    def sniff(self, path: Path) -> bool:
+    def recognises(self, head: Head) -> bool:
         """Return whether a JSON object begins where the file's first eight bytes promise a header."""
-        try:
-            with open_regular(path) as file:
-                start = file.read(_PREFIX + 1)
-        except (OSError, ValueError):  # ValueError: a path with a NUL in it
-            return False
+        start = head.start[: _PREFIX + 1]
         return len(start) == _PREFIX + 1 and start[_PREFIX:] == b"{" and _length(start) <= HEADER_CAP
 
-    def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
-        """Return the tree; a file of another writer is a flat dict of its tensors, in the header's order."""
-        file = MappedFile(path)
-        header, metadata = _read_header(file)
-        members = _read_members(file, header)
-        document = own_entry(metadata, str(path))
-        return members if document is None else assemble(document, members, f"{path}: {METADATA_KEY}", _users(metadata))
+    def open(self, place: File | Folder, options: ReadOptions) -> Opened:
+        """Return the tree; a file of another writer is a flat dict of its tensors, in the header's order.
 
-    def plan(self, tree: Tree) -> WritePlan:
-        """Return which ties are written twice; refuse complex128 and headers past the layout's cap."""
-        _layout(tree, dict([_FORMAT]))
-        return duplicated_ties(partition(tree)[1])
+        The metadata are the entries of ``__metadata__`` but this library's own and ``format: pt``, which every file gets.
+        By that entry the tensors are PyTorch's where another writer put it; they are nobody's in files of this library.
+        """
+        file = require_file(place, self)
+        size = _header_size(file)
+        header, metadata = _read_header(file, size)
+        tensors = _read_members(file, header, _PREFIX + size)
+        manifest = own_entry(metadata, file.where)
+        users = _users(metadata)
+        if manifest is not None:
+            return Opened(assemble(manifest, tensors, f"{file.where}: {METADATA_KEY}", users), metadata=users)
+        is_torch = metadata.get(_FORMAT[0]) == _FORMAT[1]
+        return Opened(tensors, {"framework": "torch"} if is_torch else {}, users)
 
-    def read_metadata(self, path: Path) -> dict[str, str]:
-        """Return the entries of ``__metadata__`` but this library's own and ``format: pt``, which every file gets."""
-        return _users(_read_metadata(path))
+    def plan(self, tree: Tree, options: WriteOptions) -> Plan:
+        """Say which ties are written twice; refuse complex128 and headers past the format's cap.
 
-    def describe(self, path: Path) -> dict[str, object]:
-        """Say that the tensors are PyTorch's where another writer did; they are nobody's in files of this library."""
-        metadata = _read_metadata(path)
-        told = METADATA_KEY not in metadata and metadata.get(_FORMAT[0]) == _FORMAT[1]
-        return {"framework": "torch"} if told else {}
-
-    def write(
-        self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
-    ) -> None:
-        """Write the tree with entries in ``__metadata__``; ``format: pt`` is one of them unless they say otherwise."""
-        layout = _layout(tree, dict([_FORMAT]) | dict(options.metadata))
-        meter = ProgressMeter(layout.tensors, on_progress)
-        digests: dict[str, str] | None = {} if options.digest else None
-        with path.open("xb", buffering=0) as file:
-            # The header is as long as it will be when the digests are known.
-            moves = list(layout.moves(file.fileno(), len(layout.header(digests)), options))
-            runs = batches(moves, lambda one: one.tensor.nbytes)
-            for at, found in in_parallel(copy_batch, runs, lambda run: sum(one.tensor.nbytes for one in run)):
-                for one, said in zip(runs[at], found, strict=True):
-                    if digests is not None:
-                        digests[one.key] = said["xxh3"]
-                    meter.moved(one.key, one.tensor)
-            write_at(file.fileno(), layout.header(digests), 0)
+        ``format: pt`` is one of the entries in ``__metadata__`` unless the user's own say otherwise.
+        """
+        return _laid_out(tree, dict([_FORMAT]) | dict(options.metadata), digest=options.digest)
 
 
 def _users(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -108,8 +96,8 @@ def _length(start: bytes) -> int:
     return length
 
 
-def _damaged(path: Path, found: str) -> DamagedError:
-    return DamagedError(f"{path}: {found}; the file is damaged: fetch it again")
+def _damaged(file: File, found: str) -> DamagedError:
+    return DamagedError(f"{file.where}: {found}; the file is damaged: fetch it again")
 
 
 class _Entry(NamedTuple):
@@ -125,13 +113,13 @@ def _packing() -> Callable[[dict[str, Any]], Any]:
     """Return what makes an _Entry of an object in the header, if it says what it should of a tensor."""
     shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # most tensors have the shape of another
 
-    def packed(said: dict[str, Any]) -> Any:
-        if said.keys() != _OF_TENSOR:
-            return said
-        tag, shape, offsets = said["dtype"], said["shape"], said["data_offsets"]
+    def packed(entry: dict[str, Any]) -> Any:
+        if entry.keys() != _OF_TENSOR:
+            return entry
+        tag, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         sizes = _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2
         if not (sizes and isinstance(tag, str) and tag in _BY_TAG):
-            return said
+            return entry
         shape = tuple(shape)
         if len(shapes) < _SHAPES:
             shapes.setdefault(shape, shape)
@@ -140,59 +128,54 @@ def _packing() -> Callable[[dict[str, Any]], Any]:
     return packed
 
 
-def _header_size(file: MappedFile) -> int:
+def _header_size(file: File) -> int:
     """Return the checked size of the JSON header."""
-    length = _length(file.bytes(0, _PREFIX, "header length"))
+    length = _length(file.read_at(0, _PREFIX, "header length"))
     if length > HEADER_CAP:
-        raise _damaged(file.path, f"found a header of {length} bytes, expected at most {HEADER_CAP}")
+        raise _damaged(file, f"found a header of {length} bytes, expected at most {HEADER_CAP}")
     file.require(_PREFIX, length, "header")
-    start = file.bytes(_PREFIX, min(1, length), "header")
-    if start != b"{":
-        raise _damaged(file.path, f"found a header that begins with {start!r}, expected '{{'")
     return length
 
 
-def _read_header(file: MappedFile) -> tuple[dict[str, Any], dict[str, str]]:
+def _read_header(file: File, size: int) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the tensors' entries, in the header's order, and the metadata."""
     # The text is held by nobody but the parser, which lets go of it early: it may have 100 MB.
-    header = load_json(file.bytes(_PREFIX, _header_size(file), "header"), f"{file.path}: header", _packing())
+    header = load_json(_header_text(file, size), f"{file.where}: header", _packing())
     metadata = header.pop(_METADATA, {}) if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _damaged(file.path, f"found {_METADATA} that is not all text, expected str to str")
+        raise _damaged(file, f"found {_METADATA} that is not all text, expected str to str")
     return header, metadata
 
 
-def _read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata, without a look at the tensors where it stands first, as usual, or is plainly not there."""
-    file = MappedFile(path)
-    text = file.bytes(_PREFIX, _header_size(file), "header")
-    if text.startswith(_METADATA_FIRST):
-        metadata: dict[str, str] = first_value(text, len(_METADATA_FIRST), f"{path}: header")
-        return metadata
-    if _METADATA.encode("ascii") not in text and b"\\u" not in text:  # its name may also be spelled in escapes
-        return {}
-    return _read_header(file)[1]
+def _header_text(file: File, size: int) -> bytes:
+    text = file.read_at(_PREFIX, size, "header")
+    if not text.startswith(b"{"):
+        raise _damaged(file, f"found a header that begins with {text[:1]!r}, expected '{{'")
+    return text
 
 
-def _read_members(file: MappedFile, header: dict[str, Any]) -> dict[str, LazyTensor]:
-    """Return the tensors in the header's order; DamagedError unless their bytes fill the file's rest without holes.
+def _read_members(file: File, header: dict[str, Any], data: int) -> dict[str, LazyTensor]:
+    """Return the tensors in the header's order; DamagedError unless their bytes fill the file from ``data`` on.
 
     Takes the entries out of the header one by one: both together would need much memory.
     """
     for name, entry in header.items():
-        _check_entry(file.path, name, entry)
-    end, data = 0, _PREFIX + _header_size(file)
+        _check_entry(file, name, entry)
+    end = 0
     for name in _by_offset(header):
         start, stop = header[name][2:]
         if start != end:
-            raise _damaged(
-                file.path, f"{name!r}: found bytes from {start} on, expected from {end}, with no hole or overlap"
-            )
+            raise _damaged(file, f"{name!r}: found bytes from {start} on, expected from {end}, with no hole or overlap")
         end = stop
     if data + end != file.size:
-        raise _damaged(file.path, f"found {file.size - data} bytes of tensors, expected {end}")
+        raise _damaged(file, f"found {file.size - data} bytes of tensors, expected {end}")
     entries = ((name, header.pop(name)) for name in list(header))
-    return {name: LazyTensor(entry.dtype, entry.shape, file, data + entry.start) for name, entry in entries}
+    return {name: _tensor(file, entry, data) for name, entry in entries}
+
+
+def _tensor(file: File, entry: _Entry, data: int) -> LazyTensor:
+    dtype, shape, start, _ = entry
+    return LazyTensor(dtype, shape, InFile(file, dtype, shape, data + start))
 
 
 def _by_offset(header: dict[str, _Entry]) -> Iterable[str]:
@@ -203,8 +186,8 @@ def _by_offset(header: dict[str, _Entry]) -> Iterable[str]:
     return sorted(header, key=lambda name: header[name][2:])
 
 
-def _check_entry(path: Path, name: str, entry: Any) -> None:
-    where = f"{path}: {name!r}"
+def _check_entry(file: File, name: str, entry: Any) -> None:
+    where = f"{file.where}: {name!r}"
     if not isinstance(entry, _Entry):
         raise _not_a_tensor(where, entry)
     dtype, shape, start, stop = entry
@@ -213,17 +196,17 @@ def _check_entry(path: Path, name: str, entry: Any) -> None:
         raise DamagedError(f"{where}: found data_offsets {[start, stop]}, expected {dtype.name} {shape} to fill them")
 
 
-def _not_a_tensor(where: str, said: Any) -> FormatError:
+def _not_a_tensor(where: str, entry: Any) -> FormatError:
     """Return the error for what the header says in a tensor's place."""
-    if not isinstance(said, dict) or said.keys() != _OF_TENSOR:
-        return DamagedError(f"{where}: found {str(said)[:80]}, expected dtype, shape and data_offsets")
-    for sizes in (said["shape"], said["data_offsets"]):
+    if not isinstance(entry, dict) or entry.keys() != _OF_TENSOR:
+        return DamagedError(f"{where}: found {str(entry)[:80]}, expected dtype, shape and data_offsets")
+    for sizes in (entry["shape"], entry["data_offsets"]):
         if not _are_sizes(sizes):
-            return DamagedError(f"{where}: found {_said(sizes)}, expected a list of sizes")
-    if len(said["data_offsets"]) != 2:
-        return DamagedError(f"{where}: found data_offsets {_said(said['data_offsets'])}, expected two")
+            return DamagedError(f"{where}: found {_short(sizes)}, expected a list of sizes")
+    if len(entry["data_offsets"]) != 2:
+        return DamagedError(f"{where}: found data_offsets {_short(entry['data_offsets'])}, expected two")
     return FormatError(
-        f"{where}: found dtype {_said(said['dtype'])}, expected one of {', '.join(_BY_TAG)}; "
+        f"{where}: found dtype {_short(entry['dtype'])}, expected one of {', '.join(_BY_TAG)}; "
         "convert it with the program that wrote it"
     )
 
@@ -234,7 +217,7 @@ def _are_sizes(value: Any) -> bool:
     return not value or (min(value) >= 0 and max(value) < 1 << 63)
 
 
-def _said(sizes: Any) -> str:
+def _short(sizes: Any) -> str:
     """Return the value as a message has room for it; Python may refuse to spell an int of many digits."""
     try:
         return str(sizes)[:80]
@@ -243,25 +226,46 @@ def _said(sizes: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class _Plan(Plan):
     """Where each tensor of a file to be written will lie."""
 
-    document: Manifest
+    manifest: Manifest
     tensors: Mapping[str, LazyTensor]  # by member name, in the tree's order, which the header keeps
     by_offset: tuple[str, ...]
     metadata: Mapping[str, str]
+    digest: bool
+    changes: Changes
 
-    def moves(self, descriptor: int, data: int, options: WriteOptions) -> Iterator[CopyJob]:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def write(self, target: Path, on_progress: OnProgress) -> None:
+        """Write the tensors, and the header before them when their digests are known."""
+        meter = ProgressMeter(self.tensors, on_progress)
+        digests: dict[str, str] | None = {} if self.digest else None
+        with target.open("xb", buffering=0) as file:
+            # The header is as long as it will be when the digests are known.
+            jobs = list(self._jobs(file.fileno(), len(self.header(digests))))
+            runs = batches(jobs, lambda job: job.tensor.nbytes)
+            for position, results in in_parallel(copy_batch, runs, lambda run: sum(job.tensor.nbytes for job in run)):
+                for job, result in zip(runs[position], results, strict=True):
+                    if digests is not None:
+                        digests[job.key] = result["xxh3"]
+                    meter.moved(job.key, job.tensor)
+            write_at(file.fileno(), self.header(digests), 0)
+
+    def _jobs(self, descriptor: int, data: int) -> Iterator[CopyJob]:
         """Yield the way of each tensor to its place behind ``data`` bytes of header."""
-        schemes = ("xxh3",) if options.digest else ()
+        schemes = ("xxh3",) if self.digest else ()
         for member in self.by_offset:
             yield CopyJob(member, self.tensors[member], descriptor, data, schemes)
             data += self.tensors[member].nbytes
 
     def header(self, digests: Mapping[str, str] | None) -> bytes:
         """Return the file's bytes before the tensors'; the same length whatever the digests are."""
-        members = {member: (tensor.dtype, tensor.shape) for member, tensor in self.tensors.items()}
-        document = {METADATA_KEY: self.document.text(members, digests, _users(self.metadata))}
+        manifest = self.manifest.text(members_of(self.tensors), digests, _users(self.metadata))
         offsets, end = {}, 0
         for member in self.by_offset:
             start, end = end, end + self.tensors[member].nbytes
@@ -270,30 +274,31 @@ class _Layout:
             member: {"dtype": tensor.dtype.safetensors, "shape": list(tensor.shape), "data_offsets": offsets[member]}
             for member, tensor in self.tensors.items()
         }
-        text = dump_json({_METADATA: {**self.metadata, **document}} | header).encode("ascii")
+        text = dump_json({_METADATA: {**self.metadata, METADATA_KEY: manifest}} | header).encode("ascii")
         text += b" " * (-len(text) % 8)
         return struct.pack("<Q", len(text)) + text
 
 
-def _layout(tree: Tree, metadata: Mapping[str, str]) -> _Layout:
+def _laid_out(tree: Tree, metadata: Mapping[str, str], *, digest: bool) -> _Plan:
     """Say where everything will lie; widest elements first, so that each tensor is aligned to its own."""
     check_metadata(metadata)
-    document, tensors = manifest_of(tree, fits=_fits, stored_as=lambda dtype: dtype)
+    manifest, tensors = manifest_of(tree, fits=_fits, stored_as=lambda dtype: dtype)
     for member, tensor in tensors.items():
         if tensor.dtype.safetensors is None:
             raise DtypeRefusedError(
                 f"{member}: found dtype {tensor.dtype.name}, expected one that safetensors has a tag for; "
-                "cast it, or write another layout, such as format='hdf5' or format='npz'"
+                "cast it, or write another format, such as format='hdf5' or format='npz'"
             )
     by_offset = sorted(tensors, key=lambda member: -tensors[member].dtype.itemsize)
-    layout = _Layout(document, tensors, tuple(by_offset), metadata)
-    size = len(layout.header({})) - _PREFIX
+    changes = Changes.of(Sharing(named_tensors(tree)), duplicates=True)
+    plan = _Plan(manifest, tensors, tuple(by_offset), metadata, digest, changes)
+    size = len(plan.header({})) - _PREFIX
     if size > HEADER_CAP:
         raise ValueRefusedError(
             f"found plain values and names of {size} bytes, expected a header of at most {HEADER_CAP}; "
-            "save fewer plain values, or write another layout, such as format='hdf5'"
+            "save fewer plain values, or write another format, such as format='hdf5'"
         )
-    return layout
+    return plan
 
 
 def _fits(name: str) -> bool:

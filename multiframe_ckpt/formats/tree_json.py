@@ -10,7 +10,7 @@ are text as objects. Whatever JSON cannot say is an object with one key that beg
     {"$bytes": "…"}                 base64
     {"$tuple": [item, …]}
     {"$dict": [[key, item], …]}     a dict with a key that is not text, or whose one key begins with ``$``
-    {"$tensor": key}                a tensor, found by its key in the table beside the skeleton
+    {"$tensor": key}                a tensor, found by its key in the table beside the tree
 
 Reading is strict: an unknown or malformed ``$`` object is DamagedError, never a guess.
 """
@@ -28,12 +28,11 @@ from typing import Any
 from ..errors import DamagedError, ValueRefusedError
 from ..tree import MAX_DEPTH, TensorRef, Tree
 
-__all__ = ["decode", "dump_json", "encode", "first_value", "float_text", "is_utf8", "load_json", "read_float_text"]
+__all__ = ["decode", "dump_json", "encode", "float_text", "is_utf8", "load_json", "read_float_text"]
 
 Json = Any  # None | bool | int | float | str | list | dict, which mypy cannot say without cost to every caller
 
 _EXACT_INT = 1 << 53  # the range of RFC 7493 (I-JSON): what every JSON reader takes in exactly
-_SPACE = re.compile(r"[ \t\n\r]*")
 _HEX = re.compile(r"-?0x[0-9a-f]+")
 _NAN_BITS = 0x7FF8_0000_0000_0000  # the NaN that float("nan") gives
 
@@ -67,22 +66,11 @@ def _not_strict(where: str, problem: Exception) -> DamagedError:
     )
 
 
-def first_value(text: bytes, start: int, where: str) -> Json:
-    """Read the value that begins at ``start``, as strictly, whatever follows it."""
-    decoder = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
-    try:
-        rest = str(memoryview(text)[start:], "utf-8")  # not copied twice: it may be large
-        value: Json = decoder.raw_decode(rest, _SPACE.match(rest).end())[0]  # type: ignore[union-attr]
-        return value
-    except (ValueError, RecursionError) as problem:
-        raise _not_strict(where, problem) from None
-
-
 def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
         raise ValueError("a key comes twice in one object")
-    return found
+    return entries
 
 
 def _no_constants(name: str) -> Json:
@@ -109,7 +97,7 @@ def read_float_text(text: str) -> float:
 
 
 def encode(node: Tree, *, depth: int = 0) -> Json:
-    """Return the JSON value of a skeleton; ValueRefusedError for what is no part of one."""
+    """Return the JSON value of a tree with a TensorRef for each tensor; ValueRefusedError for what is no part of one."""
     if depth > MAX_DEPTH:
         raise ValueRefusedError(f"found containers deeper than {MAX_DEPTH}, expected fewer; flatten the checkpoint")
     kind = type(node)
@@ -229,7 +217,7 @@ def _decode_leaf(tag: str, inner: Json, where: str) -> Tree:
 
 def _malformed(value: Json, where: str) -> DamagedError:
     return DamagedError(
-        f"{where}: found {repr(value)[:80]} in the skeleton, expected a value this version writes; "
+        f"{where}: found {repr(value)[:80]} in the tree, expected a value this version writes; "
         "the file is damaged, or newer than this library: upgrade it"
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..checkpoint import Checkpoint
+from ..checkpoint.checkpoint import require_free
 from ..errors import AnswerError
 from ..terminal.progress import layer_line
 from ..terminal.text import human_size
@@ -87,7 +88,7 @@ def save_copies(
         return SavedCopies()
     copies = _named(chosen, Path(folder), name, answers, dialogue)
     for path in copies.paths:
-        checkpoint.require_free(path, overwrite=copies.overwrite)
+        require_free(path, overwrite=copies.overwrite)
     for path, file in zip(copies.paths, _FILES_OF[chosen], strict=True):
         with layer_line(f"saving {path.name}", len(checkpoint.tensors()), quiet=quiet) as on_progress:
             checkpoint.save(path, format=_FILES[file][0], overwrite=copies.overwrite, on_progress=on_progress)

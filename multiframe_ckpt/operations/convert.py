@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..checkpoint import Checkpoint
 from ..errors import UnknownNameError
-from ..formats import format_for, format_named
-from ..formats.base import HoldsMetadata, WritePlan
+from ..formats import Changes, format_for, writable_format
 from ..progress import OnProgress, silent
+from ..training import dialects_to_write
 from ..tree.rules import Select, parse_rename
-from .crossing import DIALECTS, Crossing, cross
+from .crossing import Crossing, cross
 from .rules import DtypeRules, Edits, Rules, floating_dtype
 
 __all__ = ["ConvertReport", "convert"]
@@ -32,8 +32,7 @@ class ConvertReport:
     dry_run: bool = False
     edits: Edits = field(default_factory=Edits)
     crossing: Crossing = field(default_factory=Crossing)
-    changes: WritePlan = field(default_factory=WritePlan)
-    lost_metadata: tuple[str, ...] = ()  # entries of the user's metadata that the target has no place for
+    changes: Changes = field(default_factory=Changes)
 
     @property
     def excluded(self) -> tuple[str, ...]:
@@ -64,6 +63,11 @@ class ConvertReport:
     def lost_ties(self) -> tuple[tuple[str, ...], ...]:
         """The groups of tensors that shared a storage at different places and do no more."""
         return self.changes.lost_ties
+
+    @property
+    def lost_metadata(self) -> tuple[str, ...]:
+        """The entries of the user's metadata that the target has no place for."""
+        return self.changes.lost_metadata
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -141,16 +145,13 @@ def convert(
     rules = Rules(select, dtypes, tuple(map(parse_rename, rename)), model_only)
     opened = Checkpoint.open(source, verify=verify, allow_unknown=allow_unknown, allow_incomplete=allow_incomplete)
     target = Path(target)
-    writer = format_named(format) if format else format_for(target)
+    writer = writable_format(format) if format else format_for(target)
     edited, edits = rules.apply(opened.tree)
-    tree, crossing = cross(edited, backend or DIALECTS.get(writer.name))
+    tree, crossing = cross(edited, backend or writer.dialect)
     checkpoint = replace(opened, tree=tree)
-    if dry_run:
-        changes = checkpoint.require_writable(target, writer, overwrite=overwrite)
-    else:
-        changes = checkpoint.save(
-            target, format=writer.name, overwrite=overwrite, digest=digest, durable=durable, on_progress=on_progress
-        )
+    planned = checkpoint.plan(target, format=writer.name, overwrite=overwrite, digest=digest, durable=durable)
+    if not dry_run:
+        planned.write(on_progress)
     table = checkpoint.tensors()
     return ConvertReport(
         source=str(source),
@@ -162,13 +163,12 @@ def convert(
         dry_run=dry_run,
         edits=edits,
         crossing=crossing,
-        changes=changes,
-        lost_metadata=() if isinstance(writer, HoldsMetadata) else tuple(opened.meta.get("metadata") or ()),
+        changes=planned.changes,
     )
 
 
 def _require_dialect(backend: str | None) -> None:
-    if backend not in (None, *DIALECTS.values()):
+    if backend not in (None, *dialects_to_write()):
         raise UnknownNameError(
-            f"backend: found {backend!r}, expected torch or oneflow, which have dialects of their own"
+            f"backend: found {backend!r}, expected one of {', '.join(dialects_to_write())}, which have their own dialects"
         )

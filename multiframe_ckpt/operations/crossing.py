@@ -1,16 +1,13 @@
-"""Crossing: a conversion's optimizers and schedulers put into a framework's dialect, and whether the way back is exact."""
+"""Crossing: a conversion's optimizers and schedulers put into a dialect, and whether the way back is exact."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..training import TranslateReport, translate
+from ..training import TranslateReport, frameworks_of, translate
 from ..tree import LazyTensor, Tree, join_key, leaves
 
-__all__ = ["DIALECTS", "Crossing", "cross"]
-
-#: Format → the framework whose dialect it is written in. The others are nobody's.
-DIALECTS = {"torch": "torch", "oneflow": "oneflow", "oneflow-pickle": "oneflow"}
+__all__ = ["Crossing", "cross"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +18,16 @@ class Crossing:
     inexact: tuple[str, ...] = ()
 
 
-def cross(tree: Tree, framework: str | None) -> tuple[Tree, Crossing]:
-    """Return the tree in a framework's dialect; what cannot cross stays as it is. None leaves every part as it is."""
-    if framework is None:
+def cross(tree: Tree, dialect: str | None) -> tuple[Tree, Crossing]:
+    """Return the tree in a dialect; what cannot cross stays as it is. None leaves every part as it is."""
+    if dialect is None:
         return tree, Crossing()
-    crossed, report = translate(tree, to=framework, strict=False, keep=True)
+    crossed, report = translate(tree, to=dialect, strict=False, keep=True)
     if not report.converted:
         return crossed, Crossing(report)
-    source = "oneflow" if framework == "torch" else "torch"
-    returned, _ = translate(crossed, to=source, strict=False, keep=True)
+    returned = crossed
+    for framework in sorted(frameworks_of(tree) - frameworks_of(crossed)):
+        returned, _ = translate(returned, to=framework, strict=False, keep=True)
     return crossed, Crossing(report, _inexact(tree, returned))
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..checkpoint import Checkpoint
 from ..errors import DamagedError, FormatError, IncompleteError, ReplacedError
-from ..formats import format_at
-from ..formats.base import LeavesUnread, Unread
+from ..formats import ReadOptions, Unread, format_at, open_path
 from ..storage.atomic import current_path
 from ..storage.consistency import retry_if_replaced
 from ..storage.parallel import in_parallel
 from ..storage.transfer import read_once
-from ..tree import LazyTensor, OpenedFile
+from ..tree import LazyTensor, tensors
 
 __all__ = ["VerifyReport", "verify"]
 
@@ -57,74 +55,77 @@ def verify(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> Veri
     Raise FileNotFoundError, and the other FormatErrors for what cannot be looked at: unknown, or refused as unsafe.
     """
     path = Path(path)
-    return retry_if_replaced(path, lambda: _checked(path, _opened(path, allow_unknown=allow_unknown)))
+    return retry_if_replaced(path, lambda: _verified(path, allow_unknown=allow_unknown))
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """What can be looked at of a checkpoint, what reading leaves of it, and what is wrong with the whole, if anything."""
-
-    format: str
-    tensors: Mapping[str, LazyTensor]
-    unread: Unread
-    problem: FormatError | None
-
-
-def _opened(path: Path, *, allow_unknown: bool) -> _Opened:
-    """Open what can be opened, of an unfinished or damaged checkpoint too."""
-    place = current_path(path)
-    reader = format_at(place)
-    try:
-        table = Checkpoint.open(path, format=reader.name, allow_unknown=allow_unknown).tensors()
-        unread = reader.unread(place, table) if isinstance(reader, LeavesUnread) else Unread(())
-        return _Opened(reader.name, table, unread, None)
-    except (DamagedError, IncompleteError) as damage:
-        problem = damage
-    try:
-        rest = Checkpoint.open(path, format=reader.name, allow_unknown=allow_unknown, allow_incomplete=True).tensors()
-    except FormatError:
-        rest = {}
-    return _Opened(reader.name, rest, Unread(problem.extra), problem)
-
-
-def _checked(path: Path, opened: _Opened) -> VerifyReport:
-    """Read every tensor, and every copy of one, and say what is wrong."""
-    table = opened.tensors
-    problems = check_all({**table, **opened.unread.copies})
-    damaged = {key: problem for key, problem in problems.items() if problem is not None}
+def _verified(path: Path, *, allow_unknown: bool) -> VerifyReport:
+    look = _looked_at(path, ReadOptions(allow_unknown=allow_unknown))
+    damaged = {key: problem for key, problem in check_all({**look.table, **look.unread.copies}).items() if problem}
     for problem in damaged.values():
         if isinstance(problem, ReplacedError):
             raise problem
-    unchecked = [key for key, tensor in table.items() if key not in damaged and not _has_digest(tensor)]
-    whole = [] if opened.problem is None else [opened.problem]
-    texts = [str(problem).removeprefix(f"{path}: ") for problem in (*whole, *damaged.values())]
+    unchecked = [key for key, tensor in look.table.items() if key not in damaged and not tensor.is_covered]
+    texts = [str(error).removeprefix(f"{path}: ") for error in (look.problem, *damaged.values()) if error is not None]
     return VerifyReport(
         path=str(path),
-        format=opened.format,
-        tensors=len(table),
-        checked=len(table) - len(damaged.keys() & table.keys()) - len(unchecked),
+        format=look.format,
+        tensors=len(look.table),
+        checked=len(look.table) - len(damaged.keys() & look.table.keys()) - len(unchecked),
         unchecked=tuple(unchecked),
         damaged=tuple(damaged),
-        missing=opened.problem.missing if opened.problem else (),
-        extra=opened.unread.extra,
+        missing=look.problem.missing if look.problem else (),
+        extra=look.unread.extra,
         problems=tuple(dict.fromkeys(texts)),
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What headers say of a checkpoint, as far as they can be read, and what is wrong with the whole."""
+
+    format: str
+    table: Mapping[str, LazyTensor]
+    unread: Unread
+    problem: FormatError | None = None
+
+
+def _looked_at(path: Path, options: ReadOptions) -> _Look:
+    try:
+        format, opened = open_path(path, None, options)
+    except (DamagedError, IncompleteError) as problem:
+        return _what_is_left(path, options, problem)
+    table = tensors(opened.tree)
+    try:
+        return _Look(format.name, table, opened.unread())
+    except DamagedError as problem:
+        return _Look(format.name, table, Unread(), problem)
+
+
+def _what_is_left(path: Path, options: ReadOptions, problem: DamagedError | IncompleteError) -> _Look:
+    """Return the tensors that can be looked at all the same."""
+    unread = Unread(problem.extra)
+    try:
+        format, opened = open_path(path, None, replace(options, allow_incomplete=True))
+    except FormatError:
+        return _Look(format_at(current_path(path)).name, {}, unread, problem)
+    return _Look(format.name, tensors(opened.tree), unread, problem)
+
+
 def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSError | None]:
     """Read each tensor, the same bytes once and large ones several at a time; return what is wrong with it, or None."""
+    place_of = {key: _place(tensor) for key, tensor in table.items()}
     first: dict[object, str] = {}  # several tensors may lie in one place
-    for key, tensor in table.items():
-        first.setdefault(_place(tensor), key)
+    for key, place in place_of.items():
+        first.setdefault(place, key)
     places, keys = list(first), list(first.values())
     checks = in_parallel(lambda key: _check(key, table[key]), keys, lambda key: table[key].nbytes)
     problems = {places[number]: problem for number, problem in checks}
-    return {key: problems[_place(tensor)] for key, tensor in table.items()}
+    return {key: problems[place] for key, place in place_of.items()}
 
 
 def _place(tensor: LazyTensor) -> object:
-    inside = isinstance(tensor.source, OpenedFile)
-    return (tensor.source, tensor.at, tensor.nbytes, tensor.digest) if inside else id(tensor)
+    place = tensor.source.place
+    return id(tensor) if place is None else (place, tensor.digest)
 
 
 def _check(key: str, tensor: LazyTensor) -> FormatError | OSError | None:
@@ -133,9 +134,3 @@ def _check(key: str, tensor: LazyTensor) -> FormatError | OSError | None:
     except (FormatError, OSError) as problem:  # OSError: a disk that cannot read a sector
         return problem
     return None
-
-
-def _has_digest(tensor: LazyTensor) -> bool:
-    """Return whether something covers a tensor's bytes: its own digest, or that of the storage it looks into."""
-    storage = tensor.view.storage.digest if tensor.view is not None else None
-    return not tensor.nbytes or tensor.digest is not None or storage is not None

@@ -118,7 +118,7 @@ class ArrayPart(Pending):
     def resolve(self) -> LazyTensor:
         """Return the array as a tensor."""
         if self._tensor is None:
-            self._tensor = LazyTensor.of_array(self.array())
+            self._tensor = LazyTensor.from_array(self.array())
         return self._tensor
 
 

@@ -11,12 +11,12 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from threading import Thread, get_native_id
 from typing import Protocol
 
-from ..checkpoint import Checkpoint
+from ..checkpoint import PlannedSave
 from ..errors import CheckpointWarning
 from ..tree import Tree
 from .memory import Memory
@@ -30,16 +30,16 @@ _NICENESS = 15
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """A save that is to be made of the live ``checkpoint``, whose tensors the ``optimizers`` will go on to change.
+    """A save that is to be made of a live tree, whose tensors the ``optimizers`` will go on to change.
 
-    ``check`` raises what writing would refuse, before any byte is written; ``write`` makes it durable and deletes what
-    is surplus then.
+    ``plan`` lays out the tree, or a copy of it, and raises what writing would refuse, before any byte is written;
+    ``commit`` writes what was laid out and deletes what is surplus then.
     """
 
-    checkpoint: Checkpoint
+    tree: Tree
     optimizers: object
-    check: Callable[[], object]
-    write: Callable[[Checkpoint], object]
+    plan: Callable[[Tree], PlannedSave]
+    commit: Callable[[PlannedSave], object]
 
 
 class Writer(Protocol):
@@ -68,12 +68,12 @@ class Now:
     """Writes before ``start`` returns, so that nothing is ever under way."""
 
     def prepare(self, save: Save) -> Sequence[str]:
-        """Return nothing: writing makes the same checks first."""
+        """Return nothing."""
         return ()
 
     def start(self, save: Save) -> None:
         """Write the live tensors themselves."""
-        save.write(save.checkpoint)
+        save.commit(save.plan(save.tree))
 
     def check(self) -> None:
         """Raise nothing."""
@@ -96,15 +96,15 @@ class Background:
         self._memory = Memory()
 
     def prepare(self, save: Save) -> Sequence[str]:
-        """Make the checks."""
-        save.check()
+        """Return nothing."""
         return ()
 
     def start(self, save: Save) -> None:
         """Copy, and return while the copy is written."""
-        copied = snapshot(save.checkpoint.tree, self._memory)
+        copied = snapshot(save.tree, self._memory)
+        planned = save.plan(copied.tree)
         make_copies(copied.now)
-        self._worker.start(partial(write_copy, save, copied.tree, Copying(())))
+        self._worker.start(partial(write_copy, save, lambda: planned, Copying(())))
 
     def check(self) -> None:
         """Raise the error of a save that is done, without waiting."""
@@ -125,11 +125,11 @@ class Background:
             self._memory.free()
 
 
-def write_copy(save: Save, copy: Tree, copying: Copying) -> None:
-    """Finish the copying, then write the copy, both as training leaves time for it."""
+def write_copy(save: Save, plan: Callable[[], PlannedSave], copying: Copying) -> None:
+    """Finish the copying, then write the copy as planned, both as training leaves time for it."""
     _step_back()
     copying.finish()
-    save.write(replace(save.checkpoint, tree=copy))
+    save.commit(plan())
 
 
 class Worker:

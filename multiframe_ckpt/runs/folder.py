@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import FormatError, ReplacedError, TargetExistsError
-from ..formats import FORMATS, format_named, refuse_foreign
+from ..formats import FORMATS, format_named, require_replaceable
 from ..storage.atomic import discard, sweep
 from ..storage.consistency import retry_if_replaced
 from ..storage.links import point, pointed
@@ -28,7 +28,6 @@ __all__ = ["BEST", "LATEST", "CheckpointFolder", "epoch_of"]
 LATEST, BEST = "latest_checkpoint", "best_model"
 _NAME = re.compile(r"checkpoint_epoch_([0-9]{4,})(\.[a-z0-9_]+)?")
 _USUAL_SUFFIX = ".pth"
-_NAMELESS = re.compile(r"tensor_[0-9]+")
 
 
 @cache
@@ -172,26 +171,11 @@ def _doubt(record: CheckpointRecord) -> str | None:
     """Return why a checkpoint may not be ours alone to delete, None where it is: a file, or a folder of our files only."""
     if not record.path.is_dir():
         return None
-    if _lost_its_markers(record):
-        return (
-            f"{record.path}: found a folder of variables without its markers, expected all that was saved; "
-            "perhaps a copy lost more than these: delete it where you do not need it"
-        )
     try:
-        refuse_foreign(record.path)
+        require_replaceable(record.path)
     except FormatError as problem:
         return str(problem)
     return None
-
-
-def _lost_its_markers(record: CheckpointRecord) -> bool:
-    """Return whether this is a folder of variables that was copied without its empty files: perhaps not with all others.
-
-    Nobody can tell, and what is left looks like ``oneflow-pickle``, whose variables have no names.
-    """
-    if record.format != "oneflow-pickle":
-        return False
-    return any(path.is_dir() and not _NAMELESS.fullmatch(path.name) for path in record.path.iterdir())
 
 
 def _in_order(records: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:

@@ -14,16 +14,17 @@ from contextlib import suppress
 from functools import partial
 from threading import Event, Thread
 
-from ..backend import SupportsStepHook, backend_of
+from ..backend import SupportsStepChanges, SupportsStepHook, backend_of
+from ..checkpoint import PlannedSave
 from ..errors import ValueRefusedError
-from ..tree import join_key, leaves
+from ..tree import Tree, join_key, leaves
 from .background import Background, Save, write_copy
 from .snapshot import Copy, Copying, make_copies, snapshot
 
 __all__ = ["Gate", "Gated"]
 
-#: The alias of each tensor that only an update changes → what counts the changes made to it.
-Changes = Mapping[Hashable, Callable[[], int]]
+#: The alias of each tensor that only an update changes → what counts the changes made to it, None where nothing does.
+Changes = Mapping[Hashable, Callable[[], int] | None]
 
 
 class Gated(Background):
@@ -32,14 +33,11 @@ class Gated(Background):
     def __init__(self) -> None:
         super().__init__()
         self._gate = Gate()
-        self._checked = False
+        self._was_planned = False
         self._warned = False
 
     def prepare(self, save: Save) -> Sequence[str]:
-        """Make the checks, the first time only, and hold the optimizers back; warn of those that cannot be."""
-        if not self._checked:
-            save.check()
-            self._checked = True
+        """Hold the optimizers back, and warn of those that cannot be."""
         unheld = self._gate.hold(save.optimizers)
         if not unheld or self._warned:
             return ()
@@ -52,14 +50,22 @@ class Gated(Background):
 
     def start(self, save: Save) -> None:
         """Copy what something else than an update may change, and return while the rest is copied and written."""
-        copied = snapshot(save.checkpoint.tree, self._memory, later=self._gate.changes)
+        copied = snapshot(save.tree, self._memory, later=self._gate.changes)
+        plan = self._plan(save, copied.tree)
         make_copies(copied.now)
         copying = self._gate.close(copied.later)
         try:
-            self._worker.start(partial(write_copy, save, copied.tree, copying))
+            self._worker.start(partial(write_copy, save, plan, copying))
         except BaseException:  # no thread could be started: nobody would open it
             self._gate.open()
             raise
+
+    def _plan(self, save: Save, copy: Tree) -> Callable[[], PlannedSave]:
+        """Return what lays the copy out: now, the first time, so that refusals come before training goes on; then later."""
+        if self._was_planned:
+            return partial(save.plan, copy)
+        planned, self._was_planned = save.plan(copy), True
+        return lambda: planned
 
     def wait_before_update(self) -> None:
         """Wait until the copies are made; from the first call on take it that the program waits so before every update."""
@@ -95,18 +101,17 @@ class Gate:
         distinct = {id(leaf): leaf for _, leaf in leaves(optimizers) if leaf is not None}.values()
         changes = [self._hold(optimizer) for optimizer in distinct]
         self.changes = {alias: count for of_one in changes for alias, count in of_one.items()}
-        self._counts = {alias: count() for alias, count in self.changes.items()}
+        self._counts = {alias: count() for alias, count in self.changes.items() if count is not None}
         unheld = [type(optimizer).__name__ for optimizer, of_one in zip(distinct, changes, strict=True) if not of_one]
         return unheld if distinct else ["no optimizer"]
 
     def _hold(self, optimizer: object) -> Changes:
         backend = backend_of(optimizer)
-        if not isinstance(backend, SupportsStepHook):
-            return {}
-        remove = backend.add_step_hook(optimizer, self.wait)
+        remove = backend.add_step_hook(optimizer, self.wait) if isinstance(backend, SupportsStepHook) else None
         if remove is not None:
             self._remove_hooks.append(remove)
-        return backend.changed_by_step(optimizer) if remove is not None or self.promised else {}
+        waits = remove is not None or self.promised
+        return backend.changed_by_step(optimizer) if waits and isinstance(backend, SupportsStepChanges) else {}
 
     def close(self, copies: Sequence[Copy]) -> Copying:
         """Make updates wait until the copies are made, and return what makes them."""
@@ -141,7 +146,8 @@ class Gate:
         """Raise ValueRefusedError for a tensor that something else has changed since :meth:`hold`."""
         for copy in copies:
             alias = copy.original.alias
-            if self.changes[alias]() != self._counts[alias]:
+            count = self.changes[alias]
+            if count is not None and count() != self._counts[alias]:
                 raise ValueRefusedError(
                     f"{join_key(copy.path)}: found it changed while it was copied, expected nothing but its optimizer's "
                     "step to change it; call manager.wait_before_update() before that, or use async_save=True"

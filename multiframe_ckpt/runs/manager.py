@@ -15,17 +15,17 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeVar
 
-from ..checkpoint import Checkpoint
 from ..checkpoint.capture import capture
+from ..checkpoint.checkpoint import PlannedSave, plan_save
 from ..checkpoint.restore import RestoreReport
 from ..checkpoint.run_state import RunState
 from ..errors import CheckpointWarning, ValueRefusedError
-from ..formats import format_named
-from ..formats.base import Format
+from ..formats import WritableFormat, WriteOptions, writable_format
 from ..storage.consistency import retry_if_replaced
 from ..tree import Tree
 from .background import Background, Now, Save, Writer
@@ -47,12 +47,11 @@ _WRITERS: Mapping[bool | str, Callable[[], Writer]] = {False: Now, True: Backgro
 class SaveOptions:
     """Which epochs are saved, what of the run, and how it is written."""
 
-    format: Format
+    format: WritableFormat
     save_freq: int
     save_optimizer: bool
     rng: bool
-    digest: bool
-    durable: bool
+    write: WriteOptions
 
     def __post_init__(self) -> None:
         require_at_least("save_freq", self.save_freq, 1)
@@ -92,7 +91,8 @@ class CheckpointManager:
     ) -> None:
         if async_save not in tuple(_WRITERS):
             raise ValueRefusedError(f"async_save: found {async_save!r}, expected False, True or 'gated'")
-        self._options = SaveOptions(format_named(format), save_freq, save_optimizer, rng, digest, durable)
+        write = WriteOptions(digest, overwrite=True, durable=durable)
+        self._options = SaveOptions(writable_format(format), save_freq, save_optimizer, rng, write)
         self._folder = CheckpointFolder(Path(os.path.abspath(output_dir)))
         self._history = History(self._folder, Retention(max_to_keep, keep_best, keep_every, monitor, mode))
         self._folder.sweep()
@@ -185,7 +185,7 @@ class CheckpointManager:
         tree, _ = capture(run if self._options.save_optimizer else replace(run, optimizer=None, scheduler=None))
         _warn(self._why_never_best(tree, epoch))
         path = self._folder.checkpoint_path(epoch, self._options.format.name)
-        save = self._next_save(Checkpoint(tree), path, optimizer)
+        save = self._next_save(tree, path, optimizer)
         _warn(self._writer.prepare(save))
         self._writer.start(save)
         leaving = self.preempted
@@ -213,34 +213,28 @@ class CheckpointManager:
         why = self._history.retention.why_never_best(numbers, epoch)
         return [] if why is None else [why]
 
-    def _next_save(self, checkpoint: Checkpoint, path: Path, optimizers: object) -> Save:
+    def _next_save(self, tree: dict[str, Tree], path: Path, optimizers: object) -> Save:
         """Wait for the save before, and return the next one, with its number; raise what its names refuse."""
         self._writer.wait()
         self._folder.require_pointers(self._options.format.name)
-        numbered = self._numbered(checkpoint)
-        return Save(
-            numbered,
-            optimizers,
-            check=lambda: numbered.require_writable(path, self._options.format, overwrite=True),
-            write=lambda copy: self._commit(copy, path),
-        )
+        options = self._options
+        plan = partial(plan_save, path=path, format=options.format, options=options.write)
+        return Save(self._numbered(tree), optimizers, plan, self._commit)
 
-    def _numbered(self, checkpoint: Checkpoint) -> Checkpoint:
-        if SAVE_COUNT in checkpoint.tree:
+    def _numbered(self, tree: dict[str, Tree]) -> Tree:
+        if SAVE_COUNT in tree:
             raise ValueRefusedError(
                 f"extra: found the entry {SAVE_COUNT!r}, expected a name the manager does not use itself"
             )
         count = 1 + max((record.save_count for record in self._folder.records()), default=0)
-        return replace(checkpoint, tree=checkpoint.tree | {SAVE_COUNT: count})
+        return tree | {SAVE_COUNT: count}
 
-    def _commit(self, checkpoint: Checkpoint, path: Path) -> None:
+    def _commit(self, planned: PlannedSave) -> None:
         """Write, then point, then delete: each step durable before the next."""
-        options, retention = self._options, self._history.retention
-        checkpoint.save(
-            path, format=options.format.name, overwrite=True, digest=options.digest, durable=options.durable
-        )
+        retention = self._history.retention
+        planned.write()
         records = self._folder.records()
-        self._folder.point(LATEST, path.name)
+        self._folder.point(LATEST, planned.path.name)
         best = retention.best_first(records)
         if best and retention.keep_best:
             self._folder.point(BEST, best[0].path.name)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from threading import Condition
 
 import numpy as np
 
-from ..tree import LazyTensor, Path, Tree, View, leaves, map_leaves, synchronized
+from ..tree import LazyTensor, Path, Sharing, Strided, Tree, leaves, map_leaves, synchronized
 from .memory import Memory
 
 __all__ = ["Copy", "Copying", "Snapshot", "make_copies", "snapshot"]
@@ -33,7 +33,7 @@ class Copy:
     def tensor(self) -> LazyTensor:
         """Return the tensor over the place, to be read once the copy is made."""
         array = self.place.view(self.original.dtype.numpy).reshape(self.original.shape)
-        return LazyTensor(self.original.dtype, self.original.shape, lambda: array, alias=self.original.alias)
+        return LazyTensor.from_array(array, alias=self.original.alias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
     """
     tree = synchronized(tree)
     tensors = [(path, leaf) for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
-    shared = _storages_with_several_views(tensor for _, tensor in tensors)
+    shared = Sharing({str(number): tensor for number, (_, tensor) in enumerate(tensors)}).split_aliases
     copies = _laid_out(tensors, shared, memory)
     copied = {owner: copy.tensor() for owner, copy in copies.items()}
 
@@ -61,7 +61,8 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
         if not isinstance(leaf, LazyTensor):
             return leaf
         whole = copied[_owner(leaf, shared)]
-        return whole if leaf.view is None or leaf.alias not in shared else _view_of_copy(whole, leaf, leaf.view)
+        view = leaf.source if leaf.alias in shared else None
+        return _view_of_copy(whole, leaf, view) if isinstance(view, Strided) else whole
 
     def may_wait(copy: Copy) -> bool:
         return copy.original.alias in later and copy.original.alias not in shared
@@ -74,7 +75,7 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
 
 
 def _laid_out(
-    tensors: Iterable[tuple[Path, LazyTensor]], shared: set[Hashable], memory: Memory
+    tensors: Iterable[tuple[Path, LazyTensor]], shared: Container[Hashable], memory: Memory
 ) -> dict[Hashable, Copy]:
     """Return owner → the one copy that is made for it."""
     originals: dict[Hashable, tuple[Path, LazyTensor]] = {}
@@ -84,40 +85,21 @@ def _laid_out(
     return {owner: Copy(*originals[owner], place) for owner, place in zip(originals, places, strict=True)}
 
 
-def _storages_with_several_views(tensors: Iterable[LazyTensor]) -> set[Hashable]:
-    """Return the aliases of the storages in which there is more than one tensor."""
-    identities: dict[Hashable, Hashable] = {}
-    several = set()
-    for tensor in tensors:
-        identity = tensor.identity
-        if identity is not None and identities.setdefault(tensor.alias, identity) != identity:
-            several.add(tensor.alias)
-    return several
-
-
-def _original(tensor: LazyTensor, shared: set[Hashable]) -> LazyTensor:
+def _original(tensor: LazyTensor, shared: Container[Hashable]) -> LazyTensor:
     """Return what is copied for a tensor: its storage where that is shared, else itself."""
-    return tensor.view.storage if tensor.view is not None and tensor.alias in shared else tensor
+    return tensor.source.storage if isinstance(tensor.source, Strided) and tensor.alias in shared else tensor
 
 
-def _owner(tensor: LazyTensor, shared: set[Hashable]) -> Hashable:
+def _owner(tensor: LazyTensor, shared: Container[Hashable]) -> Hashable:
     """Return what tensors have in common that are copied once."""
-    if tensor.view is not None and tensor.alias in shared:
+    if isinstance(tensor.source, Strided) and tensor.alias in shared:
         return tensor.alias
     return id(tensor) if tensor.identity is None else tensor.identity
 
 
-def _view_of_copy(storage: LazyTensor, tensor: LazyTensor, view: View) -> LazyTensor:
+def _view_of_copy(storage: LazyTensor, tensor: LazyTensor, view: Strided) -> LazyTensor:
     """Return the same view into a copy of its storage."""
-    itemsize = tensor.dtype.itemsize
-    array = np.ndarray(
-        tensor.shape,
-        tensor.dtype.numpy,
-        buffer=storage.numpy(),
-        offset=view.offset * itemsize,
-        strides=tuple(step * itemsize for step in view.stride),
-    )
-    return replace(tensor, source=lambda: array, view=view._replace(storage=storage))
+    return tensor.with_(source=Strided(storage, tensor.dtype, tensor.shape, view.offset, view.strides), digest=None)
 
 
 class Copying:
@@ -180,16 +162,22 @@ def make_copies(copies: Sequence[Copy]) -> None:
 
 def _pieces(copies: Iterable[Copy]) -> Iterator[Callable[[], None]]:
     for copy in copies:
-        tensor, read_into = copy.original, getattr(copy.original.source, "into", None)
-        if read_into is not None:
-            yield partial(read_into, copy.tensor().numpy())
+        tensor, target = copy.original, copy.tensor().numpy()
+        if not tensor.source.is_in_memory:
+            yield partial(_read_into, tensor, target)
             continue
-        array = tensor.read() if tensor.digest is None else tensor.numpy()  # which compares it
-        if (array.dtype, array.shape) != (tensor.dtype.numpy, tensor.shape):
-            array = tensor.numpy()
+        array = tensor.source.array()
         if not array.flags.c_contiguous:
-            yield partial(np.copyto, copy.tensor().numpy(), array)
+            yield partial(np.copyto, target, array)
             continue
-        raw = array.reshape(-1).view(np.uint8)  # as bytes: NumPy holds the interpreter for dtypes of others
-        for start in range(0, raw.nbytes, _PIECE):
-            yield partial(np.copyto, copy.place[start : start + _PIECE], raw[start : start + _PIECE])
+        flat = array.reshape(-1).view(np.uint8)  # as bytes: NumPy holds the interpreter for dtypes of others
+        for start in range(0, flat.nbytes, _PIECE):
+            yield partial(np.copyto, copy.place[start : start + _PIECE], flat[start : start + _PIECE])
+
+
+def _read_into(tensor: LazyTensor, target: np.ndarray) -> None:
+    """Read a tensor that is not in memory, compared with its digest if it has one."""
+    if tensor.digest is None:
+        tensor.source.into(target)
+    else:
+        np.copyto(target, tensor.numpy())

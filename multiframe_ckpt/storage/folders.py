@@ -1,8 +1,8 @@
-"""Folder: a checkpoint that is a folder of files, held open while it is read.
+"""Folders that checkpoints lie in, and those on this machine, held open while they are read.
 
-Its files are opened from its own descriptor, a component at a time and without following links, so that whatever is
-renamed or linked meanwhile, nothing outside it is opened. A link that stays inside is resolved first. The files are not
-held open: one is opened when its tensor is read, with a check that it is the one whose size was seen.
+Files of a local folder are opened from its own descriptor, a component at a time and without following links, so that
+whatever is renamed or linked meanwhile, nothing outside it is opened. A link that stays inside is resolved first. The files
+are not held open: one is opened when its tensor is read, with a check that it is the one that was seen before.
 """
 
 from __future__ import annotations
@@ -11,135 +11,148 @@ import errno
 import mmap
 import os
 import stat
-from collections.abc import Callable
-from math import prod
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias, TypeVar
 
-import numpy as np
-
-from ..dtypes import DType
 from ..errors import DamagedError, ReplacedError, UnsafeError
-from ..tree import LazyTensor, OpenedFile
-from ..tree.shapes import is_small_shape, require_shape
-from .consistency import read_consistently
-from .files import Descriptor, read_at, require_regular
+from ..tree.sources import File
+from .files import Descriptor, Identity, LocalFile, identity_of, require_regular
 
-__all__ = ["Folder", "open_folder", "read_folder"]
-
-T = TypeVar("T")
-#: What tells a file that was replaced or changed: its number, its size and when it was changed.
-State: TypeAlias = tuple[int, int, int]
+__all__ = ["Folder", "FolderFile", "LocalFolder", "files_below", "open_folder"]
 
 _FOLLOW = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_DIRECTORY", 0)
 _FILE = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _FOLDER = _FILE | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)  # enough to open what lies in it, and faster
 #: A file of this many bytes is not small any more.
-_GLANCE = 1 << 10
+_SMALL = 1 << 10
 #: What opening a link without following it gives: the second where a folder is asked for.
 _IS_LINK = {errno.ELOOP, errno.ENOTDIR}
 
 
-class Folder(Descriptor):
-    """An open folder. Names in it are relative, with ``/`` between their components; ``where`` is for messages."""
+class Folder(ABC):
+    """A folder of a checkpoint. It never leads outside itself; names in it have ``/`` between their components.
 
-    __slots__ = ("_above", "where")
+    ``where`` is for messages.
+    """
 
-    def __init__(self, number: int, where: str, above: Folder | None = None) -> None:
-        self.number, self.where = number, where
-        self._above = above  # the checkpoint's own, None there: a circle would hold it open until the collector comes
+    __slots__ = ()
 
-    def inside(self, name: str) -> Folder:
-        """Return a folder in this one; UnsafeError where it leads out of the checkpoint."""
-        return Folder(self._opened(name, _FOLDER), f"{self.where}/{name}", self._above or self)
+    where: str
 
-    def names(self) -> dict[str, bool]:
+    @abstractmethod
+    def names(self) -> Mapping[str, bool]:
         """Return the names in the folder, sorted, and whether a folder lies under each, and no link to one."""
-        with os.scandir(self.number) as entries:
-            found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
-        return dict(sorted(found.items()))
+
+    @abstractmethod
+    def has(self, name: str) -> bool:
+        """Return whether a file lies there; False for a name that no disk can have."""
+
+    @abstractmethod
+    def file(self, name: str) -> File:
+        """Return a file below; raise FileNotFoundError, UnsafeError where it leads out, DamagedError for no file."""
+
+    @abstractmethod
+    def folder(self, name: str) -> Folder:
+        """Return a folder below; raise FileNotFoundError, or UnsafeError where it leads out."""
+
+
+def files_below(folder: Folder, prefix: str = "") -> Iterator[str]:
+    """Yield the name of every file in a folder and its folders; no link to a folder is followed."""
+    for name, is_folder in folder.names().items():
+        if is_folder:
+            yield from files_below(folder.folder(name), f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}"
+
+
+class LocalFolder(Folder):
+    """An open folder of this machine."""
+
+    __slots__ = ("_descriptor", "_names", "_top", "where")
+
+    def __init__(self, number: int, where: str, top: LocalFolder | None = None) -> None:
+        self._descriptor, self.where = Descriptor(number), where
+        self._top = top  # the checkpoint's own, None there: a circle would hold it open until the collector comes
+        self._names: dict[str, bool] | None = None
+
+    @property
+    def top(self) -> LocalFolder:
+        """The checkpoint's own folder, out of which nothing leads."""
+        return self._top or self
+
+    def names(self) -> Mapping[str, bool]:
+        """Return the names, which are listed once: what is read is the folder as it was then."""
+        if self._names is None:
+            # The checkpoint's own was opened to be listed, one in it only to be walked through.
+            listing = (
+                Descriptor(os.open(".", _FOLLOW, dir_fd=self._descriptor.number)) if self._top else self._descriptor
+            )
+            with os.scandir(listing.number) as entries:
+                listed = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+            self._names = dict(sorted(listed.items()))
+        return self._names
 
     def has(self, name: str) -> bool:
-        """Return whether a file lies there, here or behind a link; False for a name that no disk can have."""
+        """Return whether a file lies there, itself or behind a link."""
         try:
-            return stat.S_ISREG(os.stat(name, dir_fd=self.number).st_mode)
+            return stat.S_ISREG(os.stat(name, dir_fd=self._descriptor.number).st_mode)
         except (OSError, ValueError):
             return False
 
-    def read(self, name: str, limit: int) -> bytes:
-        """Return a small file's bytes; DamagedError where it has more than ``limit``, or is no file."""
-        file = self._opened(name, _FILE)
-        try:
-            status = os.fstat(file)
-            require_regular(status, f"{self.where}/{name}")
-            if status.st_size > limit:
-                raise DamagedError(f"{self.where}/{name}: found {status.st_size} bytes, expected at most {limit}")
-            return read_at(file, status.st_size, 0)
-        finally:
-            os.close(file)
+    def file(self, name: str) -> FolderFile:
+        """Return a file, to be opened when it is read."""
+        status = os.stat(name, dir_fd=self._descriptor.number, follow_symlinks=False)
+        if stat.S_ISLNK(status.st_mode):
+            held = Descriptor(self._open(name, _FILE))
+            status = os.fstat(held.number)
+        require_regular(status, f"{self.where}/{name}")
+        return self.file_seen(name, status)
 
-    def glance(self, name: str, small: str, other: str) -> tuple[bytes, os.stat_result] | None:
+    def file_seen(self, name: str, status: os.stat_result) -> FolderFile:
+        """Return a file whose status was just seen."""
+        return FolderFile(self.top, f"{self.where}/{name}", identity_of(status))
+
+    def folder(self, name: str) -> LocalFolder:
+        """Return a folder below."""
+        return LocalFolder(self._open(name, _FOLDER), f"{self.where}/{name}", self.top)
+
+    def read_fast(self, name: str, small: str, other: str) -> tuple[bytes, os.stat_result] | None:
         """Return the bytes of a small file in a folder below, and the status of another there, in the fewest calls.
 
         Nothing is followed and nothing said: None where any of them is not there, or not what it usually is.
         """
         try:
-            folder = _walk(self.number, name, _FOLDER)
+            folder = _walk(self._descriptor.number, name, _FOLDER)
             try:
                 status = os.stat(other, dir_fd=folder, follow_symlinks=False)
                 file = os.open(small, _FILE, dir_fd=folder)
                 try:
                     plain = stat.S_ISREG(os.fstat(file).st_mode) and stat.S_ISREG(status.st_mode)
-                    raw = os.pread(file, _GLANCE, 0) if plain else b""
+                    raw = os.pread(file, _SMALL, 0) if plain else b""
                 finally:
                     os.close(file)
             finally:
                 os.close(folder)
         except (OSError, ValueError):
             return None
-        return (raw, status) if plain and len(raw) < _GLANCE else None
+        return (raw, status) if plain and len(raw) < _SMALL else None
 
-    def status(self, name: str) -> os.stat_result | None:
-        """Return the status of a file in the checkpoint, or None where none lies there, here or behind a link."""
+    def reopened(self, where: str, identity: Identity) -> LocalFile:
+        """Open a file below that was seen before; raise ReplacedError where it is another one now."""
         try:
-            found = os.stat(name, dir_fd=self.number, follow_symlinks=False)
-        except (OSError, ValueError):
-            return None
-        if stat.S_ISLNK(found.st_mode) and self.has(name):
-            with Descriptor(self._opened(name, _FILE)) as number:
-                found = os.fstat(number)
-        return found if stat.S_ISREG(found.st_mode) else None
-
-    def tensor(
-        self, name: str, seen: os.stat_result, dtype: DType, shape: tuple[int, ...], digest: str | None
-    ) -> LazyTensor:
-        """Return the tensor whose bytes are a whole file, of a known status; DamagedError where it has another size."""
-        where = f"{self.where}/{name}"
-        if not (is_small_shape(shape) and seen.st_size):
-            require_shape(shape, dtype, where)
-        nbytes = prod(shape) * dtype.itemsize
-        if seen.st_size != nbytes:
-            raise DamagedError(
-                f"{where}: found {seen.st_size} bytes, expected {nbytes} for {dtype.name} {shape}; "
-                "the file is cut short or damaged: fetch it again"
-            )
-        file = _FileOfFolder(self._above or self, where, _state(seen))
-        return LazyTensor(dtype, shape, file, 0, file, None, digest)
-
-    def opened_again(self, where: str, state: State) -> Descriptor:
-        """Open a file below, whose state was seen before; ReplacedError where it is another one now."""
-        try:
-            file = Descriptor(self._opened(where[len(self.where) + 1 :], _FILE))
-            if _state(os.fstat(file.number)) == state:
-                return file
+            descriptor = Descriptor(self._open(where[len(self.where) + 1 :], _FILE))
+            status = os.fstat(descriptor.number)
+            if identity_of(status) == identity:
+                return LocalFile(descriptor, where, status)
         except (FileNotFoundError, NotADirectoryError):
             pass
         raise ReplacedError(f"{where}: found the file replaced since it was opened, expected the same; open it again")
 
-    def _opened(self, name: str, flags: int) -> int:
+    def _open(self, name: str, flags: int) -> int:
         """Open a file or folder of the checkpoint, for the caller to close."""
         try:
-            return _walk(self.number, name, flags)
+            return _walk(self._descriptor.number, name, flags)
         except OSError as problem:
             if problem.errno == errno.ENXIO:
                 raise DamagedError(
@@ -148,7 +161,7 @@ class Folder(Descriptor):
             if problem.errno not in _IS_LINK:
                 raise type(problem)(problem.errno, problem.strerror, f"{self.where}/{name}") from None
         try:
-            return _walk((self._above or self).number, self._resolved(name), flags)
+            return _walk(self.top._descriptor.number, self._resolved(name), flags)
         except OSError as problem:
             if problem.errno not in _IS_LINK:
                 raise
@@ -157,39 +170,47 @@ class Folder(Descriptor):
         )
 
     def _resolved(self, name: str) -> str:
-        """Return a name, its links followed, relative to the checkpoint; UnsafeError where it leads out."""
-        top = (self._above or self).where
-        root = os.path.realpath(top)
-        found = os.path.realpath(f"{self.where}/{name}")  # unlike Path.resolve(), takes a loop
-        if not Path(found).is_relative_to(root):
+        """Return a name, its links followed, relative to the checkpoint; raise UnsafeError where it leads out."""
+        root = os.path.realpath(self.top.where)
+        target = os.path.realpath(f"{self.where}/{name}")  # unlike Path.resolve(), takes a loop
+        if not Path(target).is_relative_to(root):
             raise UnsafeError(
-                f"{self.where}/{name}: found a link that leads out of {top}, expected the file itself; copy it there"
+                f"{self.where}/{name}: found a link that leads out of {self.top.where}, expected the file itself; copy it "
+                "there"
             )
-        return os.path.relpath(found, root)
+        return os.path.relpath(target, root)
 
 
-class _FileOfFolder(OpenedFile):
+class FolderFile(File):
     """A file that is opened each time it is read; of so little memory as there may be many."""
 
-    __slots__ = ("_root", "_state", "where")
+    __slots__ = ("_top", "identity", "size", "where")
 
-    def __init__(self, root: Folder, where: str, state: State) -> None:
-        self._root, self.where, self._state = root, where, state
+    identity: Identity
 
-    def descriptor(self) -> Descriptor:
-        """Open the file."""
-        return self._root.opened_again(self.where, self._state)
+    def __init__(self, top: LocalFolder, where: str, identity: Identity) -> None:
+        self._top, self.where, self.identity = top, where, identity
+        self.size = identity[2]
 
-    def array(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
-        """Return the array, over a map."""
-        nbytes = prod(shape) * dtype.itemsize
-        with self.descriptor() as number:
-            mapped = mmap.mmap(number, nbytes, access=mmap.ACCESS_READ, offset=offset) if nbytes else b""
-        return np.frombuffer(mapped, dtype.numpy).reshape(shape)
+    def opened(self) -> LocalFile:
+        """Open the file; it is closed when nobody holds what is returned any more."""
+        return self._top.reopened(self.where, self.identity)
 
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Open the file and fill the buffer."""
+        self.opened().read_into(offset, buffer)
 
-def _state(status: os.stat_result) -> State:
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    def read_at(self, offset: int, nbytes: int, what: str = "its bytes") -> bytes:
+        """Open the file and return bytes of it."""
+        return self.opened().read_at(offset, nbytes, what)
+
+    def mapped(self, offset: int, nbytes: int) -> memoryview:
+        """Open the file and map it."""
+        return self.opened().mapped(offset, nbytes)
+
+    def contents(self) -> bytes | mmap.mmap:
+        """Open the file and map all of it."""
+        return self.opened().contents()
 
 
 def _walk(start: int, name: str, flags: int) -> int:
@@ -201,14 +222,6 @@ def _walk(start: int, name: str, flags: int) -> int:
     return os.open(name, flags, dir_fd=start)
 
 
-def open_folder(path: Path) -> Folder:
+def open_folder(path: Path) -> LocalFolder:
     """Open a checkpoint's folder; its user named it, so that it may be reached by a link."""
-    return Folder(os.open(path, _FOLLOW), str(path))
-
-
-def read_folder(path: Path, read: Callable[[Folder], T]) -> T:
-    """Return what ``read`` makes of a folder; read again where the folder was replaced by another meanwhile.
-
-    Of the one that was replaced, files may be gone already.
-    """
-    return read_consistently(path, lambda: read(open_folder(path)))
+    return LocalFolder(os.open(path, _FOLLOW), str(path))

@@ -10,16 +10,15 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import DamagedError, FormatError, UnsafeError
+from ..tree import File
 from ..tree.digests import PIECE, crc32
-from .files import MappedFile
 
-__all__ = ["MappedArchive", "Member"]
+__all__ = ["Member", "ZipReader"]
 
 _LOCAL = struct.Struct("<4s2xHH4xIIIHH")  # signature, flags, method, CRC, packed, size, name and extra lengths
 _ENTRY = struct.Struct("<4s4xHH4xIIIHHH8xI")  # the same, comment length, offset of the local header
@@ -51,14 +50,14 @@ class Member(NamedTuple):
     offset: int
 
 
-class MappedArchive:
+class ZipReader:
     """An archive opened for reading: its members by name, in the order of its directory, and their bytes."""
 
-    def __init__(self, path: Path) -> None:
-        self.file = MappedFile(path)
+    def __init__(self, file: File) -> None:
+        self.file = file
         try:
             count, size, start, self.comment = self._end()
-            directory = self.file.bytes(start, size, "zip directory")
+            directory = self.file.read_at(start, size, "zip directory")
             self._directory_offset = start
             self.members = self._read(directory, count)
         except (struct.error, IndexError, UnicodeDecodeError) as problem:
@@ -68,19 +67,17 @@ class MappedArchive:
 
     def _broken(self, problem: object) -> DamagedError:
         return DamagedError(
-            f"{self.file.path}: found no whole zip directory at its end ({problem}), expected one; "
+            f"{self.file.where}: found no whole zip directory at its end ({problem}), expected one; "
             "the file is cut short or damaged: fetch it again"
         )
 
     def _where(self, name: str) -> str:
-        return f"{self.file.path}: member {name!r}"
-
-    # The directory
+        return f"{self.file.where}: member {name!r}"
 
     def _end(self) -> tuple[int, int, int, bytes]:
         """Return the directory's number of entries, size and offset, and the archive's comment."""
         start = max(0, self.file.size - _END_SPAN)
-        tail = self.file.bytes(start, self.file.size - start, "zip directory")
+        tail = self.file.read_at(start, self.file.size - start, "zip directory")
         at = tail.rfind(b"PK\x05\x06")
         if at < 0:
             raise self._broken("no end record")
@@ -101,8 +98,8 @@ class MappedArchive:
         return count, size, offset, comment
 
     def _end64(self, end: int) -> tuple[int, int, int, int]:
-        _, disk, at, _ = _LOCATOR.unpack(self.file.bytes(end - _LOCATOR.size, _LOCATOR.size, "zip64 locator"))
-        found = _END64.unpack(self.file.bytes(at, _END64.size, "zip64 end record"))
+        _, disk, at, _ = _LOCATOR.unpack(self.file.read_at(end - _LOCATOR.size, _LOCATOR.size, "zip64 locator"))
+        found = _END64.unpack(self.file.read_at(at, _END64.size, "zip64 end record"))
         mark, length, _, _, first, second, here, count, size, offset = found
         whole = at + _END64.size == end - _LOCATOR.size and length == _END64.size - 12
         if mark != b"PK\x06\x06" or disk or first or second or here != count or not whole:
@@ -121,7 +118,7 @@ class MappedArchive:
             member = self._member(entry, raw, directory[name_end:extra_end], same)
             if member.name in members:
                 raise UnsafeError(
-                    f"{self.file.path}: found two members of one name, {member.name!r}, expected distinct ones; "
+                    f"{self.file.where}: found two members of one name, {member.name!r}, expected distinct ones; "
                     "the file is forged"
                 )
             members[member.name] = member
@@ -160,7 +157,7 @@ class MappedArchive:
 
     def _data_offset(self, header: int, raw: bytes, same: bytes, said: tuple[int, ...], name: str) -> int:
         """Return where a member's bytes begin, after comparing its own header with its entry, as given."""
-        local = self.file.bytes(header, _LOCAL.size + len(raw), "the header of a member")
+        local = self.file.read_at(header, _LOCAL.size + len(raw), "the header of a member")
         if local[_SAME] == same and local[_LOCAL.size :] == raw and local[:4] == b"PK\x03\x04":
             return header + len(local) + int.from_bytes(local[_SAME.stop : _LOCAL.size], "little")
         signature, flags, method, crc, packed, size, name_size, extra_size = _LOCAL.unpack_from(local)
@@ -168,7 +165,7 @@ class MappedArchive:
             raise DamagedError(f"{self._where(name)}: found none where the directory says; fetch the file again")
         offset: int = header + _LOCAL.size + name_size + extra_size
         if _FULL in (packed, size):
-            extra = self.file.bytes(offset - extra_size, extra_size, f"member {name!r}")
+            extra = self.file.read_at(offset - extra_size, extra_size, f"member {name!r}")
             size, packed, _ = _widened(extra, size, packed, 0)
         # With a descriptor behind the bytes, a header may leave open what only the end of the writing told.
         open_ = flags & _DESCRIBED and not (crc or packed or size)
@@ -190,18 +187,16 @@ class MappedArchive:
                 )
             end = member.offset + member.packed
         if end > self._directory_offset:
-            raise UnsafeError(f"{self.file.path}: found a member on top of the directory; the file is forged")
+            raise UnsafeError(f"{self.file.where}: found a member on top of the directory; the file is forged")
 
     def _require_modest(self) -> None:
         """Refuse an archive that would inflate to many times its size: reading it could fill the memory."""
         inflated = sum(member.size for member in self.members.values() if not member.stored)
         if inflated > max(_FREE_INFLATED, _MOST_INFLATED * self.file.size):
             raise UnsafeError(
-                f"{self.file.path}: found compressed members that inflate from {self.file.size} bytes to {inflated}, "
+                f"{self.file.where}: found compressed members that inflate from {self.file.size} bytes to {inflated}, "
                 f"expected at most {_MOST_INFLATED} times as many; if you trust the file, zip it again without compression"
             )
-
-    # Members
 
     def stored_at(self, name: str) -> int | None:
         """Return the offset of a member's bytes in the file, or None where they are compressed."""
@@ -212,8 +207,8 @@ class MappedArchive:
         """Return the first bytes of a member, as many as there are."""
         member = self.members[name]
         if member.stored:
-            return self.file.bytes(member.offset, min(nbytes, member.size), self._where(name))
-        compressed = self.file.bytes(member.offset, min(nbytes + 1024, member.packed), self._where(name))
+            return self.file.read_at(member.offset, min(nbytes, member.size), self._where(name))
+        compressed = self.file.read_at(member.offset, min(nbytes + 1024, member.packed), self._where(name))
         try:
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(compressed, nbytes)
         except zlib.error as problem:
@@ -240,7 +235,7 @@ class MappedArchive:
         machine = zlib.decompressobj(-zlib.MAX_WBITS)
         for start in range(0, member.packed, PIECE):
             count = min(PIECE, member.packed - start)
-            packed = self.file.bytes(member.offset + start, count, self._where(member.name))
+            packed = self.file.read_at(member.offset + start, count, self._where(member.name))
             while packed:
                 yield machine.decompress(packed, PIECE)
                 packed = machine.unconsumed_tail
@@ -256,7 +251,7 @@ class MappedArchive:
     def before_directory(self) -> bytes:
         """Return the bytes between the last member and the directory; most archives have none there."""
         start = max((member.offset + member.packed for member in self.members.values()), default=0)
-        return self.file.bytes(start, max(0, self._directory_offset - start), "bytes before the directory")
+        return self.file.read_at(start, max(0, self._directory_offset - start), "bytes before the directory")
 
 
 def _widened(extra: bytes, size: int, packed: int, header: int) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ from ..tree.digests import crc32, digest_of_bytes
 from .parallel import SMALL, batches, in_parallel
 from .transfer import CopyJob, copy, read_small, write_all_at, write_at
 
-__all__ = ["ALIGNMENT", "ArchiveWriter", "NewMember"]
+__all__ = ["ALIGNMENT", "NewMember", "ZipWriter"]
 
 #: Where the bytes of a member begin: at a multiple of this, so that they can be mapped and used in place.
 ALIGNMENT = 64
@@ -61,7 +61,7 @@ class _Written(NamedTuple):
     digest: str
 
 
-class ArchiveWriter:
+class ZipWriter:
     """An archive under way in an open file; it is one when :meth:`finish` has been called."""
 
     def __init__(self, descriptor: int) -> None:

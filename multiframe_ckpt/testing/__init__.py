@@ -3,7 +3,21 @@
 Needs the ``test`` extra: ``pip install 'multiframe-ckpt[test]'``.
 """
 
-from .formats import FormatContract
+from .backends import BackendContract, LikeBackendContract, ModuleContract
+from .formats import FormatContract, ReadOnlyFormatContract
+from .places import MemoryFile, MemoryFolder, in_memory
 from .trees import assert_trees_equal, flat_tree, rich_tree
 
-__all__ = ["FormatContract", "assert_trees_equal", "flat_tree", "rich_tree"]
+__all__ = [
+    "BackendContract",
+    "FormatContract",
+    "LikeBackendContract",
+    "MemoryFile",
+    "MemoryFolder",
+    "ModuleContract",
+    "ReadOnlyFormatContract",
+    "assert_trees_equal",
+    "flat_tree",
+    "in_memory",
+    "rich_tree",
+]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ..dtypes import DTYPES, DType
 from ..tree import LazyTensor, Tree
 
-__all__ = ["HOSTILE_NAMES", "names", "plain_values", "tensors", "trees"]
+__all__ = ["HOSTILE_NAMES", "indices", "names", "plain_values", "tensors", "trees"]
 
 #: Names that some file system, archive, parser or this library's own layouts could trip over.
 HOSTILE_NAMES = (
@@ -76,14 +76,14 @@ def tensors(draw: st.DrawFn, dtypes: Sequence[DType] = DTYPES) -> LazyTensor:
     nbytes = prod(shape) * dtype.itemsize
     raw = np.frombuffer(draw(st.binary(min_size=nbytes, max_size=nbytes)), np.uint8)
     array = (raw & 1 if dtype.kind == "bool" else raw).view(dtype.numpy).reshape(shape)
-    return LazyTensor.of_array(array.T if draw(st.booleans()) else array)
+    return LazyTensor.from_array(array.T if draw(st.booleans()) else array)
 
 
 @st.composite
 def trees(draw: st.DrawFn, dtypes: Sequence[DType] = DTYPES, keys: st.SearchStrategy[Any] | None = None) -> Tree:
     """Return whole checkpoints: now a flat state dict, now a nest of containers; some tensors under several names."""
     pool = [
-        LazyTensor(tensor.dtype, tensor.shape, tensor.source, alias=("pool", index))
+        tensor.with_(alias=("pool", index))
         for index, tensor in enumerate(draw(st.lists(tensors(dtypes), min_size=1, max_size=4)))
     ]
     shared = st.sampled_from(pool)
@@ -101,3 +101,17 @@ def trees(draw: st.DrawFn, dtypes: Sequence[DType] = DTYPES, keys: st.SearchStra
             max_leaves=12,
         )
     )
+
+
+def indices(shape: tuple[int, ...]) -> st.SearchStrategy[object]:
+    """Return indices of an array of this shape as NumPy's basic slicing has them: ints, slices of any step, an Ellipsis."""
+    entries = st.tuples(*(_entries(size) for size in shape))
+    cuts = st.integers(0, len(shape))
+    return st.one_of(entries, st.builds(lambda whole, cut: (*whole[:cut], ...), entries, cuts), st.just(...))
+
+
+def _entries(size: int) -> st.SearchStrategy[object]:
+    bounds = st.none() | st.integers(-size - 2, size + 2)
+    steps = st.none() | st.sampled_from([1, 2, 3, -1, -2])
+    slices = st.builds(slice, bounds, bounds, steps)
+    return slices | st.integers(-size, size - 1) if size else slices

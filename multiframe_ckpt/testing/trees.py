@@ -9,9 +9,9 @@ from itertools import cycle, islice
 import numpy as np
 
 from ..dtypes import DTYPES, DType
-from ..tree import LazyTensor, Path, Tree, Unknown, children, key_of, tensors, tied_groups
+from ..tree import LazyTensor, Path, Tree, Unknown, children, key_of, map_leaves, tensors, tied_groups
 
-__all__ = ["assert_trees_equal", "flat_tree", "rich_tree", "tensor_of_bytes"]
+__all__ = ["assert_trees_equal", "flat_tree", "rich_tree", "tensor_of_bytes", "untied"]
 
 
 def assert_trees_equal(found: Tree, expected: Tree) -> None:
@@ -70,13 +70,13 @@ def tensor_of_bytes(
     count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     bits = 1 if dtype.kind == "bool" else 0xFF  # NumPy has no meaning for a bool of another byte
     raw = np.frombuffer(bytes(byte & bits for byte in islice(cycle(pattern), count)), np.uint8)
-    return LazyTensor.of_array(raw.view(dtype.numpy).reshape(shape), alias=alias)
+    return LazyTensor.from_array(raw.view(dtype.numpy).reshape(shape), alias=alias)
 
 
 def flat_tree() -> Tree:
     """Return a plain state dict: names to tensors, two of them tied."""
-    weight = LazyTensor.of_array(np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4), alias="weight")
-    bias = LazyTensor.of_array(np.array([0.5, -0.0, np.inf, np.nan], np.float32))
+    weight = LazyTensor.from_array(np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4), alias="weight")
+    bias = LazyTensor.from_array(np.array([0.5, -0.0, np.inf, np.nan], np.float32))
     return {"z.weight": weight, "z.bias": bias, "a.weight": weight}
 
 
@@ -90,7 +90,7 @@ def rich_tree(dtypes: Iterable[DType] = DTYPES) -> Tree:
         for shape in ((), (0,), (0, 3), (2, 0), (1, 1, 1), (7,))
     }
     shared = next(iter(tensors.values()))
-    tied = LazyTensor(shared.dtype, shared.shape, shared.source, alias="tied")
+    tied = shared.with_(alias="tied")
     return {
         "model": {"dtypes": tensors, "shapes": shapes, "tied": tied, "again": {"tied": tied}},
         "optimizer": {
@@ -104,3 +104,8 @@ def rich_tree(dtypes: Iterable[DType] = DTYPES) -> Tree:
         "empty": [[], (), {}, [()]],
         "names": {"a/b": 1, "~": tied, "$tensor": "x", "": {"": 2}, (1, "x"): 3, None: 4},
     }
+
+
+def untied(tree: Tree) -> Tree:
+    """Return the tree with every tensor by itself, as a format without ties gives it back."""
+    return map_leaves(tree, lambda _, leaf: leaf.with_(alias=None) if isinstance(leaf, LazyTensor) else leaf)

@@ -1,6 +1,9 @@
 """What a checkpoint is in memory: plain values, containers and lazy tensors. No file and no framework is known here."""
 
+from .boxes import Box
+from .derived import Elementwise, Strided, Turned, elementwise
 from .edits import edit, synchronized, unknown_as_dicts
+from .joined import Joined, Part, joined
 from .keys import TOP, Path, join_key, key_of, split_key
 from .nodes import (
     MAX_DEPTH,
@@ -21,36 +24,47 @@ from .nodes import (
     tensor_paths,
     tensors,
 )
-from .sharing import shared_storages, tied_groups
-from .tensor import Derived, Extent, LazyTensor, OpenedFile, View
+from .sharing import Sharing, tied_groups
+from .sources import Computed, Extent, File, InFile, InMemory, Source
+from .tensor import LazyTensor
 
 __all__ = [
     "MAX_DEPTH",
     "MISSING",
     "TOP",
-    "Derived",
+    "Box",
+    "Computed",
+    "Elementwise",
     "Extent",
+    "File",
+    "InFile",
+    "InMemory",
+    "Joined",
     "LazyTensor",
     "Missing",
-    "OpenedFile",
+    "Part",
     "Path",
+    "Sharing",
+    "Source",
+    "Strided",
     "TensorRef",
     "Tree",
+    "Turned",
     "Unknown",
-    "View",
     "Visit",
     "children",
     "combine",
     "edit",
+    "elementwise",
     "is_leaf",
     "is_plain",
     "join_key",
+    "joined",
     "key_of",
     "leaves",
     "map_leaves",
     "partition",
     "rebuild",
-    "shared_storages",
     "split_key",
     "synchronized",
     "tensor_paths",

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..dtypes import DType
 from ..errors import DtypeRefusedError
+from .derived import elementwise
 from .tensor import LazyTensor
 
 __all__ = ["cast"]
@@ -30,4 +31,4 @@ def cast(key: str, tensor: LazyTensor, dtype: DType) -> LazyTensor:
         return result
 
     alias = None if tensor.identity is None else (tensor.identity, dtype.name)
-    return LazyTensor.of_elements(tensor, dtype, change, alias=alias)
+    return elementwise(tensor, dtype, change, alias=alias)

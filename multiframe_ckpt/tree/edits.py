@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import KeyRefusedError
@@ -19,12 +19,13 @@ _NONE: Mapping[str, Any] = {}
 def synchronized(tree: Tree) -> Tree:
     """Return the tree for reading now: whatever a framework still does to its live tensors has been waited for."""
 
-    def change(_: Path, leaf: Tree) -> Tree:
-        if type(leaf) is not LazyTensor or (wait := getattr(leaf.source, "synchronized", None)) is None:
+    def wait(_: Path, leaf: Tree) -> Tree:
+        if type(leaf) is not LazyTensor:
             return leaf
-        return replace(leaf, source=wait())
+        source = leaf.source.ready()
+        return leaf if source is leaf.source else leaf.with_(source=source)
 
-    return map_leaves(tree, change)
+    return map_leaves(tree, wait)
 
 
 def unknown_as_dicts(tree: Tree) -> tuple[Tree, list[str]]:

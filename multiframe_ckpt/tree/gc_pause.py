@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, current_thread, main_thread
 
 __all__ = ["gc_paused"]
 
@@ -20,8 +20,14 @@ _was_enabled = False
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Pause the collector, in all threads, until the last such block ends; one that was off before stays off."""
+    """Pause the collector, in all threads, until the last such block ends; one that was off before stays off.
+
+    Only the main thread does: what goes on in the background must not keep the collector from the program.
+    """
     global _pauses, _was_enabled
+    if current_thread() is not main_thread():
+        yield
+        return
     with _lock:
         if _pauses == 0:
             _was_enabled = gc.isenabled()

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
-
-from ..dtypes import DType
+from ..dtypes import DType, most_dimensions
 from ..errors import DamagedError
 
 __all__ = ["is_small_shape", "require_shape"]
 
 
 _FEW_DIMENSIONS = 8
-
-
-_MAX_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # NumPy's own limits
 
 
 def is_small_shape(shape: tuple[int, ...]) -> bool:
@@ -27,7 +22,7 @@ def require_shape(shape: tuple[int, ...], dtype: DType, where: str) -> None:
     """Raise DamagedError for a shape that no array has; NumPy counts an empty array's other dimensions too."""
     if min(shape, default=0) < 0:
         raise DamagedError(f"{where}: found shape {shape}, expected no negative dimension")
-    if len(shape) > _MAX_DIMENSIONS:
-        raise DamagedError(f"{where}: found {len(shape)} dimensions, expected at most {_MAX_DIMENSIONS}")
+    if len(shape) > most_dimensions:
+        raise DamagedError(f"{where}: found {len(shape)} dimensions, expected at most {most_dimensions}")
     if prod([dim for dim in shape if dim] if 0 in shape else shape) * dtype.itemsize >= 1 << 63:
         raise DamagedError(f"{where}: found shape {shape}, expected one of fewer than 2**63 bytes")

@@ -2,122 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
-from ..dtypes import DType, dtype_of_numpy
-from ..errors import DtypeRefusedError
-from .digests import digest_of, require_digest, scheme_of
+from ..dtypes import DType
+from .boxes import normalized, shape_of
+from .digests import Hashing, digest_of, require_digest, scheme_of
+from .shapes import is_small_shape, require_shape
+from .sources import Computed, Extent, File, InFile, InMemory, Source
 
-__all__ = [
-    "Derived",
-    "Extent",
-    "LazyTensor",
-    "OpenedFile",
-    "View",
-]
+__all__ = ["LazyTensor"]
+
+KEEP: Final[Any] = object()  # stands for a field that stays as it is, where None means something else
 
 
-class Extent(NamedTuple):
-    """Where a tensor's bytes lie whole in one file, little-endian and in C order.
-
-    ``descriptor`` gives the very file whose headers were read, open, whatever its path leads to by now.
-    """
-
-    where: str
-    offset: int
-    nbytes: int
-    descriptor: Callable[[], AbstractContextManager[int]]
-
-    @property
-    def path(self) -> Path:
-        """The file's path when it was opened."""
-        return Path(self.where)
-
-
-class OpenedFile:
-    """A file whose headers were read, in which tensors lie; a base class, since asking for one must be cheap."""
-
-    __slots__ = ()
-
-    where: str  # its path when it was opened
-
-    def descriptor(self) -> AbstractContextManager[int]:
-        """Return the number of the very file that was opened, whatever its path leads to by now."""
-        raise NotImplementedError
-
-    def array(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
-        """Return the array whose bytes begin at ``offset``, read-only."""
-        raise NotImplementedError
-
-
-class View(NamedTuple):
-    """How a tensor looks into a storage that others may look into: offset and stride in elements."""
-
-    storage: LazyTensor  # 1-D uint8: every byte of the storage
-    offset: int
-    stride: tuple[int, ...]
-
-
-class Derived(NamedTuple):
-    """How a tensor's elements come from those of another, each by itself, so that they can be made piece by piece."""
-
-    base: LazyTensor
-    change: Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
+@dataclass(slots=True, eq=False, repr=False)  # not frozen, which takes three times as long to make
 class LazyTensor:
-    """A tensor of known dtype and shape; :meth:`numpy` reads it. Only its reader changes it.
+    """A tensor of known dtype and shape; :meth:`numpy` reads it. It is never changed: :meth:`with_` gives another.
 
-    ``alias`` names the storage: tensors with an equal alias share one. With an equal ``identity`` they are the very
-    same tensor under two names (a tied weight). ``digest`` is what its file says its bytes hash to, if it says so.
-
-    ``source`` is what gives the array: a function, or the file in which its bytes lie, little-endian and in C order, from
-    byte ``at`` on. A function that would make memory of its own (of a tensor on a GPU) may have a method
-    ``into(array)``, which reads into a C-ordered array of the tensor's dtype and shape. One that waits for a framework to
-    be done may have ``settled()``, which waits and gives a function that need not.
+    ``source`` is where its elements come from. ``alias`` names the storage: tensors with an equal alias share one. With
+    an equal ``identity`` they are the very same tensor under two names (a tied weight). ``digest`` is what its file says
+    its bytes hash to, if it says so.
     """
 
     dtype: DType
     shape: tuple[int, ...]
-    source: Callable[[], np.ndarray] | OpenedFile = field(repr=False)
-    at: int = field(default=0, repr=False)
-    alias: Hashable | None = field(default=None, repr=False)
-    view: View | None = field(default=None, repr=False)
-    digest: str | None = field(default=None, repr=False)
-    derived: Derived | None = field(default=None, repr=False)
+    source: Source
+    alias: Hashable | None = field(default=None)
+    digest: str | None = field(default=None)
 
     @classmethod
-    def of_array(cls, array: np.ndarray, *, name: str = "array", alias: Hashable | None = None) -> LazyTensor:
+    def from_array(cls, array: np.ndarray, *, name: str = "array", alias: Hashable | None = None) -> LazyTensor:
         """Return a tensor over a live array, without copying it; raise DtypeRefusedError for a dtype of no row."""
-        dtype = dtype_of_numpy(array.dtype)
-        if dtype is None:
-            raise DtypeRefusedError(
-                f"{name}: found NumPy dtype {array.dtype}, expected one of multiframe_ckpt.dtypes.DTYPES; "
-                "store it as plain values, or cast it first"
-            )
-        return cls(dtype, array.shape, lambda: array, alias=alias)
+        source = InMemory(array, name=name)
+        return cls(source.dtype, source.shape, source, alias)
 
     @classmethod
-    def of_elements(
+    def from_function(cls, dtype: DType, shape: tuple[int, ...], read: Callable[[], np.ndarray]) -> LazyTensor:
+        """Return a tensor whose array ``read`` makes when it is asked for."""
+        return cls(dtype, shape, Computed(dtype, shape, read))
+
+    @classmethod
+    def in_file(
         cls,
-        base: LazyTensor,
+        file: File,
         dtype: DType,
-        change: Callable[[np.ndarray], np.ndarray],
+        shape: tuple[int, ...],
+        offset: int,
         *,
+        what: str,
         alias: Hashable | None = None,
         digest: str | None = None,
     ) -> LazyTensor:
-        """Return a tensor of ``base``'s shape whose elements are what ``change`` makes of base's, read when asked for."""
-        derived = Derived(base, change)
-        return cls(dtype, base.shape, lambda: change(base.numpy()), alias=alias, digest=digest, derived=derived)
+        """Return the tensor whose little-endian, C-ordered bytes begin at ``offset`` of a file.
+
+        Raise DamagedError, naming ``what``, for a shape that no array has, or bytes that do not lie in the file.
+        """
+        if not (is_small_shape(shape) and 0 not in shape):
+            require_shape(shape, dtype, f"{file.where}: {what}")
+        file.require(offset, prod(shape) * dtype.itemsize, what)
+        return cls(dtype, shape, InFile(file, dtype, shape, offset), alias, digest)
+
+    def with_(
+        self, *, source: Source | None = None, alias: Hashable | None = KEEP, digest: str | None = KEEP
+    ) -> LazyTensor:
+        """Return another tensor with some fields changed; ``None`` is no alias, and no digest."""
+        return LazyTensor(
+            self.dtype,
+            self.shape,
+            source or self.source,
+            self.alias if alias is KEEP else alias,
+            self.digest if digest is KEEP else digest,
+        )
+
+    def view_as(self, dtype: DType, digest: str | None) -> LazyTensor:
+        """Return the same bytes, of this digest, as elements of another dtype of the same size."""
+        return LazyTensor(dtype, self.shape, self.source.view_as(dtype), self.alias, digest)
 
     @property
     def size(self) -> int:
@@ -131,43 +95,62 @@ class LazyTensor:
 
     @property
     def extent(self) -> Extent | None:
-        """Where its bytes lie whole in a file, or None; made when asked for, since a file may have very many tensors."""
-        source = self.source
-        return Extent(source.where, self.at, self.nbytes, source.descriptor) if isinstance(source, OpenedFile) else None
+        """Where its bytes lie whole in a file, or None."""
+        return self.source.extent
 
     @property
     def identity(self) -> Hashable | None:
         """Equal for tensors that are one tensor under several names; None where nothing is shared."""
         if self.alias is None:
             return None
-        where = (self.view.offset, self.view.stride) if self.view else None
-        return (self.alias, self.dtype.name, self.shape, where)
+        return self.alias, self.dtype.name, self.shape, self.source.region
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether some digest covers its bytes: its own, its storage's, or those of all the tensors it is made of."""
+        return not self.nbytes or self.digest is not None or self.source.is_covered
 
     def numpy(self) -> np.ndarray:
         """Read the tensor now: C order, native byte order, read-only when it is mapped from a file.
 
         Raise DamagedError where the bytes are not the ones its digest promises.
         """
-        array = self.read()
+        array = self.source.array()
         if array.dtype != self.dtype.numpy or array.shape != self.shape:
             array = array.astype(self.dtype.numpy, copy=False).reshape(self.shape)
-        if not array.flags.c_contiguous:
-            array = np.ascontiguousarray(array).reshape(self.shape)
+        array = np.asarray(array, order="C")
         if self.digest is not None:
-            require_digest(self._place(), digest_of(array, scheme_of(self.digest)), self.digest)
+            require_digest(self.place(), digest_of(array, scheme_of(self.digest)), self.digest)
         return array
 
-    def read(self) -> np.ndarray:
-        """Read the tensor as its source gives it: with any strides, and not compared with its digest."""
-        source = self.source
-        return source.array(self.at, self.dtype, self.shape) if isinstance(source, OpenedFile) else source()
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        array = self.numpy() if dtype is None else self.numpy().astype(dtype, copy=False)
+        return array.copy() if copy else array
 
-    def view_as(self, dtype: DType, digest: str | None) -> LazyTensor:
-        """Return the same bytes, of this digest, as elements of another dtype of the same size."""
-        if isinstance(self.source, OpenedFile):
-            return replace(self, dtype=dtype, digest=digest)
-        return replace(self, dtype=dtype, digest=digest, source=lambda: self.numpy().view(dtype.numpy))
+    def __getitem__(self, index: object) -> LazyTensor:
+        """Return a part, as NumPy's basic slicing takes it: ints, slices of any step, and an Ellipsis.
 
-    def _place(self) -> str:
+        It is read when asked for, no more than it must be, and so is not compared with the digest of the whole.
+        """
+        box = normalized(index, self.shape)
+        return LazyTensor(self.dtype, shape_of(box), self.source.part(box))
+
+    def __repr__(self) -> str:
+        return f"LazyTensor({self.dtype.name}, {self.shape})"
+
+    def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
+        """Yield the bytes in C order; raise DamagedError at their end where they are not the ones its digest promises."""
+        if self.digest is None:
+            yield from self.source.pieces(buffer)
+            return
+        scheme = scheme_of(self.digest)
+        hashing = Hashing([scheme])
+        for piece in self.source.pieces(buffer):
+            hashing.update(piece)
+            yield piece
+        require_digest(self.place(), hashing.digests()[scheme], self.digest)
+
+    def place(self) -> str:
+        """Return what an error calls the tensor where its key is not known."""
         extent = self.extent
         return f"{extent.where}: the tensor at byte {extent.offset}" if extent else "a tensor"

@@ -90,10 +90,10 @@ def test_a_pickle_of_a_folder_that_is_not_one_is_refused(kind: str, tmp_path: Pa
 def test_a_note_cannot_tie_variables_whose_values_differ(tmp_path: Path) -> None:
     path = tmp_path / "ckpt"
     weight = np.arange(4, dtype=np.float32)
-    state = {"a": mfc.LazyTensor.of_array(weight, alias="w")}
+    state = {"a": mfc.LazyTensor.from_array(weight, alias="w")}
     mfc.Checkpoint(state | {"b": state["a"]}).save(path, format="oneflow")
     (path / "b" / "out").write_bytes(bytes(16))
-    mfc.Checkpoint({"b": mfc.LazyTensor.of_array(np.zeros(4, np.float32))}).save(tmp_path / "other", format="oneflow")
+    mfc.Checkpoint({"b": mfc.LazyTensor.from_array(np.zeros(4, np.float32))}).save(tmp_path / "other", format="oneflow")
     note = (tmp_path / "other" / "b" / "meta").read_bytes().partition(b', "seal"')[0] + b"}\n"
     (path / "b" / "meta").write_bytes(
         note.replace(b'"count": 1', b'"count": 2, "tied": "a"').replace(b'"index": 0', b'"index": 1')

@@ -31,8 +31,8 @@ EDGES = [
 
 
 def checkpoint() -> mfc.Checkpoint:
-    weight = mfc.LazyTensor.of_array(np.arange(6, dtype=np.float32).reshape(2, 3), alias="w")
-    count = mfc.LazyTensor.of_array(np.array(7))
+    weight = mfc.LazyTensor.from_array(np.arange(6, dtype=np.float32).reshape(2, 3), alias="w")
+    count = mfc.LazyTensor.from_array(np.array(7))
     return mfc.Checkpoint({"model": {"w": weight, "t": weight}, "n": count, "lr": [0.5, None, (True, "x", 2**70)]})
 
 

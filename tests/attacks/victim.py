@@ -165,7 +165,7 @@ def attacked(path: str, work: str, only: list[str] | None, watch: Watch) -> dict
 
 def honest_files(folder: Path) -> list[Path]:
     """Makes a file of each format, and reads it, so that all there is to import is imported."""
-    tied = mfc.LazyTensor.of_array(np.arange(6, dtype=np.float32).reshape(2, 3), alias="w")
+    tied = mfc.LazyTensor.from_array(np.arange(6, dtype=np.float32).reshape(2, 3), alias="w")
     tree = {"model": {"w": tied, "t": tied}, "epoch": 3, "lr": [0.5, None, (True, "x", 2**70)]}
     for name in FORMATS.names():
         mfc.Checkpoint(tree).save(folder / name / "checkpoint_epoch_0001", format=name)

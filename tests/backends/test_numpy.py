@@ -7,13 +7,13 @@ import pytest
 from multiframe_ckpt.backend import backend_named
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DtypeRefusedError, MismatchError, ValueRefusedError
-from multiframe_ckpt.testing.backends import BackendContract
+from multiframe_ckpt.testing.backends import BackendContract, LikeBackendContract
 from multiframe_ckpt.tree import LazyTensor
 
 NUMPY = backend_named("numpy")
 
 
-class TestNumpy(BackendContract):
+class TestNumpy(BackendContract, LikeBackendContract):
     backend = NUMPY
     dtypes = tuple(row.name for row in DTYPES)
 
@@ -43,7 +43,7 @@ def test_loading_fills_views_and_foreign_byte_orders_in_place():
     target = {"view": wide[::2, ::2], "big": np.zeros(2, ">f4")}
     NUMPY.load_into(
         target,
-        {"view": LazyTensor.of_array(np.ones((2, 2), np.float32)), "big": LazyTensor.of_array(np.float32([1, 2]))},
+        {"view": LazyTensor.from_array(np.ones((2, 2), np.float32)), "big": LazyTensor.from_array(np.float32([1, 2]))},
     )
     assert wide.sum() == 4
     assert target["big"].tolist() == [1, 2]
@@ -53,12 +53,12 @@ def test_a_read_only_array_is_not_loaded_into():
     target = np.zeros(3)
     target.flags.writeable = False
     with pytest.raises(MismatchError, match="a writable array"):
-        NUMPY.load_into({"a": target}, {"a": LazyTensor.of_array(np.ones(3))})
+        NUMPY.load_into({"a": target}, {"a": LazyTensor.from_array(np.ones(3))})
 
 
 def test_one_name_of_a_tied_pair_fills_both():
     array = np.zeros(3)
-    report = NUMPY.load_into({"in": array, "out": array}, {"out": LazyTensor.of_array(np.ones(3))})
+    report = NUMPY.load_into({"in": array, "out": array}, {"out": LazyTensor.from_array(np.ones(3))})
     assert (report.complete, sorted(report.loaded)) == (True, ["in", "out"])
     assert array.tolist() == [1, 1, 1]
 
@@ -90,7 +90,7 @@ def test_arrays_of_other_things_than_numbers_are_refused_by_key(array, error):
 
 def test_a_device_other_than_the_cpu_is_refused():
     with pytest.raises(ValueRefusedError, match="device 'cuda'"):
-        NUMPY.from_tree({"a": LazyTensor.of_array(np.ones(2))}, device="cuda")
+        NUMPY.from_tree({"a": LazyTensor.from_array(np.ones(2))}, device="cuda")
 
 
 def test_a_cycle_is_refused():

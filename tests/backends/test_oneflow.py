@@ -8,7 +8,7 @@ import multiframe_ckpt as mfc
 from multiframe_ckpt.backend import backend_named, backend_of
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DtypeRefusedError, MismatchError, UnavailableError, ValueRefusedError
-from multiframe_ckpt.testing.backends import ModuleContract, same_bits, samples
+from multiframe_ckpt.testing.backends import LikeBackendContract, ModuleContract, same_bits, samples
 from multiframe_ckpt.tree import LazyTensor
 
 try:
@@ -33,7 +33,7 @@ class Net(nn.Module):
         return self.l2(self.norm(self.l1(x)).relu())
 
 
-class TestOneflow(ModuleContract):
+class TestOneflow(ModuleContract, LikeBackendContract):
     backend = ONEFLOW
     dtypes = HELD
 
@@ -53,7 +53,7 @@ class TestOneflow(ModuleContract):
 def test_memory_is_shared_with_numpy_both_ways():
     tensor = flow.zeros(3)
     array = ONEFLOW.to_tree(tensor).numpy()
-    ONEFLOW.from_tree(LazyTensor.of_array(array))[1] = 6
+    ONEFLOW.from_tree(LazyTensor.from_array(array))[1] = 6
     assert tensor.numpy().tolist() == [0, 6, 0]
 
 
@@ -79,15 +79,15 @@ def test_what_is_saved_is_the_tensor_as_it_is_then(tmp_path):
 def test_every_finite_bfloat16_crosses_exactly():
     bits = np.arange(1 << 16, dtype=np.uint16)
     every = bits[bits & 0x7F80 != 0x7F80].view(ml_dtypes.bfloat16)
-    live = ONEFLOW.from_tree(LazyTensor.of_array(every))
+    live = ONEFLOW.from_tree(LazyTensor.from_array(every))
     assert live.dtype == flow.bfloat16
     assert same_bits(ONEFLOW.to_tree(live).numpy(), every)
 
 
 @pytest.mark.parametrize("dtype", [row.name for row in DTYPES if row.name not in HELD])
 def test_a_dtype_that_oneflow_lacks_is_refused_by_key(dtype):
-    with pytest.raises(DtypeRefusedError, match=f"^w: found {dtype}, expected one of OneFlow .* --dtype"):
-        ONEFLOW.from_tree({"w": LazyTensor.of_array(samples(dtype))})
+    with pytest.raises(DtypeRefusedError, match=f"^w: found {dtype}, expected one of OneFlow .* dtype='"):
+        ONEFLOW.from_tree({"w": LazyTensor.from_array(samples(dtype))})
 
 
 def test_a_global_tensor_is_refused_by_key():
@@ -107,12 +107,26 @@ def test_tied_parameters_are_tied_in_the_tree_and_filled_from_one_name():
         tree = ONEFLOW.to_tree(Tied(dtype))
         assert tree["one"].identity == tree["two"].identity
     model = Tied()
-    assert ONEFLOW.load_into(model, {"two": LazyTensor.of_array(np.ones((2, 2), np.float32))}).complete
+    assert ONEFLOW.load_into(model, {"two": LazyTensor.from_array(np.ones((2, 2), np.float32))}).complete
     assert model.one.numpy().sum() == 4
 
 
+def test_new_values_are_as_the_old_ones():
+    like = {"w": nn.Parameter(flow.zeros(2)), "fixed": flow.zeros(2), "half": flow.zeros(2, dtype=flow.bfloat16)}
+    source = {"w": flow.ones(2), "fixed": flow.ones(2), "half": flow.ones(2, dtype=flow.bfloat16)}
+    new, report = ONEFLOW.loaded_like(like, ONEFLOW.to_tree(source))
+    assert report.ok
+    assert (type(new["w"]), new["w"].requires_grad, new["fixed"].requires_grad) == (nn.Parameter, True, False)
+    assert all(value.dtype == source[name].dtype and value.numpy().tolist() == [1, 1] for name, value in new.items())
+    assert all(value.numpy().tolist() == [0, 0] for value in like.values())
+
+
+def test_a_shape_is_a_plain_tuple_without_a_warning():
+    assert ONEFLOW.to_tree({"size": flow.ones(2, 3).shape}) == {"size": (2, 3)}
+
+
 def test_a_module_of_another_dtype_is_a_mismatch_that_names_the_cast():
-    with pytest.raises(MismatchError, match=r"found float32 \(4, 3\), expected float64.*--dtype float64"):
+    with pytest.raises(MismatchError, match=r"found float32 \(4, 3\), expected float64.*dtype='float64'"):
         ONEFLOW.load_into(Net().to(flow.float64), ONEFLOW.to_tree(Net()))
 
 
@@ -174,13 +188,13 @@ def test_moments_of_another_dtype_are_a_mismatch():
 @pytest.mark.skipif(flow.cuda.is_available(), reason="needs a machine without a CUDA device")
 def test_a_gpu_that_is_not_there_is_an_error_and_not_the_end_of_the_process():
     with pytest.raises(UnavailableError, match=r"device 'cuda:0': found no GPU.*device='cpu'"):
-        ONEFLOW.from_tree({"a": LazyTensor.of_array(samples("float32"))}, device="cuda:0")
+        ONEFLOW.from_tree({"a": LazyTensor.from_array(samples("float32"))}, device="cuda:0")
 
 
 @pytest.mark.skipif(not flow.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_tensors_pass_through_the_host_and_back():
     array = samples("float32")
-    live = ONEFLOW.from_tree({"a": LazyTensor.of_array(array)}, device="cuda")
+    live = ONEFLOW.from_tree({"a": LazyTensor.from_array(array)}, device="cuda")
     assert live["a"].is_cuda
     assert same_bits(ONEFLOW.to_tree(live)["a"].numpy(), array)
 

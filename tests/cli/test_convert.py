@@ -65,8 +65,8 @@ def test_model_only_of_a_bare_state_dict_is_lossless(run, model):
 
 def test_widened_and_tied_tensors_are_reported_as_no_loss(run, tmp_path):
     tied = np.ones(3, np.float32)
-    brain = mfc.LazyTensor.of_array(np.ones(2, mfc.dtypes.dtype_named("bfloat16").numpy))
-    shared = mfc.LazyTensor.of_array(tied, alias="tied")
+    brain = mfc.LazyTensor.from_array(np.ones(2, mfc.dtypes.dtype_named("bfloat16").numpy))
+    shared = mfc.LazyTensor.from_array(tied, alias="tied")
     mfc.Checkpoint({"a": shared, "b": shared, "bf": brain}).save(tmp_path / "tied.pth")
     said = run("convert", "tied.pth", "folder").stdout
     assert "widened (1), as oneflow needs; the way back is exact:\n  bf to float32\n" in said

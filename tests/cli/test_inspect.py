@@ -32,7 +32,7 @@ def test_inspect_tables_every_tensor_with_its_key_last_and_whole(run, tmp_path):
 
 
 def test_inspect_says_which_tensors_are_tied(run, tmp_path):
-    shared = mfc.LazyTensor.of_array(np.ones(3, np.float32), alias="tied")
+    shared = mfc.LazyTensor.from_array(np.ones(3, np.float32), alias="tied")
     mfc.Checkpoint({"embedding": shared, "head": shared}).save(tmp_path / "tied.pth")
     assert "head (tied to embedding)" in run("inspect", "tied.pth").stdout
 

@@ -10,16 +10,16 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
+from multiframe_ckpt.dtypes import FLOAT32
 from multiframe_ckpt.formats import FORMATS
 from multiframe_ckpt.testing import assert_trees_equal
-from multiframe_ckpt.tree import Tree, View, map_leaves, shared_storages
+from multiframe_ckpt.tree import Sharing, Strided, Tree, map_leaves
 
 COUNTED = "MULTIFRAME_FLIP_STEP" in os.environ
 STEP = int(os.environ.get("MULTIFRAME_FLIP_STEP", 61))  # a prime: each bit of a byte gets its turn
@@ -29,7 +29,7 @@ NOTICED, SAME, WRONG = "noticed", "reads the same", "READS WRONG"
 
 
 def tensor(array: np.ndarray, alias: str | None = None) -> mfc.LazyTensor:
-    return mfc.LazyTensor.of_array(array, alias=alias)
+    return mfc.LazyTensor.from_array(array, alias=alias)
 
 
 def weights() -> Tree:
@@ -42,10 +42,10 @@ def views() -> Tree:
     """A half and the transpose of one storage: what a layout without storages writes as tensors of their own."""
     whole = np.arange(6, dtype=np.float32)
     storage = tensor(whole.view(np.uint8), alias="storage")
-    half, turned = tensor(whole[:3]), tensor(whole.reshape(2, 3).T)
+    half, turned = Strided(storage, FLOAT32, (3,), 0, (1,)), Strided(storage, FLOAT32, (3, 2), 0, (1, 3))
     return {
-        "half": replace(half, alias="storage", view=View(storage, 0, (1,))),
-        "turned": replace(turned, alias="storage", view=View(storage, 0, (1, 3))),
+        "half": mfc.LazyTensor(FLOAT32, half.shape, half, "storage"),
+        "turned": mfc.LazyTensor(FLOAT32, turned.shape, turned, "storage"),
     }
 
 
@@ -137,8 +137,22 @@ def _descriptor(file: Path) -> Iterator[int]:
 def _read(leaf: Tree) -> Tree:
     if not isinstance(leaf, mfc.LazyTensor):
         return leaf
-    array = leaf.numpy().copy()
-    return mfc.LazyTensor(leaf.dtype, leaf.shape, lambda: array, alias=leaf.alias, view=leaf.view)
+    read = mfc.LazyTensor.from_array(leaf.numpy().copy(), alias=leaf.alias)
+    if not isinstance(leaf.source, Strided):
+        return read
+    storage = leaf.source.storage  # the ties are those of its view; its elements are the ones that were read
+    return read.with_(source=_Read(storage, leaf.dtype, leaf.shape, leaf.source.offset, leaf.source.strides, read))
+
+
+class _Read(Strided):
+    """A view into a storage whose elements were read once."""
+
+    def __init__(self, storage, dtype, shape, offset, strides, read: mfc.LazyTensor) -> None:
+        super().__init__(storage, dtype, shape, offset, strides)
+        self.read = read
+
+    def array(self) -> np.ndarray:
+        return self.read.numpy()
 
 
 def _difference(found: mfc.Checkpoint, clean: mfc.Checkpoint) -> str | None:
@@ -148,7 +162,7 @@ def _difference(found: mfc.Checkpoint, clean: mfc.Checkpoint) -> str | None:
         return str(difference)
     if found.meta != clean.meta:
         return f"found {found.meta}, expected {clean.meta}"
-    shared = [shared_storages(checkpoint.tensors()) for checkpoint in (found, clean)]
+    shared = [Sharing(checkpoint.tensors()).storages for checkpoint in (found, clean)]
     return None if shared[0] == shared[1] else f"found storages {shared[0]}, expected {shared[1]}"
 
 

@@ -24,7 +24,7 @@ IN_EACH_SHAPE = pytest.mark.parametrize("layout", NAMES)
 
 
 def checkpoint(value: float, size: int = 256) -> mfc.Checkpoint:
-    tensors = {key: mfc.LazyTensor.of_array(np.full(size, value, np.float32)) for key in ("a", "b", "c")}
+    tensors = {key: mfc.LazyTensor.from_array(np.full(size, value, np.float32)) for key in ("a", "b", "c")}
     return mfc.Checkpoint(tensors)
 
 
@@ -53,7 +53,7 @@ layout, target, over_the_old = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "o
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "ctypes.dlopen"}
 
 def checkpoint(value):
-    return mfc.Checkpoint({key: mfc.LazyTensor.of_array(np.full(256, value, np.float32)) for key in "abc"})
+    return mfc.Checkpoint({key: mfc.LazyTensor.from_array(np.full(256, value, np.float32)) for key in "abc"})
 
 def value_at(path):
     report = mfc.verify(path)
@@ -214,7 +214,7 @@ def test_a_tensor_that_cannot_be_read_leaves_the_old_checkpoint_and_no_litter(la
     def broken() -> np.ndarray:
         raise mfc.DamagedError("b: found nothing, expected values")
 
-    bad["b"] = mfc.LazyTensor(bad["b"].dtype, bad["b"].shape, broken)
+    bad["b"] = mfc.LazyTensor.from_function(bad["b"].dtype, bad["b"].shape, broken)
     with pytest.raises(mfc.DamagedError):
         mfc.Checkpoint(bad).save(target, format=layout, overwrite=True)
     assert value_at(target) == 1

@@ -16,7 +16,7 @@ from multiframe_ckpt.storage.atomic import STAGE_SUFFIX
 
 
 def checkpoint(value: float) -> mfc.Checkpoint:
-    return mfc.Checkpoint({key: mfc.LazyTensor.of_array(np.full(256, value, np.float32)) for key in "abc"})
+    return mfc.Checkpoint({key: mfc.LazyTensor.from_array(np.full(256, value, np.float32)) for key in "abc"})
 
 
 def value_at(path: Path) -> float:
@@ -136,7 +136,7 @@ def test_only_leftovers_of_dead_saves_of_the_same_target_are_swept(tmp_path: Pat
 
 
 def test_a_save_that_is_refused_leaves_no_file_and_no_folder_behind(tmp_path: Path) -> None:
-    tree = {"a/b": mfc.LazyTensor.of_array(np.zeros(2))}
+    tree = {"a/b": mfc.LazyTensor.from_array(np.zeros(2))}
     with pytest.raises(mfc.RefusedError):
         mfc.Checkpoint(tree).save(tmp_path / "new" / "model", format="oneflow")
     assert os.listdir(tmp_path) == []
@@ -151,7 +151,7 @@ mfc.Checkpoint, mfc.LazyTensor  # loaded while they can be: another user may not
 if os.geteuid() == 0:
     os.setgroups([])
     os.setresuid(65534, 65534, 65534)
-weights = mfc.Checkpoint({"a": mfc.LazyTensor.of_array(np.zeros(4))})
+weights = mfc.Checkpoint({"a": mfc.LazyTensor.from_array(np.zeros(4))})
 for layout in ("torch", "oneflow"):
     try:
         weights.save(os.path.join(sys.argv[1], "model"), format=layout, overwrite=True)
@@ -182,7 +182,7 @@ import numpy as np
 import multiframe_ckpt as mfc
 layout, target, value = sys.argv[1], sys.argv[2], float(sys.argv[3])
 for turn in range(25):
-    tensors = {key: mfc.LazyTensor.of_array(np.full(256, value + turn, np.float32)) for key in "abc"}
+    tensors = {key: mfc.LazyTensor.from_array(np.full(256, value + turn, np.float32)) for key in "abc"}
     mfc.Checkpoint(tensors).save(target, format=layout, overwrite=True)
 """
 

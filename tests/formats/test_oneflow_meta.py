@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from multiframe_ckpt.dtypes import DTYPES, dtype_named
 from multiframe_ckpt.errors import DamagedError
-from multiframe_ckpt.formats.oneflow.meta import Note, VariableMeta, _parsed, parse_canonical, parse_meta, render_meta
+from multiframe_ckpt.formats.oneflow.meta import (
+    Comment,
+    VariableMeta,
+    _parsed,
+    parse_canonical,
+    parse_meta,
+    render_meta,
+)
 
 PATH = "w/meta"
 #: OneFlow's enum, data_type.proto of 0.9.0.
@@ -142,11 +149,13 @@ def test_what_is_written_is_what_oneflow_writes_and_protobuf_reads_past_the_note
     message.shape.SetInParent()
     message.shape.dim.extend(dims)
     assert plain.decode() == text_format.MessageToString(message)
-    noted = render_meta(VariableMeta(tuple(dims), dtype, Note(0, 1, digest=DIGEST, tied="\n}# ☃\ud800")))
+    noted = render_meta(VariableMeta(tuple(dims), dtype, Comment(0, 1, digest=DIGEST, tied="\n}# ☃\ud800")))
     assert noted.startswith(plain)
     assert noted.count(b"\n") == plain.count(b"\n") + 1
     assert oracle(noted.decode()) == (tuple(dims), dtype.oneflow)
-    assert parse_meta(noted, PATH) == VariableMeta(tuple(dims), dtype, Note(0, 1, digest=DIGEST, tied="\n}# ☃\ud800"))
+    assert parse_meta(noted, PATH) == VariableMeta(
+        tuple(dims), dtype, Comment(0, 1, digest=DIGEST, tied="\n}# ☃\ud800")
+    )
 
 
 def test_an_old_name_of_int8_is_read() -> None:
@@ -154,7 +163,7 @@ def test_an_old_name_of_int8_is_read() -> None:
         assert parse_meta(f"data_type: {name}".encode(), PATH).dtype is dtype_named("int8")
 
 
-NOTED = render_meta(VariableMeta((2, 3), DTYPES[0], Note(1, 2, digest=DIGEST, dtype="bfloat16", tied="w")))
+NOTED = render_meta(VariableMeta((2, 3), DTYPES[0], Comment(1, 2, digest=DIGEST, dtype="bfloat16", tied="w")))
 
 
 def test_what_this_library_writes_needs_no_parser() -> None:
@@ -174,7 +183,7 @@ def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing() -> None:
 
 
 NOTES = st.builds(
-    Note,
+    Comment,
     st.integers(0, 9),
     st.integers(0, 9),
     digest=st.sampled_from([None, DIGEST, "crc32:00000000", "md5:0"]),
@@ -193,10 +202,10 @@ def read_by(parser: Callable[[bytes], VariableMeta | None], raw: bytes) -> Varia
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 2**40), max_size=9), st.sampled_from(DTYPES), NOTES, st.data())
-def test_what_is_recognisedas_written_is_what_the_parsers_read(
-    dims: list[int], dtype: Any, note: Note, data: st.DataObject
+def test_what_is_recognised_as_canonical_is_what_the_parsers_read(
+    dims: list[int], dtype: Any, comment: Comment, data: st.DataObject
 ) -> None:
-    raw = bytearray(render_meta(VariableMeta(tuple(dims), dtype, note)))
+    raw = bytearray(render_meta(VariableMeta(tuple(dims), dtype, comment)))
     assert read_by(lambda raw: parse_meta(raw, PATH), bytes(raw)) == read_by(lambda raw: _parsed(raw, PATH), bytes(raw))
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     assert read_by(lambda raw: parse_meta(raw, PATH), bytes(raw)) == read_by(lambda raw: _parsed(raw, PATH), bytes(raw))
@@ -212,7 +221,7 @@ def test_a_file_cut_anywhere_in_its_note_is_damage() -> None:
 def test_a_note_from_before_there_were_seals_is_read() -> None:
     note = f'# multiframe_ckpt {{"index": 0, "count": 1, "digest": "{DIGEST}"}}'
     meta = parse_meta(f"data_type: kFloat\n{note}\n".encode(), PATH)
-    assert meta.note == Note(0, 1, digest=DIGEST)
+    assert meta.comment == Comment(0, 1, digest=DIGEST)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def special(name: str) -> LazyTensor:
 @LAYOUTS
 def test_flow_load_reads_a_flat_state_dict_bit_for_bit_and_without_warning(tmp_path: Path, layout: str) -> None:
     tree = {row.name: special(row.name) for row in LOADABLE}
-    tree |= {"scalar": LazyTensor.of_array(np.array(5)), "empty": LazyTensor.of_array(np.empty((0, 3)))}
+    tree |= {"scalar": LazyTensor.from_array(np.array(5)), "empty": LazyTensor.from_array(np.empty((0, 3)))}
     mfc.Checkpoint(tree).save(tmp_path / "c", format=layout)
     found = flow_load(tmp_path / "c")
     assert set(found) == set(tree)
@@ -55,7 +55,7 @@ def test_flow_load_reads_a_flat_state_dict_bit_for_bit_and_without_warning(tmp_p
 
 @LAYOUTS
 def test_flow_load_reads_a_nested_checkpoint_with_its_plain_values(tmp_path: Path, layout: str) -> None:
-    weight = LazyTensor.of_array(np.arange(6, dtype=np.float32), alias="tied")
+    weight = LazyTensor.from_array(np.arange(6, dtype=np.float32), alias="tied")
     plain = {
         "epoch": 3,
         "lr": 0.1,
@@ -92,7 +92,7 @@ def test_flow_load_reads_each_part_of_a_nested_checkpoint_by_itself(tmp_path: Pa
 @pytest.mark.parametrize("row", [row for row in DTYPES if row.oneflow_wider], ids=lambda row: row.name)
 def test_flow_load_reads_widened_values(tmp_path: Path, layout: str, row: Any) -> None:
     array = np.arange(5).astype(row.numpy)
-    mfc.Checkpoint({"w": LazyTensor.of_array(array)}).save(tmp_path / "c", format=layout)
+    mfc.Checkpoint({"w": LazyTensor.from_array(array)}).save(tmp_path / "c", format=layout)
     found = flow_load(tmp_path / "c")["w"].numpy()
     assert found.dtype == row.oneflow_wider
     assert found.tolist() == array.astype(np.float64).tolist()
@@ -100,7 +100,7 @@ def test_flow_load_reads_widened_values(tmp_path: Path, layout: str, row: Any) -
 
 def test_any_key_loads_from_the_pickled_layout(tmp_path: Path) -> None:
     keys = ["", ".", "..", "a/b", "/abs", "nul\0", "snapshot_done", "pickled_data", "x" * 300, "W", "w", "\ud800"]
-    mfc.Checkpoint({key: LazyTensor.of_array(np.full(2, i)) for i, key in enumerate(keys)}).save(
+    mfc.Checkpoint({key: LazyTensor.from_array(np.full(2, i)) for i, key in enumerate(keys)}).save(
         tmp_path / "c", format="oneflow-pickle"
     )
     assert {key: tensor.numpy()[0] for key, tensor in flow_load(tmp_path / "c").items()} == {

@@ -20,6 +20,7 @@ from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.formats.base import ReadOptions
 from multiframe_ckpt.formats.torch.format import TorchFormat
 from multiframe_ckpt.testing import FormatContract
+from multiframe_ckpt.testing.formats import read, write
 from multiframe_ckpt.tree import LazyTensor
 
 torch = pytest.importorskip("torch")
@@ -72,7 +73,7 @@ def odd_tensors() -> dict[str, Any]:
 @CONTAINERS
 def test_every_tensor_torch_saves_is_read_bit_for_bit(tmp_path: Path, zipped: bool) -> None:
     expected = odd_tensors()
-    found = FORMAT.read(saved(expected, tmp_path / "x.pt", zipped=zipped))
+    found = read(FORMAT, saved(expected, tmp_path / "x.pt", zipped=zipped))
     assert list(found) == list(expected)
     for key, tensor in expected.items():
         assert_same(found[key], tensor)
@@ -80,11 +81,11 @@ def test_every_tensor_torch_saves_is_read_bit_for_bit(tmp_path: Path, zipped: bo
 
 @CONTAINERS
 def test_shared_storages_stay_shared_and_tied_tensors_tied(tmp_path: Path, zipped: bool) -> None:
-    tree = FORMAT.read(saved(odd_tensors(), tmp_path / "x.pt", zipped=zipped))
+    tree = read(FORMAT, saved(odd_tensors(), tmp_path / "x.pt", zipped=zipped))
     assert tree["tied"].identity == tree["again"].identity
     assert tree["slice"].alias == tree["overlap"].alias
     assert tree["slice"].identity != tree["overlap"].identity
-    FORMAT.write(tree, tmp_path / "y.pt")
+    write(FORMAT, tree, tmp_path / "y.pt")
     back = torch.load(tmp_path / "y.pt", weights_only=True)
     assert back["tied"].data_ptr() == back["again"].data_ptr()
     assert back["overlap"].data_ptr() - back["slice"].data_ptr() == 2 * 2
@@ -94,8 +95,8 @@ def test_shared_storages_stay_shared_and_tied_tensors_tied(tmp_path: Path, zippe
 
 def test_torch_reads_what_we_write_weights_only_and_mapped(tmp_path: Path) -> None:
     expected = odd_tensors()
-    tree = FORMAT.read(saved(expected, tmp_path / "x.pt", zipped=True))
-    FORMAT.write(tree, tmp_path / "y.pt")
+    tree = read(FORMAT, saved(expected, tmp_path / "x.pt", zipped=True))
+    write(FORMAT, tree, tmp_path / "y.pt")
     options = [{"weights_only": True}]
     if "mmap" in torch.load.__code__.co_varnames:
         options.append({"weights_only": True, "mmap": True})
@@ -121,7 +122,7 @@ def test_plain_values_survive_and_known_objects_become_plain(tmp_path: Path) -> 
     }
     for protocol in (2, 4):
         torch.save(obj, tmp_path / "x.pt", pickle_protocol=protocol)
-        tree = FORMAT.read(tmp_path / "x.pt")
+        tree = read(FORMAT, tmp_path / "x.pt")
         assert tree.pop("array").numpy().tolist() == [[0, 1, 2], [3, 4, 5]]
         assert tree == {
             "ordered": {"b": 1, "a": 2},
@@ -152,7 +153,7 @@ class Net(torch.nn.Module):
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
 def test_a_whole_model_is_read_as_its_state_dict(tmp_path: Path, zipped: bool) -> None:
     torch.save(torch.nn.DataParallel(Net()), tmp_path / "m.pt", pickle_module=_ByName, **_container(zipped))
-    tree = FORMAT.read(tmp_path / "m.pt")
+    tree = read(FORMAT, tmp_path / "m.pt")
     torch.manual_seed(0)
     assert list(tree) == list(torch.nn.DataParallel(Net()).state_dict())
 
@@ -187,12 +188,12 @@ def test_a_checkpoint_with_unknown_objects_is_refused_and_names_each(tmp_path: P
     with pytest.raises(
         mfc.UnsafeError, match=r"collections\.namedtuple, torch\.nn\.functional\.relu.*allow_unknown=True"
     ):
-        FORMAT.read(tmp_path / "x.pt")
+        read(FORMAT, tmp_path / "x.pt")
 
 
 def test_with_allow_unknown_the_tensors_are_read_and_the_rest_is_unknown(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(2), "f": torch.nn.functional.relu}, tmp_path / "x.pt")
-    tree = FORMAT.read(tmp_path / "x.pt", ReadOptions(allow_unknown=True))
+    tree = read(FORMAT, tmp_path / "x.pt", ReadOptions(allow_unknown=True))
     assert_same(tree["w"], torch.ones(2))
     assert isinstance(tree["f"], mfc.Unknown)
     assert tree["f"].type_name == "torch.nn.functional.relu"
@@ -204,7 +205,7 @@ def test_a_torchscript_archive_is_told_apart(tmp_path: Path) -> None:
         for name, raw in record.items():
             archive.writestr(name, raw)
     with pytest.raises(mfc.FormatError, match="TorchScript"):
-        FORMAT.read(tmp_path / "j.pt")
+        read(FORMAT, tmp_path / "j.pt")
 
 
 def test_a_big_endian_file_is_read_right(tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_a_big_endian_file_is_read_right(tmp_path: Path) -> None:
             if not name.endswith("/byteorder"):
                 big.writestr(name, np.frombuffer(raw, f"u{sizes[part]}").byteswap().tobytes() if part else raw)
         big.writestr("x/byteorder", b"big")
-    tree = FORMAT.read(tmp_path / "big.pt")
+    tree = read(FORMAT, tmp_path / "big.pt")
     for key, tensor in expected.items():
         assert_same(tree[key], tensor)
 
@@ -229,7 +230,7 @@ def test_a_deflated_archive_is_read(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.pt") as stored, zipfile.ZipFile(tmp_path / "d.pt", "w", deflate) as deflated:
         for name in stored.namelist():
             deflated.writestr(name, stored.read(name))
-    assert_same(FORMAT.read(tmp_path / "d.pt")["w"], torch.arange(1000.0))
+    assert_same(read(FORMAT, tmp_path / "d.pt")["w"], torch.arange(1000.0))
 
 
 @pytest.mark.parametrize("shape", [(10**12,), (10**9, 10**9), (2**62, 4)])
@@ -248,11 +249,13 @@ def test_an_expanded_tensor_that_would_fill_the_memory_is_refused(tmp_path: Path
         for name, raw in records.items():
             archive.writestr(name, raw)
     with pytest.raises(mfc.UnsafeError, match="fill the memory"):
-        FORMAT.read(tmp_path / "bomb.pt")
+        read(FORMAT, tmp_path / "bomb.pt")
 
 
 def test_a_record_is_aligned_so_that_it_can_be_mapped(tmp_path: Path) -> None:
-    FORMAT.write({f"t{i}": LazyTensor.of_array(np.arange(i + 1, dtype=np.int8)) for i in range(9)}, tmp_path / "x.pt")
+    write(
+        FORMAT, {f"t{i}": LazyTensor.from_array(np.arange(i + 1, dtype=np.int8)) for i in range(9)}, tmp_path / "x.pt"
+    )
     with zipfile.ZipFile(tmp_path / "x.pt") as archive:
         assert archive.testzip() is None
         raw = (tmp_path / "x.pt").read_bytes()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -13,12 +12,12 @@ import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.dtypes import dtype_named
+from multiframe_ckpt.dtypes import FLOAT32, dtype_named
 from multiframe_ckpt.errors import DamagedError
 from multiframe_ckpt.formats.oneflow.folder import OneFlowFormat
 from multiframe_ckpt.operations.verify import check_all
-from multiframe_ckpt.storage.files import Descriptor, MappedFile
-from multiframe_ckpt.testing import flat_tree
+from multiframe_ckpt.testing import MemoryFile, flat_tree
+from multiframe_ckpt.testing.formats import open_at
 from multiframe_ckpt.tree import LazyTensor, Tree
 
 KEYS = ("a", "b", "c")
@@ -96,33 +95,33 @@ def test_a_whole_checkpoint_has_every_tensor_checked(tmp_path: Path) -> None:
 
 
 def counted(reads: list[str], name: str) -> LazyTensor:
-    def source() -> np.ndarray:
+    def read() -> np.ndarray:
         reads.append(name)
         return np.zeros(2, np.float32)
 
-    return replace(LazyTensor.of_array(np.zeros(2, np.float32)), source=source)
+    return LazyTensor.from_function(FLOAT32, (2,), read)
 
 
 def test_bytes_that_several_tensors_share_are_read_once(tmp_path: Path) -> None:
     reads: list[str] = []
-    (tmp_path / "x").write_bytes(bytes(16))
 
-    class Counting(MappedFile):
-        def descriptor(self) -> Descriptor:
+    class Counting(MemoryFile):
+        def read_into(self, offset: int, buffer: memoryview) -> None:
             reads.append("x")
-            return super().descriptor()
+            super().read_into(offset, buffer)
 
-    file = Counting(tmp_path / "x")
-    table = {name: replace(counted(reads, name), source=file, at=at) for name, at in (("a", 0), ("b", 0), ("c", 8))}
+    file = Counting(bytes(16))
+    places = (("a", 0), ("b", 0), ("c", 8))
+    table = {name: LazyTensor.in_file(file, FLOAT32, (2,), offset, what=name) for name, offset in places}
     results = check_all(table | {"d": counted(reads, "d")})
     assert (reads, results) == (["x", "x", "d"], dict.fromkeys("abcd"))
 
 
 def test_a_disk_that_cannot_read_is_damage_like_any_other() -> None:
-    def source() -> np.ndarray:
+    def broken() -> np.ndarray:
         raise OSError(errno.EIO, "Input/output error")
 
-    table = {"a": replace(flat_tree()["z.bias"], source=source), "b": flat_tree()["z.bias"]}
+    table = {"a": LazyTensor.from_function(FLOAT32, (4,), broken), "b": flat_tree()["z.bias"]}
     results = check_all(table)
     assert isinstance(results["a"], OSError)
     assert results["b"] is None
@@ -132,7 +131,7 @@ def test_verify_reads_the_second_folder_of_a_tied_tensor_of_a_nested_checkpoint_
     path = tmp_path / "run"
     mfc.Checkpoint({"model": flat_tree(), "epoch": 1}).save(path, format="oneflow")
     assert mfc.verify(path).whole
-    copies = OneFlowFormat().unread(path, mfc.open(path).tensors()).copies
+    copies = open_at(OneFlowFormat(), path).unread().copies
     assert copies
     for name in copies:
         raw = bytearray((path / name).read_bytes())
@@ -144,7 +143,7 @@ def test_verify_reads_the_second_folder_of_a_tied_tensor_of_a_nested_checkpoint_
 def test_a_pipe_in_the_place_of_a_tied_tensors_second_folder_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "run"
     mfc.Checkpoint({"model": flat_tree(), "epoch": 1}).save(path, format="oneflow")
-    name = next(iter(OneFlowFormat().unread(path, mfc.open(path).tensors()).copies))
+    name = next(iter(open_at(OneFlowFormat(), path).unread().copies))
     (path / name).unlink()
     os.mkfifo(path / name)
     assert "found a pipe" in mfc.verify(path).problems[0]
@@ -153,12 +152,11 @@ def test_a_pipe_in_the_place_of_a_tied_tensors_second_folder_is_damage(tmp_path:
 @pytest.mark.parametrize("tree", [flat_tree(), {"model": flat_tree(), "epoch": 1}], ids=["flat", "nested"])
 def test_verify_walks_a_folder_once_at_most(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mfc.Checkpoint(tree).save(tmp_path / "run", format="oneflow")
-    listed: list[object] = []
+    walked: list[int] = []
     scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: [listed.append(path), scandir(path)][1])
+    monkeypatch.setattr(os, "scandir", lambda number: [walked.append(os.stat(number).st_ino), scandir(number)][1])
     assert mfc.verify(tmp_path / "run").whole
-    walked = [path for path in listed if not isinstance(path, int)]
-    assert str(tmp_path / "run") in walked
+    assert (tmp_path / "run").stat().st_ino in walked
     assert len(walked) == len(set(walked))
 
 

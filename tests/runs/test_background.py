@@ -11,7 +11,8 @@ import pytest
 import multiframe_ckpt as mfc
 from multiframe_ckpt import CheckpointManager
 from multiframe_ckpt.errors import CheckpointWarning, KeyRefusedError
-from multiframe_ckpt.formats.torch.format import TorchFormat
+from multiframe_ckpt.formats.torch.zip_write import TorchPlan
+from multiframe_ckpt.runs.folder import epoch_of
 
 
 def weights(value=0.0):
@@ -22,14 +23,14 @@ def weights(value=0.0):
 def held(monkeypatch):
     """Writing waits for the event, once it has begun; gives the event and what was written by then."""
     go, begun = Event(), []
-    real = TorchFormat.write
+    real = TorchPlan.write
 
-    def write(self, tree, path, *options, **more):
-        begun.append((tree["epoch"], current_thread().name))
+    def write(self, target, on_progress):
+        begun.append((epoch_of(target.name), current_thread().name))
         assert go.wait(60)
-        real(self, tree, path, *options, **more)
+        real(self, target, on_progress)
 
-    monkeypatch.setattr(TorchFormat, "write", write)
+    monkeypatch.setattr(TorchPlan, "write", write)
     yield go, begun
     go.set()
 
@@ -38,10 +39,10 @@ def held(monkeypatch):
 def broken(monkeypatch):
     """Writing fails."""
 
-    def write(self, tree, path, *_, **__):
-        raise OSError(5, f"no disk at epoch {tree['epoch']}")
+    def write(self, target, on_progress):
+        raise OSError(5, f"no disk at epoch {epoch_of(target.name)}")
 
-    monkeypatch.setattr(TorchFormat, "write", write)
+    monkeypatch.setattr(TorchPlan, "write", write)
 
 
 def test_saving_returns_before_anything_is_written_and_waiting_makes_it_durable(tmp_path, held):
@@ -57,13 +58,13 @@ def test_saving_returns_before_anything_is_written_and_waiting_makes_it_durable(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux alone")
 def test_the_writing_thread_lets_training_go_first(tmp_path, monkeypatch):
-    real, seen = TorchFormat.write, []
+    real, seen = TorchPlan.write, []
 
     def write(self, *args, **options):
         seen.append(os.getpriority(os.PRIO_PROCESS, get_native_id()))
         real(self, *args, **options)
 
-    monkeypatch.setattr(TorchFormat, "write", write)
+    monkeypatch.setattr(TorchPlan, "write", write)
     before = os.getpriority(os.PRIO_PROCESS, get_native_id())
     manager = CheckpointManager(tmp_path, async_save=True)
     manager.save(0, weights(), loss=0.1)
@@ -153,10 +154,10 @@ def test_what_a_format_cannot_hold_is_refused_by_save_itself(tmp_path):
 AT_EXIT = """
 import sys, numpy as np
 from multiframe_ckpt import CheckpointManager
-from multiframe_ckpt.formats.torch.format import TorchFormat
+from multiframe_ckpt.formats.torch.zip_write import TorchPlan
 if sys.argv[2] == "broken":
-    def fail(self, tree, path, *_, **__): raise OSError(5, "no disk")
-    TorchFormat.write = fail
+    def fail(self, target, on_progress): raise OSError(5, "no disk")
+    TorchPlan.write = fail
 CheckpointManager(sys.argv[1], async_save=True).save(0, {"w": np.zeros(1 << 20, np.float32)}, loss=0.1)
 """
 
@@ -212,7 +213,7 @@ def test_closing_frees_the_memory_of_the_copy_and_saving_again_takes_it_anew(tmp
 def test_a_save_that_failed_leaves_the_memory_to_the_next(tmp_path, monkeypatch):
     manager = CheckpointManager(tmp_path, async_save=True)
     with monkeypatch.context() as patch:
-        patch.setattr(TorchFormat, "write", lambda *_, **__: 1 // 0)
+        patch.setattr(TorchPlan, "write", lambda *_, **__: 1 // 0)
         manager.save(0, weights(1), loss=0.1)
         with pytest.raises(ZeroDivisionError):
             manager.wait()
@@ -224,14 +225,14 @@ def test_a_save_that_failed_leaves_the_memory_to_the_next(tmp_path, monkeypatch)
 LATE = """
 import sys, threading, numpy as np
 from multiframe_ckpt import CheckpointManager
-from multiframe_ckpt.formats.torch.format import TorchFormat
-real = TorchFormat.write
+from multiframe_ckpt.formats.torch.zip_write import TorchPlan
+real = TorchPlan.write
 
 def late(self, *arguments, **options):
     threading.main_thread().join()  # returns once the interpreter has begun to shut down
     return real(self, *arguments, **options)
 
-TorchFormat.write = late
+TorchPlan.write = late
 weights = {name: np.full(1 << 20, 7, np.float32) for name in "abc"}
 CheckpointManager(sys.argv[1], async_save=True).save(0, weights, loss=0.1)
 """

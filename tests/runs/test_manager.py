@@ -11,10 +11,12 @@ import pytest
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt import CheckpointManager
+from multiframe_ckpt.checkpoint import PlannedSave
 from multiframe_ckpt.errors import (
     NoSpaceError,
     ValueRefusedError,
 )
+from multiframe_ckpt.progress import silent
 
 
 def weights(value=0.0):
@@ -82,13 +84,13 @@ def test_options_that_make_no_sense_are_refused(tmp_path, options):
 @pytest.mark.parametrize("async_save", [False, True])
 @pytest.mark.parametrize("option", ["digest", "durable"])
 def test_what_a_save_may_leave_out_is_handed_on(tmp_path, monkeypatch, option, async_save):
-    real, seen = mfc.Checkpoint.save, []
+    real, seen = PlannedSave.write, []
 
-    def save(self, path, **options):
-        seen.append(options[option])
-        return real(self, path, **options)
+    def write(self, on_progress=silent):
+        seen.append(getattr(self.options, option))
+        real(self, on_progress)
 
-    monkeypatch.setattr(mfc.Checkpoint, "save", save)
+    monkeypatch.setattr(PlannedSave, "write", write)
     for given in ({}, {option: False}):
         with CheckpointManager(tmp_path, async_save=async_save, **given) as manager:
             save_epochs(manager, [0.1])

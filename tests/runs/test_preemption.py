@@ -11,7 +11,7 @@ import pytest
 
 from multiframe_ckpt import CheckpointManager
 from multiframe_ckpt.errors import CheckpointWarning, ValueRefusedError
-from multiframe_ckpt.formats.torch.format import TorchFormat
+from multiframe_ckpt.formats.torch.zip_write import TorchPlan
 
 WEIGHTS = {"w": np.zeros(4, np.float32)}
 
@@ -42,13 +42,13 @@ def test_the_next_save_after_a_sigterm_is_made_in_any_case_and_is_the_last(tmp_p
 
 
 def test_a_sigterm_during_a_save_ends_the_run_with_that_save(tmp_path, before, monkeypatch):
-    real = TorchFormat.write
+    real = TorchPlan.write
 
-    def write(self, tree, path, *options, **more):
+    def write(self, target, on_progress):
         terminate()
-        real(self, tree, path, *options, **more)
+        real(self, target, on_progress)
 
-    monkeypatch.setattr(TorchFormat, "write", write)
+    monkeypatch.setattr(TorchPlan, "write", write)
     with CheckpointManager(tmp_path, save_on_sigterm=True) as manager:
         with pytest.raises(SystemExit):
             manager.save(0, WEIGHTS, loss=0.1)
@@ -96,7 +96,7 @@ def test_a_manager_made_in_another_thread_cannot_watch_for_signals(tmp_path):
 def test_a_save_that_failed_before_does_not_cost_the_last_one(tmp_path, before, monkeypatch):
     manager = CheckpointManager(tmp_path, save_on_sigterm=True, async_save=True)
     with monkeypatch.context() as patch:
-        patch.setattr(TorchFormat, "write", lambda self, tree, path, *_, **__: 1 // 0)
+        patch.setattr(TorchPlan, "write", lambda *_: 1 // 0)
         manager.save(0, WEIGHTS, loss=0.1)
         manager._writer._worker._thread.join()
     terminate()

@@ -11,7 +11,7 @@ from multiframe_ckpt import CheckpointManager
 from multiframe_ckpt.errors import (
     CheckpointWarning,
 )
-from multiframe_ckpt.formats import FORMATS
+from multiframe_ckpt.formats import WriteOptions, writable_format
 
 
 def weights(value=0.0):
@@ -120,13 +120,13 @@ def test_a_save_that_fails_deletes_nothing_and_points_where_it_did(tmp_path, for
     manager = CheckpointManager(tmp_path, format=format, max_to_keep=1, keep_best=0)
     manager.save(0, weights(), loss=0.2)
     before = names_in(tmp_path)
-    format_class = FORMATS.get(format)
+    plan_class = type(writable_format(format).plan({}, WriteOptions()))
 
-    def fail(self, tree, path, options, **_):
-        path.mkdir()
+    def fail(self, target, on_progress):
+        target.mkdir()
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(format_class, "write", fail)
+    monkeypatch.setattr(plan_class, "write", fail)
     with pytest.raises(OSError, match="Input/output error"):
         manager.save(1, weights(), loss=0.1)
     assert names_in(tmp_path) == before

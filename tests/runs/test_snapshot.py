@@ -10,7 +10,7 @@ from multiframe_ckpt.dtypes import dtype_named
 from multiframe_ckpt.runs import snapshot as module
 from multiframe_ckpt.runs.memory import Memory
 from multiframe_ckpt.runs.snapshot import make_copies, snapshot
-from multiframe_ckpt.tree import LazyTensor, join_key
+from multiframe_ckpt.tree import InMemory, LazyTensor, Source, join_key
 
 
 def copied(tree, memory=None):
@@ -21,7 +21,7 @@ def copied(tree, memory=None):
 
 
 def tensor(*values):
-    return LazyTensor.of_array(np.array(values, np.float32))
+    return LazyTensor.from_array(np.array(values, np.float32))
 
 
 def test_the_copy_keeps_tied_tensors_tied():
@@ -55,7 +55,7 @@ def test_the_copy_is_written_to_the_very_bytes_of_the_original(tmp_path):
 def test_a_tensor_of_many_pieces_is_copied_whole(monkeypatch, order):
     monkeypatch.setattr(module, "_PIECE", 24)
     array = np.asarray(np.arange(35, dtype=np.int64).reshape(5, 7), order=order)
-    assert (copied({"w": LazyTensor.of_array(array)})["w"].numpy() == array).all()
+    assert (copied({"w": LazyTensor.from_array(array)})["w"].numpy() == array).all()
 
 
 def test_two_threads_copy_at_a_time(monkeypatch):
@@ -75,33 +75,33 @@ def test_an_error_while_a_tensor_is_read_is_the_callers():
     def broken():
         raise OSError(5, "the GPU is gone")
 
-    tree = {"w": LazyTensor(dtype_named("float32"), (1,), broken)}
+    tree = {"w": LazyTensor.from_function(dtype_named("float32"), (1,), broken)}
     with pytest.raises(OSError, match="the GPU is gone"):
         make_copies(snapshot(tree, Memory()).now)
 
 
 def test_a_tensor_that_can_be_read_into_memory_is_read_there_and_not_first_elsewhere():
-    class Device:
-        def __call__(self):
+    class Device(Source):
+        def array(self):
             raise AssertionError("made memory of its own")
 
-        def into(self, target):
-            target[:] = [[1, 2], [3, 4]]
+        def into(self, out):
+            out[:] = [[1, 2], [3, 4]]
 
     tree = {"w": LazyTensor(dtype_named("bfloat16"), (2, 2), Device())}
     assert copied(tree)["w"].numpy().astype(int).tolist() == [[1, 2], [3, 4]]
 
 
 def test_a_framework_is_waited_for_once_and_not_by_the_threads_that_copy():
-    class Behind:
+    class Behind(Source):
         waits = 0
 
-        def __call__(self):
+        def array(self):
             raise AssertionError("waited while others copied")
 
-        def synchronized(self):
+        def ready(self):
             self.waits += 1
-            return lambda: np.array([1, 2], np.float32)
+            return InMemory(np.array([1, 2], np.float32))
 
     source = Behind()
     tree = {"w": LazyTensor(dtype_named("float32"), (2,), source)}
@@ -119,7 +119,7 @@ def test_the_next_snapshot_takes_the_same_memory():
 def test_memory_grows_with_the_tree_and_is_given_back_when_it_is_far_too_large():
     memory, seen = Memory(), []
     for size in (100, 10_000, 9_000, 100):
-        copied({"w": LazyTensor.of_array(np.zeros(size, np.uint8))}, memory)
+        copied({"w": LazyTensor.from_array(np.zeros(size, np.uint8))}, memory)
         seen.append(memory.nbytes)
     assert seen == [128, 10_048, 10_048, 128]
 

@@ -45,11 +45,11 @@ ONEFLOW = {
 
 
 def tensor(*values: float, dtype: type = np.float32) -> LazyTensor:
-    return LazyTensor.of_array(np.array(values, dtype))
+    return LazyTensor.from_array(np.array(values, dtype))
 
 
 def counter(step: float) -> LazyTensor:
-    return LazyTensor.of_array(np.array(step, np.float32))
+    return LazyTensor.from_array(np.array(step, np.float32))
 
 
 def torch_state(name: str, *, steps: tuple[int, ...] = (5, 5), **options: Any) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def lazy(read: list[str]) -> LazyTensor:
         read.append("read")
         return np.array([1.0, 2.0], np.float32)
 
-    return LazyTensor(row, (2,), source)
+    return LazyTensor.from_function(row, (2,), source)
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "Adagrad", "Adadelta"])
@@ -133,7 +133,7 @@ def test_tensors_are_not_read_until_asked_for_and_are_copies_then() -> None:
     read: list[str] = []
     array = np.ones(2, np.float32)
     state = torch_state("SGD")
-    state["state"] = {0: {"momentum_buffer": lazy(read)}, 1: {"momentum_buffer": LazyTensor.of_array(array)}}
+    state["state"] = {0: {"momentum_buffer": lazy(read)}, 1: {"momentum_buffer": LazyTensor.from_array(array)}}
     there, _ = translate_optimizer(state, to="oneflow")
     assert not read
     copy = there["state"][1]["momentum_buf"].numpy()
@@ -180,7 +180,7 @@ def test_fresh_optimizers_cross_without_a_warning() -> None:
 def test_momentum_of_oneflow_08_is_minus_lr_times_the_buffer_and_warned_of() -> None:
     group = {"_options": {"lr": 0.5, "momentum": 0.9, "weight_decay": 0.0}, "_enable_clip_grad": False, "params": [0]}
     state = {"state": {"step": 3, 0: {"momentum_buf": tensor(-1.0, 2.0)}}, "param_groups": [group]}
-    assert optimizer_dialect(state) == "oneflow-0.8"
+    assert optimizer_dialect(state).name == "oneflow-0.8"  # type: ignore[union-attr]
     there, report = translate_optimizer(state, to="torch")
     assert arrays(there["state"]) == {0: {"momentum_buffer": [2.0, -4.0]}}
     assert "where the learning rate changes" in report.warnings[0]
@@ -209,7 +209,7 @@ def test_oneflow_1_0_is_read_and_its_fused_buffers_are_refused() -> None:
     group = nested["param_groups"][0]
     flat = group["_options"] | {"_enable_clip_grad": False, "contiguous_params": False, "params": [0, 1]}
     state = {"state": nested["state"], "param_groups": [flat]}
-    assert optimizer_dialect(state) == "oneflow-1.0"
+    assert optimizer_dialect(state).name == "oneflow-1.0"  # type: ignore[union-attr]
     assert arrays(translate_optimizer(state, to="torch")[0]) == arrays(translate_optimizer(nested, to="torch")[0])
     flat["contiguous_params"] = True
     with pytest.raises(ValueRefusedError, match="fused buffers"):
@@ -263,7 +263,7 @@ def test_options_of_the_users_own_and_initial_lr_go_along() -> None:
 
 
 def test_a_learning_rate_kept_as_a_tensor_becomes_a_number() -> None:
-    lr = LazyTensor.of_array(np.array(0.25, np.float64))
+    lr = LazyTensor.from_array(np.array(0.25, np.float64))
     there, _ = translate_optimizer(torch_state("Adam", lr=lr), to="oneflow")
     assert there["param_groups"][0]["_options"]["lr"] == 0.25
 

@@ -11,7 +11,7 @@ from multiframe_ckpt.errors import ValueRefusedError
 from multiframe_ckpt.training import WEIGHT_KEYS, Part, TrainingParts, find_parts, weights_path
 from multiframe_ckpt.tree import LazyTensor
 
-WEIGHT = LazyTensor.of_array(np.ones(2, np.float32))
+WEIGHT = LazyTensor.from_array(np.ones(2, np.float32))
 MODEL = {"l.weight": WEIGHT}
 OPTIMIZER = {"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}]}
 SCHEDULER = {"last_epoch": 3, "_last_lr": [0.1], "gamma": 0.9}

@@ -11,7 +11,7 @@ from multiframe_ckpt.errors import ValueRefusedError
 from multiframe_ckpt.training import translate
 from multiframe_ckpt.tree import LazyTensor
 
-WEIGHT = LazyTensor.of_array(np.ones(2, np.float32))
+WEIGHT = LazyTensor.from_array(np.ones(2, np.float32))
 GROUP = {"lr": 0.1, "momentum": 0.9, "dampening": 0, "weight_decay": 0, "nesterov": False, "params": [0]}
 OPTIMIZER = {"state": {0: {"momentum_buffer": WEIGHT}}, "param_groups": [GROUP]}
 SCHEDULER = {"last_epoch": 3, "_step_count": 4, "base_lrs": [0.1], "_last_lr": [0.1], "gamma": 0.9}
@@ -119,7 +119,7 @@ def test_an_unknown_state_in_a_checkpoint_that_does_not_cross_stays() -> None:
     tree = checkpoint(scheduler={"warmth": 3})
     moved, report = translate(tree, to="torch")
     assert moved is tree
-    assert report.warnings == ("scheduler: found a state of neither framework's own; kept as it is",)
+    assert report.warnings == ("scheduler: found a state of no known dialect; kept as it is",)
 
 
 def test_an_unknown_state_beside_one_that_crosses_is_refused() -> None:

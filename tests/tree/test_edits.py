@@ -12,7 +12,7 @@ from multiframe_ckpt.tree import LazyTensor, Unknown, edit, unknown_as_dicts
 
 
 def tensor() -> LazyTensor:
-    return LazyTensor.of_array(np.zeros(2, np.float32))
+    return LazyTensor.from_array(np.zeros(2, np.float32))
 
 
 A, B, C, D = (tensor() for _ in range(4))

@@ -25,7 +25,7 @@ from multiframe_ckpt.tree import (
 )
 
 Pair = namedtuple("Pair", "left right")
-TENSOR = LazyTensor.of_array(np.zeros(2, np.float32))
+TENSOR = LazyTensor.from_array(np.zeros(2, np.float32))
 
 
 def test_a_rebuilt_container_is_of_its_kind_and_visits_children_with_their_paths() -> None:

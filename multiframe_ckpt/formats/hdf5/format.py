@@ -2,26 +2,27 @@
 
 Files are written in HDF5 1.8's second object format, whose headers carry checksums; order is tracked. bfloat16 and
 float8, which HDF5 does not have, lie as unsigned ints with an attribute ``dtype``. What datasets and groups cannot say
-stands as a document (see ``document.py``) in the root attribute ``multiframe_ckpt``. docs/formats/hdf5.md has more.
+stands as a manifest (see ``manifest.py``) in the root attribute ``multiframe_ckpt``. docs/formats/hdf5.md has more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...dtypes import DType
+from ...dtypes import DType, is_numpys_own, unsigned_of
 from ...errors import ValueRefusedError
-from ...progress import OnProgress, silent
-from ...storage.files import open_regular
-from ...tree import LazyTensor, Tree, partition
+from ...progress import OnProgress
+from ...storage.folders import Folder
+from ...tree import File, LazyTensor, Sharing, Tree
 from ...tree.digests import digest_of
-from ..base import ProgressMeter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
-from ..manifest import METADATA_KEY, Manifest, assemble, check_metadata, manifest_of, named_tensors
+from ..base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions, require_file
+from ..manifest import METADATA_KEY, Manifest, assemble, check_metadata, manifest_of, members_of, named_tensors
 from ..tree_json import is_utf8
 from .deferred_file import DeferredErrorFile
 from .read import Hdf5Reader
@@ -33,93 +34,97 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _STARTS = (0, *(512 << power for power in range(12)))
 _NAME_CAP = 1000
 _MAX_DIMENSIONS = 32  # H5S_MAX_RANK
-_BITS: dict[int, np.dtype] = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16)}
 
 
-class Hdf5Format:
+class Hdf5Format(WritableFormat):
     """A dataset a tensor, and a group for each nesting."""
 
     name = "hdf5"
     suffixes = (".h5", ".hdf5")
+    holds_metadata = True
 
-    def sniff(self, path: Path) -> bool:
+    def recognises(self, head: Head) -> bool:
         """Return whether HDF5's signature stands where it may."""
-        try:
-            with open_regular(path) as file:
-                return any(file.seek(start) == start and file.read(8) == _SIGNATURE for start in _STARTS)
-        except (OSError, ValueError):  # ValueError: a path with a NUL in it
+        if head.is_folder:
             return False
+        if head.start.startswith(_SIGNATURE):
+            return True
+        file = require_file(head.place, self)
+        starts = (start for start in _STARTS if start + len(_SIGNATURE) <= file.size)
+        return any(file.read_at(start, len(_SIGNATURE)) == _SIGNATURE for start in starts)
 
-    def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
-        """Return the tree; in a file of another writer groups are dicts, and datasets of text are plain values."""
-        reader = Hdf5Reader(path)
-        document = reader.root_attribute(METADATA_KEY)
-        if document is None:
-            return reader.nested()
-        where = f"{path}: attribute {METADATA_KEY!r}"
-        return assemble(document, reader.tensors(), where, reader.text_attributes())
+    def open(self, place: File | Folder, options: ReadOptions) -> Opened:
+        """Return the tree; in a file of another writer groups are dicts, and datasets of text are plain values.
 
-    def plan(self, tree: Tree) -> WritePlan:
-        """Return which tensors lose a shared storage; those that are one and the same stay so, as hard links."""
-        document, members = _document_of(tree)
-        document.text(_outline(members), {})
-        return WritePlan(lost_ties=duplicated_ties(partition(tree)[1]).lost_ties)
+        The metadata are the root attributes that are text.
+        """
+        reader = Hdf5Reader(require_file(place, self))
+        manifest, metadata = reader.root_attribute(METADATA_KEY), reader.text_attributes()
+        if manifest is None:
+            return Opened(reader.nested(), metadata=metadata)
+        where = f"{place.where}: attribute {METADATA_KEY!r}"
+        return Opened(assemble(manifest, reader.tensors(), where, metadata), metadata=metadata)
 
-    def read_metadata(self, path: Path) -> dict[str, str]:
-        """Return the root attributes that are text."""
-        return Hdf5Reader(path).text_attributes()
+    def plan(self, tree: Tree, options: WriteOptions) -> Plan:
+        """Say which tensors lose a shared storage; those that are one and the same stay so, as hard links.
 
-    def write(
-        self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
-    ) -> None:
-        """Write the tree with root attributes of text, such as the ``backend`` that Keras looks for."""
+        Metadata become root attributes of text, such as the ``backend`` that Keras looks for.
+        """
+        names = named_tensors(tree)
+        manifest, members = manifest_of(tree, fits=_fits_beside(names), stored_as=lambda dtype: dtype)
+        _require_few_dimensions(names)
+        manifest.text(members_of(members), {})  # raises for what it cannot hold
+        _check_attributes(options.metadata)
+        return _Plan(manifest, members, options, Changes.of(Sharing(names), duplicates=False))
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan(Plan):
+    """The datasets of a file to be written, by name."""
+
+    manifest: Manifest
+    members: Mapping[str, LazyTensor]
+    options: WriteOptions
+    changes: Changes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the datasets, each tied one once."""
+        return sum(self.members[entry.member].nbytes for entry in self.manifest.entries if entry.tied_to is None)
+
+    def write(self, target: Path, on_progress: OnProgress) -> None:
+        """Write the datasets and root attributes."""
         import h5py  # import cost: a fifth of a second that other formats need not pay
 
-        document, members = _document_of(tree)
-        document.text(_outline(members), {})  # raises for what it cannot hold before anything is written
-        _check_attributes(options.metadata)
         order = {"track_order": True, "libver": ("v108", "v108")}
         # Aligned, datasets can be used where they are mapped; small ones are cheaper to copy than to pad.
         aligned = {"alignment_threshold": 512, "alignment_interval": 64}
-        with DeferredErrorFile(path) as disk:
+        with DeferredErrorFile(target) as disk:
             with h5py.File(disk, "w", **aligned, **order) as file:
-                meter = ProgressMeter(members, on_progress)
-                digests = _write_members(file, disk, document, members, meter, digest=options.digest)
-                text = document.text(_outline(members), digests, options.metadata).encode("ascii")
+                digests = self._write_members(file, disk, ProgressMeter(self.members, on_progress))
+                text = self.manifest.text(members_of(self.members), digests, self.options.metadata).encode("ascii")
                 file.attrs.create(METADATA_KEY, np.frombuffer(text, np.uint8))
-                for key, value in options.metadata.items():
+                for key, value in self.options.metadata.items():
                     file.attrs[key] = value
             disk.check()  # after HDF5 wrote the rest
 
-
-def _write_members(
-    file: Any,
-    disk: DeferredErrorFile,
-    document: Manifest,
-    members: Mapping[str, LazyTensor],
-    meter: ProgressMeter,
-    *,
-    digest: bool,
-) -> dict[str, str] | None:
-    """Write each member as a dataset, or as another link to the one it is tied to; return the digests, if asked for."""
-    member_of = {note.name: note.member for note in document.notes}
-    digests: dict[str, str] = {}
-    for note in document.notes:
-        tensor = members[note.member]
-        group, name = _group_for(file, note.member)
-        if note.tied_to is not None:
-            group[name] = file[member_of[note.tied_to]]
-        else:
-            array = tensor.numpy()
-            _write_dataset(group, name, tensor.dtype, array)
-            digests |= {note.name: digest_of(array)} if digest else {}
-            disk.check()
-        meter.moved(note.member, tensor)
-    return (
-        {note.member: digests[note.name if note.tied_to is None else note.tied_to] for note in document.notes}
-        if digest
-        else None
-    )
+    def _write_members(self, file: Any, disk: DeferredErrorFile, meter: ProgressMeter) -> dict[str, str] | None:
+        """Write each member as a dataset, or as another link to the one it is tied to; return digests, if asked for."""
+        member_of = {entry.name: entry.member for entry in self.manifest.entries}
+        digests: dict[str, str] = {}
+        for entry in self.manifest.entries:
+            tensor = self.members[entry.member]
+            group, name = _group_for(file, entry.member)
+            if entry.tied_to is not None:
+                group[name] = file[member_of[entry.tied_to]]
+                digests |= {entry.member: digests[member_of[entry.tied_to]]} if self.options.digest else {}
+            else:
+                array = tensor.numpy()
+                _write_dataset(group, name, tensor.dtype, array)
+                digests |= {entry.member: digest_of(array)} if self.options.digest else {}
+                disk.check()
+            meter.moved(entry.member, tensor)
+        return digests if self.options.digest else None
 
 
 def _group_for(file: Any, member: str) -> tuple[Any, str]:
@@ -131,31 +136,19 @@ def _group_for(file: Any, member: str) -> tuple[Any, str]:
 
 
 def _write_dataset(group: Any, name: str, dtype: DType, array: np.ndarray) -> None:
-    bits = _bits(dtype)
-    dataset = group.create_dataset(name, data=array if bits is None else array.view(bits), track_times=False)
-    if bits is not None:
+    stored = array if is_numpys_own(dtype) else array.view(unsigned_of(dtype.itemsize).numpy)
+    dataset = group.create_dataset(name, data=stored, track_times=False)
+    if not is_numpys_own(dtype):
         dataset.attrs["dtype"] = dtype.name
 
 
-def _bits(dtype: DType) -> np.dtype | None:
-    """Return the unsigned int that stands in for a dtype which HDF5 does not have, or None."""
-    return None if dtype.numpy.isbuiltin == 1 else _BITS[dtype.itemsize]
-
-
-def _document_of(tree: Tree) -> tuple[Manifest, dict[str, LazyTensor]]:
-    names = named_tensors(tree)
-    document, members = manifest_of(tree, fits=_fits_beside(names), stored_as=lambda dtype: dtype)
+def _require_few_dimensions(names: Mapping[str, LazyTensor]) -> None:
     for name, tensor in names.items():
         if len(tensor.shape) > _MAX_DIMENSIONS:
             raise ValueRefusedError(
                 f"{name}: found {len(tensor.shape)} dimensions, expected at most {_MAX_DIMENSIONS}; "
-                "reshape it, or write another layout, such as format='npz'"
+                "reshape it, or write another format, such as format='npz'"
             )
-    return document, members
-
-
-def _outline(members: Mapping[str, LazyTensor]) -> dict[str, tuple[DType, tuple[int, ...]]]:
-    return {member: (tensor.dtype, tensor.shape) for member, tensor in members.items()}
 
 
 def _fits_beside(names: Mapping[str, LazyTensor]) -> Callable[[str], bool]:

@@ -1,7 +1,7 @@
 """json: a checkpoint as one JSON object, readable by a person and by any JSON reader.
 
     {"format": "multiframe_ckpt", "format_version": 2,
-     "tree": skeleton,                   see skeleton.py
+     "tree": …,                          see tree_json
      "layers": [
      {"name": "l1.weight", "dtype": "float32", "shape": [2, 3], "digest": "xxh3:…", "values": [
      [0.1, 0.2, 0.3],
@@ -20,20 +20,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...dtypes import dtype_named
-from ...errors import DamagedError, FormatError, MultiframeError
-from ...progress import OnProgress, silent
-from ...storage.files import MappedFile, open_regular
-from ...tree import LazyTensor, Tree, partition, tied_groups
-from ...tree.digests import digest_of, digest_of_bytes
+from ...errors import DamagedError, FormatError
+from ...progress import OnProgress
+from ...storage.folders import Folder
+from ...tree import Computed, File, LazyTensor, Sharing, Tree, partition, tied_groups
+from ...tree.digests import digest_of, digest_of_bytes, is_digest
 from ...tree.shapes import require_shape
-from ..base import ProgressMeter, ReadOptions, Unread, WriteOptions, WritePlan, duplicated_ties
+from ..base import (
+    Changes,
+    Head,
+    Opened,
+    Plan,
+    ProgressMeter,
+    ReadOptions,
+    Unread,
+    WritableFormat,
+    WriteOptions,
+    require_file,
+)
 from ..manifest import check_metadata, rebuild
 from ..tree_json import decode, encode
 from .scan import Scanner, Span
@@ -46,75 +57,77 @@ _UNSEALED_VERSION = 1  # what a person writes by hand, and this library wrote be
 _ENTRIES = {"format", "format_version", "metadata", "tree", "layers", "seal"}
 _FORMAT = "multiframe_ckpt"
 _MARK = re.compile(rb'\s*\{.*"format"\s*:\s*"multiframe_ckpt"', re.DOTALL)
-_DIGEST = re.compile(r"xxh3:[0-9a-f]{32}")
 
 
-class JsonFormat:
+class JsonFormat(WritableFormat):
     """Text for people and for any JSON reader; exact, and large."""
 
     name = "json"
     suffixes = (".json",)
+    holds_metadata = True
 
-    def sniff(self, path: Path) -> bool:
-        """Return whether ``path`` is a JSON object whose entry ``format`` is this library's."""
-        try:
-            with open_regular(path) as file:
-                start = file.read(4096)
-            return _MARK.match(start) is not None or (start.lstrip()[:1] == b"{" and _has_mark(path))
-        except (MultiframeError, OSError, ValueError):  # ValueError: a path with a NUL in it
-            return False
+    def recognises(self, head: Head) -> bool:
+        """Return whether this is a JSON object whose entry ``format`` is this library's."""
+        if _MARK.match(head.start):
+            return True
+        return head.start.lstrip()[:1] == b"{" and _has_mark(require_file(head.place, self))
 
-    def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
-        """Return the tree; one without ``tree`` is a flat dict of its layers."""
-        scanner = Scanner(MappedFile(path).buffer, str(path))
+    def open(self, place: File | Folder, options: ReadOptions) -> Opened:
+        """Return the tree; one without ``tree`` is a flat dict of its layers. The metadata are text entries."""
+        file = require_file(place, self)
+        scanner = Scanner(file.contents(), file.where)
         entries = scanner.document({"layers": lambda start: scanner.array(start, scanner.object)})
-        version = _version(scanner, entries)
+        version, metadata = _version(scanner, entries), _metadata(scanner, entries)
         if not isinstance(entries.get("layers"), list):
-            raise DamagedError(f"{path}: found no list of layers, expected one; restore the file from a copy")
+            raise DamagedError(f"{file.where}: found no list of layers, expected one; restore the file from a copy")
         table: dict[str, LazyTensor] = {}
         heads = [_add_layer(table, scanner, layer) for layer in entries["layers"]]
         outline = {"tree": scanner.load(entries["tree"])} if "tree" in entries else {}
-        tree = table
+        tree: Tree = table
         if outline:
-            tree = rebuild(decode(outline["tree"], f"{path}: tree"), table, f"{path}: tree")
+            tree = rebuild(decode(outline["tree"], f"{file.where}: tree"), table, f"{file.where}: tree")
         if version != _UNSEALED_VERSION:
-            _check_seal(scanner, entries, _seal(_metadata(scanner, entries), outline, heads))
-        return tree
+            _check_header_digest(scanner, entries, _header_digest(metadata, outline, heads))
+        # Entries that this library does not know do not matter, and the header digest does not cover them.
+        extra = tuple(key for key in entries if key not in _ENTRIES)
+        return Opened(tree, metadata=metadata, unread=lambda: Unread(extra))
 
-    def unread(self, path: Path, table: Mapping[str, LazyTensor]) -> Unread:
-        """Return the entries that this library does not know: they do not matter, and the seal does not cover them."""
-        entries = Scanner(MappedFile(path).buffer, str(path)).document({})
-        return Unread(tuple(key for key in entries if key not in _ENTRIES))
-
-    def plan(self, tree: Tree) -> WritePlan:
-        """Return which tensors lose a shared storage; those that are one and the same stay so."""
-        skeleton, table = partition(tree)
-        encode(skeleton)
-        return WritePlan(lost_ties=duplicated_ties(table).lost_ties)
-
-    def read_metadata(self, path: Path) -> dict[str, str]:
-        """Return the text entries of ``metadata``."""
-        scanner = Scanner(MappedFile(path).buffer, str(path))
-        return _metadata(scanner, scanner.document({}))
-
-    def write(
-        self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
-    ) -> None:
-        """Write the tree with an entry ``metadata``."""
-        skeleton, table = partition(tree)
-        head = {"format": _FORMAT, "format_version": FORMAT_VERSION}
+    def plan(self, tree: Tree, options: WriteOptions) -> Plan:
+        """Say which tensors lose a shared storage; those that are one and the same stay so."""
+        outline, table = partition(tree)
         check_metadata(options.metadata)
-        if options.metadata:
-            head["metadata"] = dict(options.metadata)
-        outline = {"tree": encode(skeleton)}
-        text = _text(head | outline, indent=2)
-        meter = ProgressMeter(table, on_progress)
+        changes = Changes.of(Sharing(table), duplicates=False)
+        return _Plan({"tree": encode(outline)}, table, options, changes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan(Plan):
+    """The tree as JSON, and the tensors that its layers are of."""
+
+    outline: Mapping[str, Any]
+    table: Mapping[str, LazyTensor]
+    options: WriteOptions
+    changes: Changes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors, which their text takes at the least."""
+        return sum(tensor.nbytes for tensor in self.table.values())
+
+    def write(self, target: Path, on_progress: OnProgress) -> None:
+        """Write the text layer by layer, and the header digest at its end."""
+        head: dict[str, Any] = {"format": _FORMAT, "format_version": FORMAT_VERSION}
+        if self.options.metadata:
+            head["metadata"] = dict(self.options.metadata)
+        text = _text({**head, **self.outline}, indent=2)
+        meter = ProgressMeter(self.table, on_progress)
         heads: list[dict[str, Any]] = []
-        with path.open("x", encoding="utf-8", newline="\n") as file:
+        with target.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text.removesuffix("\n}") + ',\n  "layers": [\n')
-            for piece in _layers(table, meter, options, heads):
+            for piece in _layers(self.table, meter, self.options, heads):
                 file.write(piece)
-            file.write(f'\n],\n  "seal": "{_seal(options.metadata, outline, heads)}"\n}}\n')
+            digest = _header_digest(self.options.metadata, self.outline, heads)
+            file.write(f'\n],\n  "seal": "{digest}"\n}}\n')
 
 
 def _text(value: Any, *, indent: int | None = None) -> str:
@@ -122,7 +135,7 @@ def _text(value: Any, *, indent: int | None = None) -> str:
 
 
 def _layers(
-    table: dict[str, LazyTensor], meter: ProgressMeter, options: WriteOptions, heads: list[dict[str, Any]]
+    table: Mapping[str, LazyTensor], meter: ProgressMeter, options: WriteOptions, heads: list[dict[str, Any]]
 ) -> Iterator[str]:
     """Yield the text of every layer, and add what each says before its values to ``heads``."""
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
@@ -147,7 +160,7 @@ def _head(key: str, tensor: LazyTensor, digest: str | None) -> dict[str, Any]:
     return head if digest is None else head | {"digest": digest}
 
 
-def _seal(metadata: Mapping[str, str], outline: Mapping[str, Any], heads: list[dict[str, Any]]) -> str:
+def _header_digest(metadata: Mapping[str, str], outline: Mapping[str, Any], heads: list[dict[str, Any]]) -> str:
     """Return the digest of all that a file says but its tensors' values, however it is laid out.
 
     ``outline`` is the entry ``tree`` where there is one. Keys are sorted, since other tools may sort those of a file.
@@ -156,8 +169,8 @@ def _seal(metadata: Mapping[str, str], outline: Mapping[str, Any], heads: list[d
     return digest_of_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii"))
 
 
-def _has_mark(path: Path) -> bool:
-    scanner = Scanner(MappedFile(path).buffer, str(path))
+def _has_mark(file: File) -> bool:
+    scanner = Scanner(file.contents(), file.where)
     return bool(_load(scanner, scanner.document({}), "format") == _FORMAT)
 
 
@@ -183,7 +196,7 @@ def _version(scanner: Scanner, entries: Mapping[str, Any]) -> int:
     return version
 
 
-def _check_seal(scanner: Scanner, entries: Mapping[str, Any], expected: str) -> None:
+def _check_header_digest(scanner: Scanner, entries: Mapping[str, Any], expected: str) -> None:
     """Raise DamagedError unless the seal is that of what was read, or null, by which a person says so."""
     found = _load(scanner, entries, "seal")
     if found != expected and not ("seal" in entries and found is None):
@@ -206,7 +219,7 @@ def _add_layer(table: dict[str, LazyTensor], scanner: Scanner, layer: Mapping[st
     if not isinstance(first, str) or first not in table:
         raise DamagedError(f"{where}: found it tied to {first!r}, expected a layer before it; restore it from a copy")
     if table[first].alias is None:
-        table[first] = replace(table[first], alias=object())
+        table[first] = table[first].with_(alias=object())
     table[name] = table[first]
     return {"name": encode(name), "tied_to": encode(first)}
 
@@ -218,7 +231,7 @@ def _tensor(scanner: Scanner, layer: Mapping[str, Any], where: str) -> LazyTenso
         raise FormatError(f"{where}: found dtype {name!r}, expected one of multiframe_ckpt.dtypes.DTYPES; correct it")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise DamagedError(f"{where}: found shape {shape!r}, expected a list of sizes; correct it")
-    if not isinstance(values, Span) or not (digest is None or (isinstance(digest, str) and _DIGEST.fullmatch(digest))):
+    if not isinstance(values, Span) or not (digest is None or (isinstance(digest, str) and is_digest(digest))):
         raise DamagedError(
             f"{where}: found no values, or digest {digest!r}, expected both; restore the file from a copy"
         )
@@ -227,7 +240,7 @@ def _tensor(scanner: Scanner, layer: Mapping[str, Any], where: str) -> LazyTenso
     if values.stop - values.start < least_text(dtype, sizes):
         raise DamagedError(f"{where}: found fewer values than {dtype.name} {shape} has; restore the file from a copy")
 
-    def source() -> np.ndarray:
+    def parsed() -> np.ndarray:
         return parse_values(scanner.text, values.start, values.stop, dtype, sizes, where)
 
-    return LazyTensor(dtype, sizes, source, digest=digest)
+    return LazyTensor(dtype, sizes, Computed(dtype, sizes, parsed), digest=digest)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import DType, dtype_named
+from ...dtypes import DType, dtype_named, unsigned_of
 from ...errors import DamagedError
 
 __all__ = ["least_text", "parse_values", "value_texts"]
@@ -34,12 +34,6 @@ _QUIET_NAN = {
     "float8_e5m2": 0x7E,
     "float8_e4m3fnuz": 0x80,
     "float8_e5m2fnuz": 0x80,
-}
-_BITS: dict[int, np.dtype] = {
-    1: np.dtype(np.uint8),
-    2: np.dtype(np.uint16),
-    4: np.dtype(np.uint32),
-    8: np.dtype(np.uint64),
 }
 _NAN = re.compile(r"nan:0x[0-9a-f]+")
 _BLANK_BRACKETS = bytes.maketrans(b"[]", b"  ")
@@ -117,7 +111,7 @@ def _odd_text(one: np.ndarray, dtype: DType) -> str:
     value = float(one[0])
     if value == value:
         return "Infinity" if value > 0 else "-Infinity"
-    bits = int(one.view(_BITS[dtype.itemsize])[0])
+    bits = int(one.view(unsigned_of(dtype.itemsize).numpy)[0])
     return "NaN" if bits == _QUIET_NAN[dtype.name] else f"nan:0x{bits:0{2 * dtype.itemsize}x}"
 
 
@@ -215,6 +209,6 @@ def _odd_value(text: str, dtype: DType) -> np.ndarray:
     else:
         _require(text == "NaN" or _NAN.fullmatch(text) is not None, repr(text[:40]))
         bits = _QUIET_NAN[dtype.name] if text == "NaN" else int(text.removeprefix("nan:"), 16)
-        value = np.array([bits], _BITS[dtype.itemsize]).view(dtype.numpy)
+        value = np.array([bits], unsigned_of(dtype.itemsize).numpy).view(dtype.numpy)
     _require(_odd_text(value, dtype) == text, repr(text[:40]))
     return value

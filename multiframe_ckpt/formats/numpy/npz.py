@@ -1,7 +1,7 @@
 """npz: a zip archive of ``.npy`` members, one a tensor, as ``numpy.savez`` writes and ``numpy.load`` reads.
 
-Members are stored and aligned, so that they can be mapped. What a flat archive cannot say stands as a document (see
-``document.py``) between the last member and the zip directory, where ``numpy.load`` does not see it: its keys are the
+Members are stored and aligned, so that they can be mapped. What a flat archive cannot say stands as a manifest (see
+``manifest.py``) between the last member and the zip directory, where ``numpy.load`` does not see it: its keys are the
 tensors' names and nothing else. Nothing is ever unpickled. docs/formats/npz.md has the bytes.
 """
 
@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from ...dtypes import DTYPES, DType, dtype_of_numpy
+from ...dtypes import DType, dtype_of_numpy, is_numpys_own, unsigned_of
 from ...errors import DamagedError, FormatError
-from ...progress import OnProgress, silent
-from ...storage.files import open_regular
-from ...storage.zip_reader import MappedArchive
-from ...storage.zip_writer import ArchiveWriter, NewMember
-from ...tree import LazyTensor, Tree, partition
+from ...progress import OnProgress
+from ...storage.folders import Folder
+from ...storage.zip_reader import Member, ZipReader
+from ...storage.zip_writer import NewMember, ZipWriter
+from ...tree import File, LazyTensor, Sharing, Tree, Turned
 from ...tree.digests import crc32
 from ...tree.shapes import require_shape
-from ..base import ProgressMeter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
-from ..manifest import METADATA_KEY, Manifest, assemble, looks_like_manifest, manifest_of
+from ..base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions, require_file
+from ..manifest import METADATA_KEY, Manifest, assemble, looks_like_manifest, manifest_of, members_of, named_tensors
 from ..tree_json import is_utf8
 from .npy import HEADER_CAP, ArrayHeader, header_bytes, read_header
 
@@ -34,57 +35,65 @@ _SUFFIX = ".npy"
 _NAME_CAP = 1000  # a zip file takes 65535 bytes, many an unpacker fewer
 #: Arrays of text become plain values, which are read at once and take many times their bytes.
 _TEXT_CAP, _TEXT_COUNT = 1 << 26, 100_000
-#: By item size, the dtype whose bits stand in for a dtype that NumPy itself does not have.
-_BITS = {row.itemsize: row for row in DTYPES if row.name in ("uint8", "uint16")}
 
 
-class NpzFormat:
+class NpzFormat(WritableFormat):
     """NumPy's archive of arrays; nothing is pickled."""
 
     name = "npz"
     suffixes = (".npz",)
 
-    def sniff(self, path: Path) -> bool:
-        """Return whether ``path`` is a zip archive of ``.npy`` members, or of none but written by this library."""
-        try:
-            return _begins_with_npy(path) or _is_npz(MappedArchive(path))
-        except (FormatError, OSError, ValueError):  # ValueError: a path with a NUL in it
-            return False
+    def recognises(self, head: Head) -> bool:
+        """Return whether this is a zip archive of ``.npy`` members, or of none but written by this library."""
+        return _begins_with_npy(head.start) or (_is_zip(head) and _is_npz(ZipReader(require_file(head.place, self))))
 
-    def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
+    def open(self, place: File | Folder, options: ReadOptions) -> Opened:
         """Return the tree; an archive of another writer is a flat dict of its members, in the archive's order."""
-        archive = MappedArchive(path)
+        archive = ZipReader(require_file(place, self))
+        where = archive.file.where
         members = {name.removesuffix(_SUFFIX): _read_member(archive, name) for name in archive.members}
         if len(members) != len(archive.members):
-            raise DamagedError(f"{path}: found a member both with and without {_SUFFIX}, expected one; rename it")
-        document = archive.before_directory()
-        if archive.comment != _comment() and not looks_like_manifest(document):
-            return members
+            raise DamagedError(f"{where}: found a member both with and without {_SUFFIX}, expected one; rename it")
+        manifest = archive.before_directory()
+        if archive.comment != _comment() and not looks_like_manifest(manifest):
+            return Opened(members)
         tensors = {name: leaf for name, leaf in members.items() if isinstance(leaf, LazyTensor)}
-        return assemble(document, tensors, f"{path}: {METADATA_KEY}")
+        return Opened(assemble(manifest, tensors, f"{where}: {METADATA_KEY}"))
 
-    def plan(self, tree: Tree) -> WritePlan:
-        """Return which ties are written twice; this layout holds every tree."""
-        document, members = _document_of(tree)
-        document.text(_outline(members), {})
-        return duplicated_ties(partition(tree)[1])
+    def plan(self, tree: Tree, options: WriteOptions) -> Plan:
+        """Say which ties are written twice; this format holds every tree."""
+        manifest, members = manifest_of(tree, fits=_fits, stored_as=_stored_as)
+        manifest.text(members_of(members, _stored_as), {})  # raises for what it cannot hold
+        changes = Changes.of(Sharing(named_tensors(tree)), duplicates=True)
+        return _Plan(manifest, members, options.digest, replace(changes, lost_metadata=tuple(options.metadata)))
 
-    def write(
-        self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
-    ) -> None:
-        """Write the tree to a fresh path."""
-        document, members = _document_of(tree)
-        document.text(_outline(members), {})  # raises for what it cannot hold before anything is written
-        meter = ProgressMeter(members, on_progress)
+
+@dataclass(frozen=True, slots=True)
+class _Plan(Plan):
+    """The members of an archive to be written, by name."""
+
+    manifest: Manifest
+    members: Mapping[str, LazyTensor]
+    digest: bool
+    changes: Changes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the members."""
+        return sum(tensor.nbytes for tensor in self.members.values())
+
+    def write(self, target: Path, on_progress: OnProgress) -> None:
+        """Write the members, the manifest behind them, and the zip directory."""
+        meter = ProgressMeter(self.members, on_progress)
         new = [
             NewMember(name + _SUFFIX, header_bytes(_stored_as(tensor.dtype).numpy.str, tensor.shape), tensor, name)
-            for name, tensor in members.items()
+            for name, tensor in self.members.items()
         ]
-        with path.open("xb", buffering=0) as file:
-            archive = ArchiveWriter(file.fileno())
-            found = archive.add(new, digest=options.digest, moved=meter.moved)
-            digests = {name: found[name + _SUFFIX] for name in members} if options.digest else None
-            archive.add_raw(document.text(_outline(members), digests).encode("ascii"))
+        with target.open("xb", buffering=0) as file:
+            archive = ZipWriter(file.fileno())
+            written = archive.add(new, digest=self.digest, moved=meter.moved)
+            digests = {name: written[name + _SUFFIX] for name in self.members} if self.digest else None
+            archive.add_raw(self.manifest.text(members_of(self.members, _stored_as), digests).encode("ascii"))
             archive.finish(_comment())
 
 
@@ -93,17 +102,9 @@ def _comment() -> bytes:
     return METADATA_KEY.encode("ascii")
 
 
-def _document_of(tree: Tree) -> tuple[Manifest, dict[str, LazyTensor]]:
-    return manifest_of(tree, fits=_fits, stored_as=_stored_as)
-
-
-def _outline(members: Mapping[str, LazyTensor]) -> dict[str, tuple[DType, tuple[int, ...]]]:
-    return {member: (_stored_as(tensor.dtype), tensor.shape) for member, tensor in members.items()}
-
-
 def _stored_as(dtype: DType) -> DType:
     """Return the dtype whose bits the layout holds: itself, or an unsigned int for one that NumPy itself lacks."""
-    return dtype if dtype.numpy.isbuiltin == 1 else _BITS[dtype.itemsize]
+    return dtype if is_numpys_own(dtype) else unsigned_of(dtype.itemsize)
 
 
 def _fits(name: str) -> bool:
@@ -117,26 +118,30 @@ def _fits(name: str) -> bool:
     )
 
 
-def _begins_with_npy(path: Path) -> bool:
+def _begins_with_npy(start: bytes) -> bool:
     """Return whether a zip file's first member is a ``.npy``; damage to its end can then be told of."""
-    with open_regular(path) as file:
-        start = file.read(30 + 2 * _NAME_CAP)
     name = start[30 : 30 + int.from_bytes(start[26:28], "little")]
     return start[:4] == b"PK\x03\x04" and name.endswith(_SUFFIX.encode("ascii"))
 
 
-def _is_npz(archive: MappedArchive) -> bool:
+def _is_zip(head: Head) -> bool:
+    """Return whether a file may be an archive without members: the directory's end, or a manifest before it."""
+    return head.start[:2] == b"PK" or looks_like_manifest(head.start)
+
+
+def _is_npz(archive: ZipReader) -> bool:
     """Return whether an archive without members was written by this library."""
     return not archive.members and (archive.comment == _comment() or looks_like_manifest(archive.before_directory()))
 
 
-def _read_member(archive: MappedArchive, name: str) -> Tree:
+def _read_member(archive: ZipReader, name: str) -> Tree:
     """Return the tensor of a member, or the plain value of an array of text."""
-    where = f"{archive.file.path}: {name!r}"
-    header = read_header(archive.head(name, HEADER_CAP + 12), where)
-    dtype = dtype_of_numpy(header.dtype)
+    where = f"{archive.file.where}: {name!r}"
+    start = archive.head(name, HEADER_CAP + 12)
+    header = read_header(start, where)
     if header.dtype.kind in "SU":
         return _text(archive, name, header, where)
+    dtype = dtype_of_numpy(header.dtype)
     if dtype is None:
         raise FormatError(
             f"{where}: found dtype {header.dtype}, expected one of multiframe_ckpt.dtypes.DTYPES; save it as another"
@@ -144,20 +149,23 @@ def _read_member(archive: MappedArchive, name: str) -> Tree:
     require_shape(header.shape, dtype, where)
     _require_size(archive, name, header, where)
     offset = archive.stored_at(name)
-    if offset is not None and header.dtype == dtype.numpy and not (header.fortran and len(header.shape) > 1):
-        return archive.file.tensor(
-            dtype, header.shape, offset + header.size, what=name, digest=_crc(archive, name, header)
+    if offset is None or header.dtype != dtype.numpy:
+        return LazyTensor.from_function(dtype, header.shape, lambda: _array(archive, name, header))
+    digest = _crc(archive.members[name], start[: header.size])
+    if header.fortran and len(header.shape) > 1:
+        turned = LazyTensor.in_file(
+            archive.file, dtype, header.shape[::-1], offset + header.size, what=name, digest=digest
         )
-    return LazyTensor(dtype, header.shape, lambda: _array(archive, name, header))
+        return LazyTensor(dtype, header.shape, Turned(turned, tuple(reversed(range(len(header.shape))))))
+    return LazyTensor.in_file(archive.file, dtype, header.shape, offset + header.size, what=name, digest=digest)
 
 
-def _crc(archive: MappedArchive, name: str, header: ArrayHeader) -> str | None:
+def _crc(member: Member, header: bytes) -> str | None:
     """Return the digest of a stored array's bytes: the member's CRC goes on from that of its header."""
-    crc = archive.members[name].crc
-    return f"crc32-{crc32(archive.head(name, header.size)):08x}:{crc:08x}" if crc else None
+    return f"crc32-{crc32(header):08x}:{member.crc:08x}" if member.crc else None
 
 
-def _require_size(archive: MappedArchive, name: str, header: ArrayHeader, where: str) -> None:
+def _require_size(archive: ZipReader, name: str, header: ArrayHeader, where: str) -> None:
     size = archive.members[name].size
     if header.size + header.nbytes != size:
         raise DamagedError(
@@ -166,18 +174,18 @@ def _require_size(archive: MappedArchive, name: str, header: ArrayHeader, where:
         )
 
 
-def _array(archive: MappedArchive, name: str, header: ArrayHeader) -> np.ndarray:
+def _array(archive: ZipReader, name: str, header: ArrayHeader) -> np.ndarray:
     """Read an array that cannot be mapped as it lies: compressed, big-endian, or in Fortran order."""
     offset = archive.stored_at(name)
     if offset is None:
         raw = archive.inflated(name)[header.size :]
     else:
-        raw = archive.file.raw(offset + header.size, header.nbytes, name)
+        raw = np.frombuffer(archive.file.mapped(offset + header.size, header.nbytes), np.uint8)
     flat = raw.view(header.dtype)
     return flat.reshape(header.shape[::-1]).T if header.fortran else flat.reshape(header.shape)
 
 
-def _text(archive: MappedArchive, name: str, header: ArrayHeader, where: str) -> Tree:
+def _text(archive: ZipReader, name: str, header: ArrayHeader, where: str) -> Tree:
     _require_size(archive, name, header, where)
     if not 0 < header.nbytes <= _TEXT_CAP:
         raise FormatError(f"{where}: found text of {header.nbytes} bytes, expected 1 to {_TEXT_CAP}; save it elsewhere")

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ...dtypes import DTYPES, DType, dtype_named
+from ...dtypes import DTYPES, INT8, DType, dtype_named
 from ...errors import DamagedError
 from ...tree.digests import digest_of_bytes, is_digest
 
-__all__ = ["META_LIMIT", "Note", "VariableMeta", "parse_canonical", "parse_meta", "render_meta"]
+__all__ = ["META_LIMIT", "Comment", "VariableMeta", "parse_canonical", "parse_meta", "render_meta"]
 
 #: A meta file is under a few hundred bytes, with the longest path in our comment 25 kB; one above this is no meta file.
 META_LIMIT = 1 << 16
@@ -43,16 +43,15 @@ _AS_WRITTEN = re.compile(
 )
 _OCTAL = re.compile(r"-?0\d+")
 #: Stands before the digest of all that the file holds before it.
-_SEAL = ', "seal": "'
+_DIGEST_KEY = ', "seal": "'
 _INT64 = range(-(2**63), 2**63)
 _BY_NAME = {row.oneflow: row for row in DTYPES if row.oneflow}
 _BY_NUMBER = {row.oneflow_number: row for row in DTYPES if row.oneflow_number is not None}
-_INT8 = next(row for row in DTYPES if row.name == "int8")
-_ALSO = {"kChar": _INT8, 1: _INT8}  # an older name of int8, OneFlow 0.5 to 0.7
+_ALSO = {"kChar": INT8, 1: INT8}  # an older name of int8, OneFlow 0.5 to 0.7
 
 
 @dataclass(slots=True)
-class Note:
+class Comment:
     """Our comment line: what the layout has no place for. ``index`` and ``count`` are of the snapshot's variables."""
 
     index: int
@@ -69,20 +68,20 @@ class Note:
 
 @dataclass(slots=True)
 class VariableMeta:
-    """What a ``meta`` file says: the shape, the dtype of the stored values, and our note if there is one."""
+    """What a ``meta`` file says: the shape, the dtype of the stored values, and our comment if there is one."""
 
     shape: tuple[int, ...]
     dtype: DType
-    note: Note | None = None
+    comment: Comment | None = None
 
 
 def render_meta(meta: VariableMeta) -> bytes:
     """Return the bytes that OneFlow writes, and our comment line behind them."""
     dims = "".join(f"  dim: {dim}\n" for dim in meta.shape)
     text = f"shape {{\n{dims}}}\ndata_type: {meta.dtype.oneflow}\n"
-    if meta.note is not None:
-        text += f"# multiframe_ckpt {json.dumps(meta.note.parts())[:-1]}"
-        text += f'{_SEAL}{digest_of_bytes(text.encode("ascii"))}"}}\n'
+    if meta.comment is not None:
+        text += f"# multiframe_ckpt {json.dumps(meta.comment.parts())[:-1]}"
+        text += f'{_DIGEST_KEY}{digest_of_bytes(text.encode("ascii"))}"}}\n'
     return text.encode("ascii")
 
 
@@ -102,9 +101,9 @@ def parse_canonical(raw: bytes) -> VariableMeta | None:
         return None
     if index is None:
         return VariableMeta(_sizes(dims), row)
-    if seal != digest_of_bytes(raw[: match.start(9) - len(_SEAL)]):
+    if seal != digest_of_bytes(raw[: match.start(9) - len(_DIGEST_KEY)]):
         return None
-    return VariableMeta(_sizes(dims), row, Note(int(index), int(count), digest, dtype, tied, pickle))
+    return VariableMeta(_sizes(dims), row, Comment(int(index), int(count), digest, dtype, tied, pickle))
 
 
 @lru_cache(1024)  # a model has many tensors of few shapes
@@ -128,32 +127,32 @@ def _parsed(raw: bytes, where: str) -> VariableMeta:
         raise damaged("no data_type")
     shape, dtype = fields.get("shape", ()), fields["data_type"]
     assert isinstance(shape, tuple) and isinstance(dtype, DType)
-    return VariableMeta(shape, dtype, _note(text, damaged))
+    return VariableMeta(shape, dtype, _comment(text, damaged))
 
 
-def _note(text: str, damaged: Callable[[str], DamagedError]) -> Note | None:
-    comment = _COMMENT.search(text)
-    if comment is None:
+def _comment(text: str, damaged: Callable[[str], DamagedError]) -> Comment | None:
+    line = _COMMENT.search(text)
+    if line is None:
         if _has_remains(text):
             raise damaged("what is left of a comment line of ours")
         return None
     try:
-        parts = json.loads(comment[1])
+        parts = json.loads(line[1])
         seal = parts.pop("seal", None)  # absent in files from before there were seals
-        note = Note(**parts)
+        comment = Comment(**parts)
     except (ValueError, TypeError, RecursionError):
-        raise damaged(f"a comment line {comment[0][:80]!r} that is not ours") from None
-    counts, texts = (note.index, note.count), (note.digest, note.dtype, note.tied, note.pickle)
+        raise damaged(f"a comment line {line[0][:80]!r} that is not ours") from None
+    counts, texts = (comment.index, comment.count), (comment.digest, comment.dtype, comment.tied, comment.pickle)
     if any(type(value) is not int for value in counts) or any(type(value) not in (str, type(None)) for value in texts):
-        raise damaged(f"a comment line {comment[0][:80]!r} with values of wrong types")
-    if note.dtype is not None and dtype_named(note.dtype) is None:
-        raise damaged(f"the dtype {note.dtype!r} in our comment line")
-    digests = (note.digest, note.pickle)
+        raise damaged(f"a comment line {line[0][:80]!r} with values of wrong types")
+    if comment.dtype is not None and dtype_named(comment.dtype) is None:
+        raise damaged(f"the dtype {comment.dtype!r} in our comment line")
+    digests = (comment.digest, comment.pickle)
     if not all(digest is None or is_digest(digest) for digest in digests):
-        raise damaged(f"a comment line {comment[0][:80]!r} with a digest of another kind")
-    if seal is not None and seal != digest_of_bytes(text.rpartition(_SEAL)[0].encode("utf-8")):
-        raise damaged(f"a comment line {comment[0][:80]!r} whose seal is of other contents")
-    return note
+        raise damaged(f"a comment line {line[0][:80]!r} with a digest of another kind")
+    if seal is not None and seal != digest_of_bytes(text.rpartition(_DIGEST_KEY)[0].encode("utf-8")):
+        raise damaged(f"a comment line {line[0][:80]!r} whose digest is of other contents")
+    return comment
 
 
 def _has_remains(text: str) -> bool:

@@ -7,29 +7,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from ...dtypes import DTYPES, dtype_named, narrow
+from ...dtypes import BFLOAT16, DTYPES, narrow
 from ...errors import DamagedError, FormatError, UnsafeError
 from ...pickle.known import PLAIN, ArrayPart
 from ...pickle.machine import PickleMachine
 from ...pickle.raw import Builders, Pending
 from ...pickle.resolve import Resolver, module_state_dict
 from ...pickle.writer import PickleWriter, name_opcodes, str_opcodes
-from ...storage.files import MappedFile
 from ...storage.folders import Folder
-from ...tree import LazyTensor, Tree
+from ...tree import File, LazyTensor, Tree
 from ...tree import Path as TreePath
 from ...tree.digests import digest_of_bytes
-from .meta import Note
-from .variable import read_variable
+from .meta import Comment
+from .variable import read_limited, read_variable
 
 __all__ = ["OneFlowPickle", "read_folder_pickle", "read_single_file"]
 
 _PICKLE_LIMIT = 1 << 30  # its tensors lie elsewhere: this is far more than the plain values of a run
 
-_BFLOAT16 = dtype_named("bfloat16")
 _TENSORS = (
     ("oneflow", "Tensor"),
     ("oneflow.nn", "Parameter"),
@@ -82,9 +79,9 @@ class _Tensor(Pending):
 
 def _inline(part: ArrayPart, dtype: Any) -> LazyTensor:
     array = part.array()
-    if isinstance(dtype, _Dtype) and dtype.row() is _BFLOAT16 and _BFLOAT16 is not None:
-        array = narrow(array.astype("float32"), _BFLOAT16)  # 1.0 keeps bfloat16 as float32
-    return LazyTensor.of_array(array, alias=object())
+    if isinstance(dtype, _Dtype) and dtype.row() is BFLOAT16:
+        array = narrow(array.astype("float32"), BFLOAT16)  # 1.0 keeps bfloat16 as float32
+    return LazyTensor.from_array(array, alias=object())
 
 
 def _builders(load: Callable[[Any], LazyTensor]) -> Builders:
@@ -98,18 +95,20 @@ def _builders(load: Callable[[Any], LazyTensor]) -> Builders:
 
 def read_folder_pickle(folder: Folder, name: str, *, allow_unknown: bool) -> Tree:
     """Return the object of a folder's ``pickled_data``, whose tensors lie in the same folder."""
-    raw = folder.read(name, _PICKLE_LIMIT)
+    raw = read_limited(folder.file(name), _PICKLE_LIMIT)
     variables = _Variables(folder, f"{folder.where}/{name}", digest_of_bytes(raw))
     return _object(raw, variables.pickle, variables.load, allow_unknown=allow_unknown)
 
 
-def read_single_file(path: Path, *, allow_unknown: bool) -> Tree:
+def read_single_file(file: File, *, allow_unknown: bool) -> Tree:
     """Return the object of a file of OneFlow 1.0, which holds its tensors."""
 
     def load(_: Any) -> LazyTensor:
-        raise DamagedError(f"{path}: found a tensor without its values, expected them in this file; fetch it again")
+        raise DamagedError(
+            f"{file.where}: found a tensor without its values, expected them in this file; fetch it again"
+        )
 
-    return _object(MappedFile(path).buffer, str(path), load, allow_unknown=allow_unknown)
+    return _object(file.contents(), file.where, load, allow_unknown=allow_unknown)
 
 
 def _object(pickled: Any, path: str, load: Callable[[Any], LazyTensor], *, allow_unknown: bool) -> Tree:
@@ -133,7 +132,7 @@ class _Variables:
     def __init__(self, root: Folder, pickle: str, digest: str) -> None:
         self.pickle = pickle
         self._root, self._digest = root, digest
-        self._snapshot = "", root  # the last one's folder: those of one snapshot follow each other
+        self._snapshot: tuple[str, Folder] = "", root  # the last one's folder: those of one snapshot follow each other
 
     def load(self, named: Any) -> LazyTensor:
         """Return the tensor that the pickle names by its folder."""
@@ -153,20 +152,20 @@ class _Variables:
                 f"{self._root.where}/{place}: found no file 'out', expected one: {os.path.basename(self.pickle)} points "
                 "there; restore it"
             )
-        tensor, note = variable
-        if note is not None and note.pickle not in (None, self._digest):
+        tensor, comment = variable
+        if comment is not None and comment.pickle not in (None, self._digest):
             raise DamagedError(
-                f"{self.pickle}: found a pickle with digest {self._digest}, expected {note.pickle} as {place}/meta says; "
-                "its plain values cannot be trusted: restore it from a copy"
+                f"{self.pickle}: found a pickle with digest {self._digest}, expected {comment.pickle} as {place}/meta "
+                "says; its plain values cannot be trusted: restore it from a copy"
             )
         return tensor
 
-    def _variable(self, place: str) -> tuple[LazyTensor, Note | None] | None:
+    def _variable(self, place: str) -> tuple[LazyTensor, Comment | None] | None:
         snapshot, _, name = place.rpartition("/")
         try:
             if snapshot != self._snapshot[0]:
-                self._snapshot = snapshot, self._root.inside(snapshot) if snapshot else self._root
-            return read_variable(self._snapshot[1].inside(name))
+                self._snapshot = snapshot, self._root.folder(snapshot) if snapshot else self._root
+            return read_variable(self._snapshot[1], name)
         except (OSError, ValueError):  # ValueError: damage, or a name that no disk can hold
             if self._root.has(f"{place}/out"):
                 raise

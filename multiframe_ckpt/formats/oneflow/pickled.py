@@ -1,4 +1,4 @@
-"""The ``oneflow-pickle`` layout: what ``flow.save`` writes since 0.6. Holds any key and any nesting.
+"""The ``oneflow-pickle`` format: what ``flow.save`` writes since 0.6. Holds any key and any nesting.
 
     ckpt/pickled_data         pickle of {"protocol_version": 1, "data": object}; a tensor is {"path": "tensor_<n>"}
     ckpt/tensor_<n>/meta,out  one variable a tensor
@@ -8,81 +8,96 @@ OneFlow 1.0 writes one file instead, a pickle with the arrays in it, which is re
 
 from __future__ import annotations
 
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ...pickle.writer import require_plain
-from ...progress import OnProgress, silent
-from ...storage.files import open_regular
-from ...storage.folders import read_folder
-from ...tree import LazyTensor, Tree, tensors
+from ...progress import OnProgress
+from ...storage.folders import Folder
+from ...tree import File, LazyTensor, Sharing, Tree, tensors
 from ...tree import Path as TreePath
 from ...tree.digests import digest_of_bytes
-from ..base import ProgressMeter, ReadOptions, WriteOptions, WritePlan, duplicated_ties
-from .folder import MARKER, PICKLE, widened
-from .meta import Note
+from ..base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions
+from .folder_write import widened
+from .meta import Comment
+from .names import MARKER, META, OUT, PICKLE
 from .objects import OneFlowPickle, read_folder_pickle, read_single_file
-from .variable import NewVariable, write_variables
+from .variable import NewVariable, stored_nbytes, write_variables
 
 __all__ = ["OneFlowPickleFormat"]
 
 _SINGLE_FILE_KEY = b"__oneflow__"
-_HEAD = 256
+_START = 256
+_OWN = re.compile(rf"tensor_[0-9]+/({META}|{OUT})")
 
 
-class OneFlowPickleFormat:
-    """OneFlow's pickled directory, and the single file of 1.0."""
+class OneFlowPickleFormat(WritableFormat):
+    """OneFlow's pickled folder, and the single file of 1.0."""
 
     name = "oneflow-pickle"
-    suffixes: tuple[str, ...] = ()
+    dialect = "oneflow"
 
-    def sniff(self, path: Path) -> bool:
-        """Return whether the path is a folder with ``pickled_data``, or a 1.0 file."""
-        try:
-            if path.is_dir():
-                return (path / PICKLE).is_file() and not (path / MARKER).exists()
-            with open_regular(path) as file:
-                head = file.read(_HEAD)
-            return head[:1] == b"\x80" and _SINGLE_FILE_KEY in head
-        except (OSError, ValueError):  # ValueError: a path no system can have
-            return False
+    def recognises(self, head: Head) -> bool:
+        """Return whether this is a folder with ``pickled_data``, or a 1.0 file."""
+        if isinstance(head.place, Folder):
+            return head.place.has(PICKLE) and MARKER not in head.names
+        return head.start[:1] == b"\x80" and _SINGLE_FILE_KEY in head.start[:_START]
 
-    def read(self, path: Path, options: ReadOptions = ReadOptions()) -> Tree:
+    def open(self, place: File | Folder, options: ReadOptions) -> Opened:
         """Return the tree; the tensors of a 1.0 file are views of the file's own pickle."""
-        if path.is_dir():
-            return read_folder(
-                path, lambda folder: read_folder_pickle(folder, PICKLE, allow_unknown=options.allow_unknown)
-            )
-        return read_single_file(path, allow_unknown=options.allow_unknown)
+        if isinstance(place, Folder):
+            tree = read_folder_pickle(place, PICKLE, allow_unknown=options.allow_unknown)
+            return Opened(tree, {"framework": "oneflow", "container": "pickled folder"})
+        tree = read_single_file(place, allow_unknown=options.allow_unknown)
+        return Opened(tree, {"framework": "oneflow", "container": "single file (1.0)"})
 
-    def plan(self, tree: Tree) -> WritePlan:
-        """Refuse dtypes that ``flow.load`` cannot read; tie are kept, other sharing of a storage is not."""
+    def plan(self, tree: Tree, options: WriteOptions) -> Plan:
+        """Refuse dtypes that ``flow.load`` cannot read; ties are kept, other sharing of a storage is not."""
         table = tensors(tree)
         require_plain(tree)
-        return WritePlan(widened=widened(table), lost_ties=duplicated_ties(table).lost_ties)
-
-    def write(
-        self, tree: Tree, path: Path, options: WriteOptions = WriteOptions(), *, on_progress: OnProgress = silent
-    ) -> None:
-        """Write the folder, one variable for each distinct tensor."""
-        table = tensors(tree)
-        widened(table)
+        lost = tuple(map(tuple, Sharing(table).overlaps))
+        changes = Changes(widened(table), lost_ties=lost, lost_metadata=tuple(options.metadata))
         numbers = _Numbers()
         pickled = OneFlowPickle(numbers.folder).dump(tree)
         keys = {id(tensor): key for key, tensor in table.items()}
-        meter = ProgressMeter(numbers.tensors, on_progress)
-        seal = digest_of_bytes(pickled)
-        path.mkdir()
-        variables = [
-            NewVariable(folder, tensor, Note(index, len(numbers.tensors), pickle=seal), keys[id(tensor)])
+        digest = digest_of_bytes(pickled)
+        variables = tuple(
+            NewVariable(folder, tensor, Comment(index, len(numbers.tensors), pickle=digest), keys[id(tensor)])
             for index, (folder, tensor) in enumerate(numbers.tensors.items())
-        ]
-        write_variables(path, variables, options, meter)
-        (path / PICKLE).write_bytes(pickled)
+        )
+        return _Plan(pickled, variables, options.digest, changes)
 
-    def describe(self, path: Path) -> dict[str, object]:
-        """Return the framework and the container."""
-        return {"framework": "oneflow", "container": "pickled folder" if path.is_dir() else "single file (1.0)"}
+    def owns(self, name: str) -> bool:
+        """Return whether a file is the pickle, or one of a variable's, which have no names of their own.
+
+        A nested ``oneflow`` checkpoint that was copied without its empty markers looks like this format; its variables
+        have names, and nobody can tell what else was lost.
+        """
+        return name == PICKLE or _OWN.fullmatch(name) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan(Plan):
+    """The pickle, and a variable for each distinct tensor."""
+
+    pickled: bytes
+    variables: tuple[NewVariable, ...]
+    digest: bool
+    changes: Changes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the variables' values."""
+        return sum(map(stored_nbytes, self.variables))
+
+    def write(self, target: Path, on_progress: OnProgress) -> None:
+        """Write the folder, the pickle last."""
+        meter = ProgressMeter({variable.key: variable.tensor for variable in self.variables}, on_progress)
+        target.mkdir()
+        write_variables(target, self.variables, meter, digest=self.digest)
+        (target / PICKLE).write_bytes(self.pickled)
 
 
 class _Numbers:
@@ -90,7 +105,7 @@ class _Numbers:
 
     def __init__(self) -> None:
         self.tensors: dict[str, LazyTensor] = {}
-        self._folders: dict[Any, str] = {}
+        self._folders: dict[Hashable, str] = {}
 
     def folder(self, _: TreePath, tensor: LazyTensor) -> str:
         """Return the folder of a tensor, the same for one that was seen under another key."""

@@ -1,6 +1,6 @@
 """One OneFlow variable: a folder with ``meta`` (see oneflow_meta) and ``out``, the raw little-endian C-order values.
 
-dtypes that ``flow.load`` 0.8 and 0.9 cannot read are stored as a wider one that holds them exactly, and the note in
+dtypes that ``flow.load`` 0.8 and 0.9 cannot read are stored as a wider one that holds them exactly, and our comment in
 ``meta`` remembers the narrow one. OneFlow 0.9 writes bfloat16 with a float32 payload under ``kBFloat16`` and cannot read
 it back; the payload's size tells, and it is read right here.
 """
@@ -17,77 +17,97 @@ from pathlib import Path
 
 import numpy as np
 
-from ...dtypes import DTYPES, DType, dtype_named, narrow, widen
+from ...dtypes import BFLOAT16, FLOAT32, DType, dtype_named, narrow, widen
 from ...errors import DamagedError, DtypeRefusedError
-from ...storage.folders import Folder
+from ...storage.folders import Folder, LocalFolder
 from ...storage.parallel import in_parallel
 from ...storage.transfer import CopyJob, HashingReader, as_elements, copy, write_at
-from ...tree import LazyTensor
+from ...tree import File, InFile, LazyTensor, elementwise
 from ...tree.digests import bytes_of
-from ...tree.shapes import require_shape
-from ..base import ProgressMeter, WriteOptions
-from .meta import META_LIMIT, Note, VariableMeta, parse_canonical, parse_meta, render_meta
+from ...tree.shapes import is_small_shape, require_shape
+from ..base import ProgressMeter
+from .meta import META_LIMIT, Comment, VariableMeta, parse_canonical, parse_meta, render_meta
 
-__all__ = ["NewVariable", "read_fast", "read_variable", "stored_dtype", "write_variables"]
-
-_FLOAT32, _BFLOAT16 = (next(row for row in DTYPES if row.name == name) for name in ("float32", "bfloat16"))
-
-# Reading
+__all__ = ["NewVariable", "read_limited", "read_variable", "stored_dtype", "stored_nbytes", "write_variables"]
 
 
-def read_variable(folder: Folder) -> tuple[LazyTensor, Note | None] | None:
-    """Return the tensor of a variable's folder and our note, or None where the folder is none: it has no ``out``."""
-    seen = folder.status("out")
-    if seen is None:
+def read_variable(folder: Folder, name: str) -> tuple[LazyTensor, Comment | None] | None:
+    """Return the tensor of a variable's folder and our comment, or None where the folder is none: it has no ``out``.
+
+    ``name`` is that of the folder in ``folder``.
+    """
+    if isinstance(folder, LocalFolder) and (fast := _read_fast(folder, name)) is not None:
+        return fast
+    variable = folder.folder(name) if name else folder
+    if not variable.has("out"):
         return None
+    out = variable.file("out")
     try:
-        raw = folder.read("meta", META_LIMIT)
+        file = variable.file("meta")
     except FileNotFoundError:
         raise DamagedError(
-            f"{folder.where}: found no file 'meta' beside 'out', expected one; restore it from a copy"
+            f"{variable.where}: found no file 'meta' beside 'out', expected one; restore it from a copy"
         ) from None
-    meta = parse_meta(raw, f"{folder.where}/meta")
-    return _tensor(folder, "out", meta, seen), meta.note
+    meta = parse_meta(read_limited(file, META_LIMIT), file.where)
+    return _tensor(out, meta), meta.comment
 
 
-def read_fast(snapshot: Folder, name: str) -> tuple[LazyTensor, Note | None] | None:
-    """Return what :func:`read_variable` gives of a folder in a snapshot, sooner; None where anything is unusual."""
-    glance = snapshot.glance(name, "meta", "out")
-    meta = parse_canonical(glance[0]) if glance else None
-    return (_tensor(snapshot, f"{name}/out", meta, glance[1]), meta.note) if glance and meta else None
+def _read_fast(folder: LocalFolder, name: str) -> tuple[LazyTensor, Comment | None] | None:
+    """Return what :func:`read_variable` gives, in the fewest calls; None where anything is unusual."""
+    parts = folder.read_fast(name, "meta", "out") if name else None
+    meta = parse_canonical(parts[0]) if parts else None
+    return (_tensor(folder.file_seen(f"{name}/out", parts[1]), meta), meta.comment) if parts and meta else None
 
 
-def _tensor(folder: Folder, out: str, meta: VariableMeta, seen: os.stat_result) -> LazyTensor:
-    """Return the tensor whose bytes are the file ``out`` in a folder."""
-    note, stored = meta.note, meta.dtype
-    digest = note.digest if note is not None else None
-    own = dtype_named(note.dtype) if note is not None and note.dtype else stored
-    if stored is _BFLOAT16:
-        require_shape(meta.shape, stored, f"{folder.where}/{out}")
-        if seen.st_size == 4 * prod(meta.shape) != 0:
-            stored = _FLOAT32  # what real OneFlow writes for bfloat16
-    if own is stored or own is None:
-        return folder.tensor(out, seen, stored, meta.shape, digest)
-    if own.oneflow_wider != stored.name:
-        variable = os.path.dirname(f"{folder.where}/{out}")
+def read_limited(file: File, limit: int) -> bytes:
+    """Return the bytes of a small file; raise DamagedError where it has more than ``limit``."""
+    if file.size > limit:
+        raise DamagedError(f"{file.where}: found {file.size} bytes, expected at most {limit}")
+    return file.read_at(0, file.size)
+
+
+def _tensor(out: File, meta: VariableMeta) -> LazyTensor:
+    """Return the tensor whose bytes are the file ``out``."""
+    comment, stored = meta.comment, meta.dtype
+    digest = comment.digest if comment is not None else None
+    dtype = dtype_named(comment.dtype) if comment is not None and comment.dtype else stored
+    if stored is BFLOAT16:
+        require_shape(meta.shape, stored, out.where)
+        if out.size == 4 * prod(meta.shape) != 0:
+            stored = FLOAT32  # what real OneFlow writes for bfloat16
+    if dtype is stored or dtype is None:
+        return _whole(out, stored, meta.shape, digest)
+    if dtype.oneflow_wider != stored.name:
         raise DamagedError(
-            f"{variable}/meta: found {own.name} noted for values of {stored.name}, expected "
+            f"{os.path.dirname(out.where)}/meta: found {dtype.name} noted for values of {stored.name}, expected "
             "a dtype that is widened to it; the variable is damaged: restore it from a copy"
         )
-    return _narrowed(f"{folder.where}/{out}", folder.tensor(out, seen, stored, meta.shape, None), own, digest)
+    return _narrowed(out, _whole(out, stored, meta.shape, None), dtype, digest)
 
 
-def _narrowed(out: str, tensor: LazyTensor, dtype: DType, digest: str | None) -> LazyTensor:
+def _whole(out: File, dtype: DType, shape: tuple[int, ...], digest: str | None) -> LazyTensor:
+    """Return the tensor whose bytes are all of a file; raise DamagedError where that has another size."""
+    if not (is_small_shape(shape) and out.size):
+        require_shape(shape, dtype, out.where)
+    nbytes = prod(shape) * dtype.itemsize
+    if out.size != nbytes:
+        raise DamagedError(
+            f"{out.where}: found {out.size} bytes, expected {nbytes} for {dtype.name} {shape}; "
+            "the file is cut short or damaged: fetch it again"
+        )
+    return LazyTensor(dtype, shape, InFile(out, dtype, shape), out, digest)
+
+
+def _narrowed(out: File, tensor: LazyTensor, dtype: DType, digest: str | None) -> LazyTensor:
     def change(array: np.ndarray) -> np.ndarray:
         try:
             return narrow(array, dtype)
         except ValueError as problem:
-            raise DamagedError(f"{out}: found {problem}; the values were changed after they were written") from None
+            raise DamagedError(
+                f"{out.where}: found {problem}; the values were changed after they were written"
+            ) from None
 
-    return LazyTensor.of_elements(tensor, dtype, change, alias=tensor.alias, digest=digest)
-
-
-# Writing
+    return elementwise(tensor, dtype, change, alias=tensor.alias, digest=digest)
 
 
 def stored_dtype(key: str, dtype: DType) -> DType:
@@ -113,49 +133,50 @@ class NewVariable:
 
     folder: str
     tensor: LazyTensor
-    note: Note
+    comment: Comment
     key: str
 
 
-def write_variables(root: Path, variables: Sequence[NewVariable], options: WriteOptions, meter: ProgressMeter) -> None:
+def stored_nbytes(variable: NewVariable) -> int:
+    """Return the bytes of a variable's values in its file."""
+    return variable.tensor.size * stored_dtype(variable.key, variable.tensor.dtype).itemsize
+
+
+def write_variables(root: Path, variables: Sequence[NewVariable], meter: ProgressMeter, *, digest: bool) -> None:
     """Write each variable into a folder of its own, which must be new; large ones several at a time."""
+    schemes = ("xxh3",) if digest else ()
     descriptor = os.open(root, os.O_RDONLY)
     try:
-        jobs = in_parallel(partial(_write, descriptor, options), variables, lambda variable: variable.tensor.nbytes)
-        for at, _ in jobs:
-            meter.moved(variables[at].key, variables[at].tensor)
+        jobs = in_parallel(partial(_write, descriptor, schemes), variables, lambda variable: variable.tensor.nbytes)
+        for position, _ in jobs:
+            meter.moved(variables[position].key, variables[position].tensor)
     finally:
         os.close(descriptor)
 
 
-def _write(root: int, options: WriteOptions, variable: NewVariable) -> None:
-    """Write ``out``, then ``meta``; the note's digest is of the tensor's own bytes, also where wider ones are stored."""
+def _write(root: int, schemes: tuple[str, ...], variable: NewVariable) -> None:
+    """Write ``out``, then ``meta``; the digest is of the tensor's own bytes, also where wider ones are stored."""
     tensor, folder = variable.tensor, variable.folder
     stored = stored_dtype(variable.key, tensor.dtype)
     wider = stored is not tensor.dtype
-    schemes = ["xxh3"] if options.digest else []
     os.mkdir(folder, dir_fd=root)
     with _created(f"{folder}/out", root) as out:
         if wider:
-            digests = _put_widened(out, variable, stored, schemes)
+            digests = _write_widened(out, variable, stored, schemes)
         else:
-            digests = copy(CopyJob(variable.key, tensor, out, 0, tuple(schemes)))
-    note = replace(
-        variable.note,
-        digest=digests.get("xxh3"),
-        dtype=tensor.dtype.name if wider else None,
-    )
+            digests = copy(CopyJob(variable.key, tensor, out, 0, schemes))
+    comment = replace(variable.comment, digest=digests.get("xxh3"), dtype=tensor.dtype.name if wider else None)
     with _created(f"{folder}/meta", root) as meta:
-        write_at(meta, render_meta(VariableMeta(tensor.shape, stored, note)), 0)
+        write_at(meta, render_meta(VariableMeta(tensor.shape, stored, comment)), 0)
 
 
-def _put_widened(out: int, variable: NewVariable, stored: DType, schemes: Sequence[str]) -> dict[str, str]:
+def _write_widened(out: int, variable: NewVariable, stored: DType, schemes: Sequence[str]) -> dict[str, str]:
     """Write wider elements and return the digests of the narrow ones."""
-    passing = HashingReader(variable.key, variable.tensor, schemes)
+    reader = HashingReader(variable.key, variable.tensor, schemes)
     offset = 0
-    for piece in passing:
+    for piece in reader:
         offset = write_at(out, bytes_of(widen(as_elements(piece, variable.tensor.dtype), stored)), offset)
-    return {scheme: passing.digests[scheme] for scheme in schemes}
+    return {scheme: reader.digests[scheme] for scheme in schemes}
 
 
 @contextmanager

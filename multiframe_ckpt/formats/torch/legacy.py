@@ -12,16 +12,15 @@ Source: torch 2.13 ``torch/serialization.py`` (``_legacy_save``, ``_legacy_load`
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from ...dtypes import UINT8
 from ...errors import DamagedError
 from ...pickle.machine import PickleMachine
 from ...pickle.resolve import Resolver, module_state_dict
-from ...storage.files import MappedFile
-from ...tree import Tree
+from ...tree import File, LazyTensor, Tree
 from ..base import ReadOptions
-from .tensors import TORCH_BUILDERS, TORCH_NAMES, UINT8, TorchStorage
+from .tensors import TORCH_BUILDERS, TORCH_NAMES, TorchStorage
 
 __all__ = ["is_legacy", "read_legacy"]
 
@@ -34,31 +33,33 @@ def is_legacy(head: bytes) -> bool:
     return head[:1] == b"\x80" and head[2:14] == b"\x8a\x0a" + _MAGIC.to_bytes(10, "little")
 
 
-def read_legacy(path: Path, options: ReadOptions) -> Tree:
+def read_legacy(file: File, options: ReadOptions) -> Tree:
     """Return the tree of a legacy stream, without moving a tensor byte."""
-    file = MappedFile(path)
     storages: dict[str, TorchStorage] = {}
 
     def persistent(identifier: Any) -> Any:
-        return _persistent(path, storages, identifier)
+        return _persistent(file.where, storages, identifier)
 
     values: list[Any] = []
     end = 0
+    pickled = file.contents()
     for _ in ("magic", "protocol", "system", "object", "keys"):
-        machine = PickleMachine(file.buffer, where=str(path), builders=TORCH_BUILDERS, persistent=persistent, start=end)
+        machine = PickleMachine(pickled, where=file.where, builders=TORCH_BUILDERS, persistent=persistent, start=end)
         values.append(machine.run())
         end = machine.end
     _, protocol, system, raw, keys = values
     if protocol != _PROTOCOL or not isinstance(system, dict) or not isinstance(keys, list):
-        raise DamagedError(f"{path}: found another header than protocol {_PROTOCOL} has, expected it; fetch it again")
+        raise DamagedError(
+            f"{file.where}: found another header than protocol {_PROTOCOL} has, expected it; fetch it again"
+        )
     _bind(file, storages, keys, end, "little" if system.get("little_endian", True) else "big")
     resolver = Resolver(
-        str(path), end, allow_unknown=options.allow_unknown, names=TORCH_NAMES, collapse=module_state_dict
+        file.where, end, allow_unknown=options.allow_unknown, names=TORCH_NAMES, collapse=module_state_dict
     )
     return resolver.tree(raw)
 
 
-def _persistent(path: Path, storages: dict[str, TorchStorage], identifier: Any) -> Any:
+def _persistent(where: str, storages: dict[str, TorchStorage], identifier: Any) -> Any:
     """Answer ("storage", …) with a storage, and ("module", class, file, source) with the class's name."""
     if not isinstance(identifier, tuple) or not identifier:
         raise TypeError("a persistent id that is no tuple")
@@ -69,21 +70,21 @@ def _persistent(path: Path, storages: dict[str, TorchStorage], identifier: Any) 
     if view is None:
         return storage
     raise DamagedError(
-        f"{path}: found a storage view of torch < 0.4, expected plain storages; save it again with torch ≥ 1"
+        f"{where}: found a storage view of torch < 0.4, expected plain storages; save it again with torch ≥ 1"
     )
 
 
-def _bind(file: MappedFile, storages: dict[str, TorchStorage], keys: list[Any], offset: int, order: Any) -> None:
+def _bind(file: File, storages: dict[str, TorchStorage], keys: list[Any], offset: int, order: Any) -> None:
     for key in keys:
         storage = storages.get(key) if isinstance(key, str) else None
         if storage is None:
-            raise DamagedError(f"{file.path}: found data for a storage that no tensor names; fetch the file again")
-        count = int.from_bytes(file.bytes(offset, 8, f"storage {key}"), order, signed=True)
+            raise DamagedError(f"{file.where}: found data for a storage that no tensor names; fetch the file again")
+        count = int.from_bytes(file.read_at(offset, 8, f"storage {key}"), order, signed=True)
         if count * storage.dtype.itemsize != storage.nbytes:
             raise DamagedError(
-                f"{file.path}: storage {key!r}: found {count} elements, "
+                f"{file.where}: storage {key!r}: found {count} elements, "
                 f"expected {storage.nbytes // storage.dtype.itemsize}; the file is damaged: fetch it again"
             )
-        storage.raw = file.tensor(UINT8, (storage.nbytes,), offset + 8, what=f"storage {key}")
+        storage.raw = LazyTensor.in_file(file, UINT8, (storage.nbytes,), offset + 8, what=f"storage {key}")
         storage.swapped = order == "big"
         offset += 8 + storage.nbytes

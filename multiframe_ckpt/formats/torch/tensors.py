@@ -5,22 +5,21 @@ Source: torch 2.13 ``torch/_utils.py`` (``_rebuild_*``), ``torch/_tensor.py`` (`
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ...dtypes import DTYPES, DType, dtype_named
+from ...dtypes import DTYPES, UINT8, DType
 from ...errors import DamagedError, UnsafeError
 from ...pickle.known import PLAIN
 from ...pickle.raw import Builders, Call, Global, Pending
-from ...tree import LazyTensor, OpenedFile, View
+from ...tree import LazyTensor, Strided, elementwise
+from ...tree.boxes import c_strides
 from ...tree.shapes import is_small_shape, require_shape
 
-__all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "UINT8", "TorchStorage", "dense_stride"]
+__all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "TorchStorage", "TorchTensor"]
 
-UINT8 = next(row for row in DTYPES if row.name == "uint8")
 _BY_STORAGE = {row.torch_storage: row for row in DTYPES if row.torch_storage}
 _BY_TORCH = {row.torch: row for row in DTYPES if row.torch}
 
@@ -29,20 +28,10 @@ _EXPANSION = 64
 _MAX_DIMENSIONS = 64  # torch's own limit
 
 
-@lru_cache(maxsize=4096)
-def dense_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides in elements of a C-ordered tensor."""
-    stride, step = [], 1
-    for dim in reversed(shape):
-        stride.append(step)
-        step *= max(dim, 1)
-    return tuple(reversed(stride))
-
-
 class TorchStorage(Pending):
     """A storage the pickle refers to; its bytes are bound when the reader knows where they lie."""
 
-    __slots__ = ("_checked", "_tensor", "alias", "dtype", "key", "nbytes", "raw", "swapped", "untyped")
+    __slots__ = ("_tensor", "alias", "dtype", "key", "nbytes", "raw", "swapped", "untyped")
 
     def __init__(self, kind: Any, key: Any, count: Any) -> None:
         if not (isinstance(kind, Global) and isinstance(key, str) and type(count) is int and count >= 0):
@@ -57,7 +46,6 @@ class TorchStorage(Pending):
         self.raw: LazyTensor | None = None
         self.swapped = False  # the file is big-endian
         self.alias = object()
-        self._checked = False
         self._tensor: LazyTensor | None = None
 
     def set_state(self, state: Any) -> None:
@@ -77,14 +65,6 @@ class TorchStorage(Pending):
                 f"found no data for storage {self.key!r}, expected it in the file; the file is cut short"
             )
         return self.raw
-
-    def array(self, *, whole: bool) -> np.ndarray:
-        """Return the storage's bytes; who wants but a part cannot check them, so they are checked here, once."""
-        raw = self.bound()
-        if whole or self._checked:
-            return raw.read()
-        found, self._checked = raw.numpy(), True
-        return found
 
 
 class TorchTensor(Pending):
@@ -122,11 +102,10 @@ class TorchTensor(Pending):
             if not usual:
                 self._check_numbers()
             size = prod(self._shape)
-            dense = self._stride == dense_stride(self._shape) or size <= 1
+            dense = self._stride == c_strides(self._shape) or size <= 1
             if not (dense and usual and self._lies_inside(size)):
                 self._check(size)
-            plain = dense and not self._storage.swapped and not self._flags
-            self._tensor = self._dense(size) if plain else self._strided()
+            self._tensor = self._lazy(whole=dense and size * self._dtype.itemsize == self._storage.nbytes)
         return self._tensor
 
     def _lies_inside(self, size: int) -> bool:
@@ -163,45 +142,25 @@ class TorchTensor(Pending):
             )
         require_shape(shape, self._dtype, "a tensor of the pickle")
 
-    def _dense(self, size: int) -> LazyTensor:
-        """Return the tensor where it lies in the file; a part of a storage with a digest is read by way of the storage."""
-        raw = self._storage.bound()
-        digest = raw.digest if size * self._dtype.itemsize == self._storage.nbytes else None
-        if isinstance(raw.source, OpenedFile) and digest == raw.digest:
-            return self._lazy(raw.source, raw.at + self._start(), digest)
-        return self._lazy(self._read_dense, 0, digest)
+    def _lazy(self, *, whole: bool) -> LazyTensor:
+        """Return the tensor; it is compared with its storage's digest where it is the ``whole`` of that."""
+        storage = self._storage
+        raw = storage.bound()
+        view = Strided(raw, self._dtype, self._shape, self._offset, self._stride)
+        digest = raw.digest if whole else None
+        if not (storage.swapped or self._flags):
+            return LazyTensor(self._dtype, self._shape, view, storage.alias, digest)
+        # Its storage cannot be written as it is: tied only to its equals.
+        alias = (storage.alias, self._offset, self._stride, tuple(sorted(self._flags or ())))
+        stored = LazyTensor(self._dtype, self._shape, view, digest=digest)
+        return elementwise(stored, self._dtype, self._changed, alias=alias)
 
-    def _start(self) -> int:
-        return self._offset * self._dtype.itemsize if prod(self._shape) else 0
-
-    def _read_dense(self) -> np.ndarray:
-        start, nbytes = self._start(), prod(self._shape) * self._dtype.itemsize
-        array = self._storage.array(whole=nbytes == self._storage.nbytes)[start : start + nbytes]
-        array = array.view(self._dtype.numpy).reshape(self._shape)
-        return array if array.flags.aligned else array.copy()
-
-    def _strided(self) -> LazyTensor:
-        self._storage.bound()
-        return self._lazy(self._read_strided, 0, None)
-
-    def _read_strided(self) -> np.ndarray:
-        strides = [step * self._dtype.itemsize for step in self._stride]
-        raw = self._storage.array(whole=False)
-        array = np.ndarray(self._shape, self._dtype.numpy, raw, self._start(), strides)
-        array = np.ascontiguousarray(array).reshape(self._shape)  # of one dimension where array has none
+    def _changed(self, array: np.ndarray) -> np.ndarray:
+        """Return elements of the storage as the tensor has them."""
         flags = self._flags or {}
         array = array.byteswap() if self._storage.swapped else array
         array = np.conjugate(array) if flags.get("conj") else array
         return np.negative(array) if flags.get("neg") else array
-
-    def _lazy(self, source: Any, at: int, digest: str | None) -> LazyTensor:
-        storage = self._storage
-        if storage.swapped or self._flags:  # its storage cannot be written as it is: tied only to its equals
-            flags = tuple(sorted(self._flags or ()))
-            alias = (storage.alias, self._offset, self._stride, flags)
-            return LazyTensor(self._dtype, self._shape, source, at, alias)
-        view = View(storage.bound(), self._offset, self._stride)
-        return LazyTensor(self._dtype, self._shape, source, at, storage.alias, view, digest)
 
 
 #: The kinds of dtype whose tensors torch views as conjugated, or negated.
@@ -280,7 +239,7 @@ TORCH_BUILDERS: Builders = {
 TORCH_NAMES: dict[tuple[str, str], str] = {
     ("torch", name): f"torch.{name}"
     for name in (
-        *(row.torch for row in DTYPES if row.torch and dtype_named(row.name)),
+        *(row.torch for row in DTYPES if row.torch),
         "complex32",
         "strided",
         "sparse_coo",

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from ...dtypes import DType
 from ...pickle.writer import PickleWriter, int_opcodes, name_opcodes, require_plain, str_opcodes, tuple_opcodes
-from ...progress import OnProgress, silent
-from ...storage.zip_writer import ArchiveWriter, NewMember
-from ...tree import LazyTensor, Tree, shared_storages, tensors
+from ...progress import OnProgress
+from ...storage.zip_writer import NewMember, ZipWriter
+from ...tree import LazyTensor, Sharing, Strided, Tree, tensors
 from ...tree import Path as TreePath
-from ..base import ProgressMeter, WriteOptions, WritePlan
+from ...tree.boxes import c_strides
+from ..base import Changes, Plan, ProgressMeter, WriteOptions
 from ..tree_json import dump_json
-from .tensors import dense_stride
 from .zip_read import DIGESTS
 
-__all__ = ["plan_zip", "write_zip"]
+__all__ = ["TorchPlan", "plan_zip"]
 
 _ROOT = "archive"
 
@@ -38,7 +38,7 @@ class _TorchPickle(PickleWriter):
 
     def __init__(self, shared: Mapping[Hashable, bool]) -> None:
         super().__init__()
-        self._shared = shared  # aliases that several tensors have → whether these look at different places
+        self._shared = shared  # identities that several keys have, or that others lie on → whether others do
         self._numbers: dict[Hashable, int] = {}
         self._constants: dict[bytes, bytes] = {}
         self._frames: dict[str, tuple[bytes, bytes, bytes]] = {}
@@ -46,8 +46,11 @@ class _TorchPickle(PickleWriter):
 
     def tensor(self, tensor: LazyTensor, path: TreePath) -> None:
         """Write the call that rebuilds the tensor."""
-        partly = self._shared.get(tensor.alias)
-        whole, offset, stride = tensor.view if partly and tensor.view else (tensor, 0, dense_stride(tensor.shape))
+        partly = self._shared.get(tensor.identity)
+        view = tensor.source if partly and isinstance(tensor.source, Strided) else None
+        whole, offset, stride = (
+            (view.storage, view.offset, view.strides) if view else (tensor, 0, c_strides(tensor.shape))
+        )
         dtype = tensor.dtype
         count = whole.nbytes // dtype.itemsize * (1 if dtype.torch_storage else dtype.itemsize)
         start, middle, end = self._frames.get(dtype.name) or self._new_frames(dtype)
@@ -94,52 +97,73 @@ def _sizes(sizes: tuple[int, ...]) -> bytes:
     return tuple_opcodes([*map(int_opcodes, sizes)])
 
 
-def plan_zip(tree: Tree) -> WritePlan:
+def plan_zip(tree: Tree, options: WriteOptions) -> Plan:
     """Refuse what the pickle cannot hold; sharing is kept but between tensors of different dtypes."""
     table = tensors(tree)
     require_plain(tree)
-    lost = [group for group in shared_storages(table) if not _kept_together([table[key] for key in group])]
-    return WritePlan(lost_ties=tuple(map(tuple, lost)))
-
-
-def _kept_together(tensors: list[LazyTensor]) -> bool:
-    """Return whether tensors of one storage share one record: those that are one tensor, or views of one dtype."""
-    one = len({tensor.identity for tensor in tensors}) == 1
-    return one or (len({tensor.dtype for tensor in tensors}) == 1 and all(tensor.view for tensor in tensors))
-
-
-def write_zip(tree: Tree, path: Path, options: WriteOptions, *, on_progress: OnProgress = silent) -> None:
-    """Write the archive; the same tree gives the same bytes."""
-    table = tensors(tree)
-    pickle = _TorchPickle(_shared(table))
+    sharing = Sharing(table)
+    lost = [group for group in sharing.overlaps if not _kept_together([table[key] for key in group])]
+    pickle = _TorchPickle(_shared(sharing))
     data = pickle.dump(tree)
     keys = {id(tensor): key for key, tensor in table.items()}
-    fixed = {"data.pkl": data, ".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"}
-    members = [NewMember(f"{_ROOT}/{name}", raw) for name, raw in fixed.items()]
-    for number, (whole, tensor) in enumerate(pickle.records):
-        record = _whole_elements(whole, tensor.dtype.itemsize)
-        members.append(NewMember(f"{_ROOT}/data/{number}", tensor=record, key=keys[id(tensor)]))
-    members.append(NewMember(f"{_ROOT}/version", b"3\n"))
-    meter = ProgressMeter({member.name: member.tensor for member in members if member.tensor}, on_progress)
-    with path.open("xb", buffering=0) as file:
-        archive = ArchiveWriter(file.fileno())
-        digests = archive.add(members, digest=options.digest, moved=meter.moved)
-        if options.digest:
-            listed = {name.removeprefix(f"{_ROOT}/"): digest for name, digest in digests.items()}
-            text = dump_json({"format_version": 1, "digests": listed})
-            archive.add([NewMember(f"{_ROOT}/{DIGESTS}", text.encode("ascii"))])
-        archive.finish()
+    records = [(_whole_elements(whole, tensor.dtype.itemsize), keys[id(tensor)]) for whole, tensor in pickle.records]
+    changes = Changes(lost_ties=tuple(map(tuple, lost)), lost_metadata=tuple(options.metadata))
+    return TorchPlan(data, tuple(records), options.digest, changes)
+
+
+@dataclass(frozen=True, slots=True)
+class TorchPlan(Plan):
+    """The pickle, and the storages behind it with the keys that reports have for them; the same tree gives the same."""
+
+    data: bytes
+    records: tuple[tuple[LazyTensor, str], ...]
+    digest: bool
+    changes: Changes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the storages."""
+        return sum(storage.nbytes for storage, _ in self.records)
+
+    def write(self, target: Path, on_progress: OnProgress) -> None:
+        """Write the archive."""
+        members = self._members()
+        meter = ProgressMeter({member.name: member.tensor for member in members if member.tensor}, on_progress)
+        with target.open("xb", buffering=0) as file:
+            archive = ZipWriter(file.fileno())
+            digests = archive.add(members, digest=self.digest, moved=meter.moved)
+            if self.digest:
+                listed = {name.removeprefix(f"{_ROOT}/"): digest for name, digest in digests.items()}
+                text = dump_json({"format_version": 1, "digests": listed})
+                archive.add([NewMember(f"{_ROOT}/{DIGESTS}", text.encode("ascii"))])
+            archive.finish()
+
+    def _members(self) -> list[NewMember]:
+        fixed = {"data.pkl": self.data, ".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"}
+        return [
+            *(NewMember(f"{_ROOT}/{name}", raw) for name, raw in fixed.items()),
+            *(
+                NewMember(f"{_ROOT}/data/{number}", tensor=storage, key=key)
+                for number, (storage, key) in enumerate(self.records)
+            ),
+            NewMember(f"{_ROOT}/version", b"3\n"),
+        ]
+
+
+def _kept_together(group: list[LazyTensor]) -> bool:
+    """Return whether tensors of one storage share one record: those that are one tensor, or views of one dtype."""
+    one = len({tensor.identity for tensor in group}) == 1
+    views = all(isinstance(tensor.source, Strided) for tensor in group)
+    return one or (len({tensor.dtype for tensor in group}) == 1 and views)
 
 
 def _whole_elements(storage: LazyTensor, itemsize: int) -> LazyTensor:
     """Return a storage without the bytes behind its last whole element."""
     nbytes = storage.nbytes // itemsize * itemsize
-    if nbytes == storage.nbytes:
-        return storage
-    return replace(storage, shape=(nbytes,), source=lambda: storage.numpy()[:nbytes], digest=None)
+    return storage if nbytes == storage.nbytes else storage[:nbytes]
 
 
-def _shared(table: dict[str, LazyTensor]) -> dict[Hashable, bool]:
-    """Return each storage of several tensors, and whether they look at different places: only then it is written whole."""
-    groups = [[table[key] for key in group] for group in shared_storages(table)]
-    return {group[0].alias: len({tensor.identity for tensor in group}) > 1 for group in groups}
+def _shared(sharing: Sharing) -> dict[Hashable, bool]:
+    """Return the tensors that share a record, and whether that is their whole storage: where others lie on them in it."""
+    tied = {sharing.tensors[group[0]].identity: False for group in sharing.ties}
+    return tied | {sharing.tensors[key].identity: True for group in sharing.overlaps for key in group}

@@ -381,8 +381,8 @@ def _ours(format: str, place: Path) -> Arrays:
         "e": np.zeros((0, 2), np.uint8),
         "n": np.array([np.nan, np.inf, -0.0]),
     }
-    tensors = {key: mfc.LazyTensor.of_array(array) for key, array in arrays.items()}
-    tied = mfc.LazyTensor.of_array(_ROWS, alias="x")
+    tensors = {key: mfc.LazyTensor.from_array(array) for key, array in arrays.items()}
+    tied = mfc.LazyTensor.from_array(_ROWS, alias="x")
     tree = {"model": tensors | {"t": tied, "u": tied}, "epoch": 3, "big": 2**70, "odd": [(1, None), {3: b"x"}, 1 + 2j]}
     mfc.Checkpoint(tree).save(place, format=format)
     return {f"model/{key}": array for key, array in arrays.items()} | {"model/t": _ROWS, "model/u": _ROWS}

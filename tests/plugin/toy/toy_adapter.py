@@ -19,7 +19,7 @@ class ToyBackend(TensorBackend):
 
     def to_lazy(self, tensor, key):
         array = np.array(tensor.values, np.float32).reshape(tensor.shape)
-        return LazyTensor.of_array(array, name=key, alias=("toyframe", id(tensor)))
+        return LazyTensor.from_array(array, name=key, alias=("toyframe", id(tensor)))
 
     def from_lazy(self, tensor, key, *, device):
         return self._toyframe.Tensor(tensor.numpy().ravel().tolist(), tensor.shape)

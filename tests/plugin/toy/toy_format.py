@@ -1,28 +1,42 @@
-"""A third party's layout: a line of magic, then one line for each float32 vector of a flat state dict."""
+"""A third party's format: a line of magic, then one line for each float32 vector of a flat state dict."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
-from multiframe_ckpt.formats.base import ReadOptions, WriteOptions, WritePlan
-from multiframe_ckpt.progress import silent
-from multiframe_ckpt.tree import LazyTensor, tensors
+from multiframe_ckpt.contracts import Changes, LazyTensor, Opened, Plan, WritableFormat, require_file, tensors
 
-MAGIC = "toy 1\n"
+MAGIC = b"toy 1\n"
 
 
-class ToyFormat:
+class ToyFormat(WritableFormat):
+    """Lines of numbers, of a third party."""
+
     name = "toy"
     suffixes = (".toy",)
 
-    def sniff(self, path):
-        return path.is_file() and path.read_bytes().startswith(MAGIC.encode())
+    def recognises(self, head):
+        return head.start.startswith(MAGIC)
 
-    def read(self, path, options=ReadOptions()):
-        pairs = (line.split("=") for line in path.read_text().removeprefix(MAGIC).splitlines())
-        return {key: LazyTensor.of_array(np.array(values.split(), np.float32)) for key, values in pairs}
+    def open(self, place, options):
+        file = require_file(place, self)
+        lines = file.read_at(0, file.size).decode().splitlines()[1:]
+        pairs = (line.split("=") for line in lines)
+        return Opened({key: LazyTensor.from_array(np.array(values.split(), np.float32)) for key, values in pairs})
 
-    def plan(self, tree):
-        return WritePlan()
+    def plan(self, tree, options):
+        return ToyPlan(tensors(tree), Changes())
 
-    def write(self, tree, path, options=WriteOptions(), *, on_progress=silent):
-        lines = (f"{key}={' '.join(map(str, tensor.numpy().tolist()))}\n" for key, tensor in tensors(tree).items())
-        path.write_text(MAGIC + "".join(lines))
+
+@dataclass(frozen=True)
+class ToyPlan(Plan):
+    table: dict
+    changes: Changes
+
+    @property
+    def nbytes(self):
+        return 0
+
+    def write(self, target, on_progress):
+        lines = (f"{key}={' '.join(map(str, tensor.numpy().tolist()))}\n" for key, tensor in self.table.items())
+        target.write_text(MAGIC.decode() + "".join(lines))

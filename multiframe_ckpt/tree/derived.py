@@ -1,0 +1,214 @@
+"""Sources made of another tensor: a view into its storage, its elements changed one by one, or its axes turned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from math import prod
+
+import numpy as np
+
+from ..dtypes import DType
+from .boxes import Box, blocks, c_strides, shape_of
+from .digests import bytes_of
+from .sources import Extent, InFile, Source, strided_in_file
+from .tensor import LazyTensor
+
+__all__ = ["Elementwise", "Strided", "Turned", "elementwise"]
+
+
+class Strided(Source):
+    """A view into a storage that other tensors may look into: offset and strides in elements.
+
+    ``storage`` is 1-D uint8: every byte of it. A view of less than all of it cannot be compared with the storage's digest,
+    so that the storage is, once, when the first such view is read.
+    """
+
+    __slots__ = ("dtype", "offset", "shape", "storage", "strides")
+
+    def __init__(
+        self, storage: LazyTensor, dtype: DType, shape: tuple[int, ...], offset: int, strides: tuple[int, ...]
+    ) -> None:
+        self.storage, self.dtype, self.shape, self.offset, self.strides = storage, dtype, shape, offset, strides
+
+    @property
+    def region(self) -> Hashable:
+        """Offset and strides: equal for views of one place."""
+        return self.offset, self.strides
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the elements lie one behind the other in C order."""
+        return self.strides == c_strides(self.shape) or prod(self.shape) <= 1
+
+    @property
+    def covers(self) -> bool:
+        """Whether the view is all of its storage, in C order."""
+        return self.is_dense and prod(self.shape) * self.dtype.itemsize == self.storage.nbytes
+
+    @property
+    def extent(self) -> Extent | None:
+        """Where the bytes lie whole in a file, unless the storage must be read to compare them."""
+        if not self.is_dense or not (self.covers or self._needs_no_check()):
+            return None
+        whole, nbytes = self.storage.extent, prod(self.shape) * self.dtype.itemsize
+        start = self.offset * self.dtype.itemsize if nbytes else 0
+        return Extent(whole.file, whole.offset + start, nbytes) if whole else None
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the storage has a digest."""
+        return self.storage.is_covered
+
+    @property
+    def place(self) -> Hashable | None:
+        """The file, and where in it, for a view that lies whole there."""
+        return self.extent and (self.extent.file, self.extent.offset, self.extent.nbytes)
+
+    def array(self) -> np.ndarray:
+        """Return the view over the storage's bytes."""
+        raw = self.storage.source.array() if self.covers else self._checked()
+        return self._over(np.asarray(raw, order="C"))
+
+    def _over(self, raw: np.ndarray) -> np.ndarray:
+        size = self.dtype.itemsize
+        steps = tuple(step * size for step in self.strides)
+        start = self.offset * size if prod(self.shape) else 0
+        array = np.ndarray(self.shape, self.dtype.numpy, raw, start, steps)
+        return array if array.flags.aligned else array.copy()
+
+    def _needs_no_check(self) -> bool:
+        digest = self.storage.digest
+        return digest is None or getattr(self.storage.source, "verified", None) == digest
+
+    def _checked(self) -> np.ndarray:
+        if self._needs_no_check():
+            return self.storage.source.array()
+        array = self.storage.numpy()
+        if hasattr(self.storage.source, "verified"):
+            self.storage.source.verified = self.storage.digest
+        return array
+
+    def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
+        """Read piece by piece where the bytes lie whole in a file."""
+        extent = self.extent
+        if extent is None:
+            return super().pieces(buffer)
+        return InFile(extent.file, self.dtype, self.shape, extent.offset).pieces(buffer)
+
+    def part(self, box: Box) -> Source:
+        """Return the part as a view of its own, or where it lies in a file, as what is to be read there."""
+        whole, size = self.storage.extent, self.dtype.itemsize
+        if whole is not None:
+            steps = tuple(step * size for step in self.strides)
+            return strided_in_file(whole.file, self.dtype, whole.offset + self.offset * size, steps, box)
+        starts = (entry if isinstance(entry, int) else entry.start if entry else 0 for entry in box)
+        offset = self.offset + sum(start * step for start, step in zip(starts, self.strides, strict=True))
+        pairs = zip(box, self.strides, strict=True)
+        strides = tuple(entry.step * step for entry, step in pairs if isinstance(entry, range))
+        return Strided(self.storage, self.dtype, shape_of(box), offset, strides)
+
+    def ready(self) -> Source:
+        """Wait for the storage."""
+        source = self.storage.source.ready()
+        if source is self.storage.source:
+            return self
+        return Strided(self.storage.with_(source=source), self.dtype, self.shape, self.offset, self.strides)
+
+
+class Elementwise(Source):
+    """What ``change`` makes of another tensor's elements, each by itself, so that it can be made piece by piece."""
+
+    __slots__ = ("base", "change", "dtype", "shape")
+
+    def __init__(self, base: LazyTensor, dtype: DType, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.base, self.dtype, self.change, self.shape = base, dtype, change, base.shape
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the other tensor has a digest."""
+        return self.base.is_covered
+
+    def array(self) -> np.ndarray:
+        """Read the other tensor, and change it."""
+        return self.change(self.base.numpy())
+
+    def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
+        """Change piece by piece."""
+        dtype = self.base.dtype.numpy
+        for piece in self.base.pieces(buffer):
+            yield bytes_of(self.change(np.frombuffer(piece, np.uint8).view(dtype)))
+
+    def part(self, box: Box) -> Elementwise:
+        """Change a part of the other tensor."""
+        part = LazyTensor(self.base.dtype, shape_of(box), self.base.source.part(box))
+        return Elementwise(part, self.dtype, self.change)
+
+    def ready(self) -> Source:
+        """Wait for the other tensor."""
+        source = self.base.source.ready()
+        return (
+            self if source is self.base.source else Elementwise(self.base.with_(source=source), self.dtype, self.change)
+        )
+
+
+def elementwise(
+    base: LazyTensor,
+    dtype: DType,
+    change: Callable[[np.ndarray], np.ndarray],
+    *,
+    alias: Hashable | None = None,
+    digest: str | None = None,
+) -> LazyTensor:
+    """Return a tensor of ``base``'s shape whose elements are what ``change`` makes of base's, when they are asked for."""
+    return LazyTensor(dtype, base.shape, Elementwise(base, dtype, change), alias, digest)
+
+
+class Turned(Source):
+    """Another tensor with its axes in another order: axis ``i`` is its axis ``axes[i]``. It is read in bands."""
+
+    __slots__ = ("axes", "base", "dtype", "shape")
+
+    #: Bytes of a band: large enough that its rows in the file are read in long runs.
+    BAND = 32 << 20
+
+    def __init__(self, base: LazyTensor, axes: tuple[int, ...]) -> None:
+        if sorted(axes) != list(range(len(base.shape))):
+            raise ValueError(f"found axes {axes}, expected each of {len(base.shape)} axes once")
+        self.base, self.axes, self.dtype = base, axes, base.dtype
+        self.shape = tuple(base.shape[axis] for axis in axes)
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the other tensor has a digest."""
+        return self.base.is_covered
+
+    def array(self) -> np.ndarray:
+        """Return the turned array, over the other's."""
+        return self.base.numpy().transpose(self.axes)
+
+    def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
+        """Read and turn one band after another, in the order of the turned rows."""
+        if self.base.digest is not None:
+            _compare(self.base, buffer)
+        for band in blocks(self.shape, self.dtype.itemsize, self.BAND):
+            yield bytes_of(np.asarray(self.part(band).array(), order="C"))
+
+    def part(self, box: Box) -> Source:
+        """Turn a part of the other tensor."""
+        turned = dict(zip(self.axes, box, strict=True))
+        inner = tuple(turned[axis] for axis in range(len(box)))
+        kept = [axis for axis, entry in enumerate(inner) if isinstance(entry, range)]
+        part = LazyTensor(self.dtype, shape_of(inner), self.base.source.part(inner))
+        order = [kept.index(axis) for axis, entry in zip(self.axes, box, strict=True) if isinstance(entry, range)]
+        return Turned(part, tuple(order))
+
+    def ready(self) -> Source:
+        """Wait for the other tensor."""
+        source = self.base.source.ready()
+        return self if source is self.base.source else Turned(self.base.with_(source=source), self.axes)
+
+
+def _compare(tensor: LazyTensor, buffer: memoryview) -> None:
+    """Read a tensor once, so that its digest is compared before parts of it are used."""
+    for _ in tensor.pieces(buffer):
+        pass
