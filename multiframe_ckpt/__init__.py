@@ -20,10 +20,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "backend": "Backend BackendRecord LoadReport Mismatch backends",
     "checkpoint": "Checkpoint load open save",
+    "checkpoint.checkpoint": "PlannedSave",
     "checkpoint.restore": "RestoreReport",
     "checkpoint.resume_check": "ResumeCheck",
     "dtypes": "DType",
-    "formats.base": "Changes",
+    "formats": "Changes Plan WriteOptions",
     "operations.convert": "ConvertReport convert",
     "operations.crossing": "Crossing",
     "operations.diff": "Change DiffReport diff",

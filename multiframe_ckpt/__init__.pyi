@@ -9,11 +9,14 @@ from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import load as load
 from .checkpoint import open as open
 from .checkpoint import save as save
+from .checkpoint.checkpoint import PlannedSave as PlannedSave
 from .checkpoint.restore import RestoreReport as RestoreReport
 from .checkpoint.resume_check import ResumeCheck as ResumeCheck
 from .dtypes import DType as DType
 from .errors import *  # noqa: F403
-from .formats.base import Changes as Changes
+from .formats import Changes as Changes
+from .formats import Plan as Plan
+from .formats import WriteOptions as WriteOptions
 from .operations.convert import ConvertReport as ConvertReport
 from .operations.convert import convert as convert
 from .operations.crossing import Crossing as Crossing

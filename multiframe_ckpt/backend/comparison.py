@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Generic, TypeAlias, TypeVar, cast
+from typing import Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from ..tree import LazyTensor, Path, Strided, Tree, key_of, leaves
+from ..tree import MISSING, LazyTensor, Path, Strided, Tree, key_of, leaves
 from .arrays import array_tensor, copied, fill_array
 from .containers import alike, entries, misfits
 from .report import LoadReport, Mismatch, casts, described, suggested
@@ -24,7 +24,6 @@ __all__ = ["Comparison", "Match", "compare", "is_live"]
 
 T = TypeVar("T")
 
-MISSING: Final = object()
 _Load: TypeAlias = Callable[[], object]
 _Put: TypeAlias = Callable[[object], object]
 

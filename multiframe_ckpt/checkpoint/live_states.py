@@ -54,10 +54,8 @@ def states_for(
             continue
         _require_as_many(name, saved, targets)
         try:
-            crossed = [
-                _state_for(name, part, one, objects.get("model"), backend, notes)
-                for part, one in zip(saved, targets, strict=True)
-            ]
+            pairs = zip(saved, targets, strict=True)
+            crossed = [_state_for(name, part, target, objects, backend, notes) for part, target in pairs]
         except (RefusedError, MismatchError) as problem:
             if strict:
                 raise
@@ -75,15 +73,17 @@ def _require_as_many(name: str, saved: Sequence[Part], targets: Sequence[object]
         )
 
 
-def _state_for(name: str, part: Part, obj: object, model: object, backend: Backend, notes: Notes) -> Tree:
-    cls = type(obj).__name__
+def _state_for(
+    name: str, part: Part, target: object, objects: Mapping[str, object], backend: Backend, notes: Notes
+) -> Tree:
+    cls = type(target).__name__
     if name == "optimizer":
         state, report = merged(
-            backend.to_tree(obj),
+            backend.to_tree(target),
             part.tree,
             class_name=part.class_name,
             target_class=cls,
-            names=_names_of(obj, model),
+            names=_names_of(target, objects.get("model")),
             key=part.key,
         )
     elif name == "scheduler":
@@ -96,19 +96,19 @@ def _state_for(name: str, part: Part, obj: object, model: object, backend: Backe
     return state
 
 
-def _names_of(optimizer: Any, model: Any) -> tuple[str, ...] | None:
+def _names_of(optimizer: object, model: object) -> tuple[str, ...] | None:
     """Return what a model calls an optimizer's parameters, in the order of its groups; None where some are not its."""
     if not hasattr(model, "named_parameters") or not hasattr(optimizer, "param_groups"):
         return None
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in _parameters(group)]
-    labels = tuple(names[id(parameter)] for parameter in parameters if id(parameter) in names)
-    return labels if len(labels) == len(parameters) else None
+    known = tuple(names[id(parameter)] for parameter in parameters if id(parameter) in names)
+    return known if len(known) == len(parameters) else None
 
 
-def _parameters(group: Any) -> Iterable[Any]:
+def _parameters(group: object) -> Iterable[object]:
     """Return the parameters of a live optimizer's group: an entry of a dict, or an attribute."""
-    parameters: Iterable[Any] = group["params"] if isinstance(group, Mapping) else getattr(group, "parameters", ())
+    parameters: Iterable[object] = group["params"] if isinstance(group, Mapping) else getattr(group, "parameters", ())
     return parameters
 
 

@@ -31,7 +31,8 @@ def formats_command(out: Output) -> Status:
 
 
 def _summary(format: Format) -> str:
-    return (format.__doc__ or "").strip().partition("\n")[0].rstrip(".").replace("``", "")
+    text = (format.__doc__ or "").strip().partition("\n")[0].rstrip(".").replace("``", "")
+    return text if isinstance(format, WritableFormat) else f"{text}; only read"
 
 
 @verb(example=f"{NAME} backends")

@@ -65,6 +65,11 @@ class ConvertReport:
         return self.changes.lost_ties
 
     @property
+    def lost_metadata(self) -> tuple[str, ...]:
+        """The entries of the user's metadata that the target has no place for."""
+        return self.changes.lost_metadata
+
+    @property
     def unknown(self) -> tuple[str, ...]:
         """The objects of unknown types, ``key: type``, that were written as plain dicts."""
         return self.edits.unknown

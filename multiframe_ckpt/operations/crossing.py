@@ -1,4 +1,4 @@
-"""Crossing: a conversion's optimizers and schedulers put into a framework's dialect, and whether the way back is exact."""
+"""Crossing: a conversion's optimizers and schedulers put into a dialect, and whether the way back is exact."""
 
 from __future__ import annotations
 

@@ -55,64 +55,60 @@ def verify(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> Veri
     Raise FileNotFoundError, and the other FormatErrors for what cannot be looked at: unknown, or refused as unsafe.
     """
     path = Path(path)
-    return retry_if_replaced(path, lambda: _checked(path, _opened(path, ReadOptions(allow_unknown=allow_unknown))))
+    return retry_if_replaced(path, lambda: _verified(path, allow_unknown=allow_unknown))
+
+
+def _verified(path: Path, *, allow_unknown: bool) -> VerifyReport:
+    look = _looked_at(path, ReadOptions(allow_unknown=allow_unknown))
+    damaged = {key: problem for key, problem in check_all({**look.table, **look.unread.copies}).items() if problem}
+    for problem in damaged.values():
+        if isinstance(problem, ReplacedError):
+            raise problem
+    unchecked = [key for key, tensor in look.table.items() if key not in damaged and not tensor.is_covered]
+    texts = [str(error).removeprefix(f"{path}: ") for error in (look.problem, *damaged.values()) if error is not None]
+    return VerifyReport(
+        path=str(path),
+        format=look.format,
+        tensors=len(look.table),
+        checked=len(look.table) - len(damaged.keys() & look.table.keys()) - len(unchecked),
+        unchecked=tuple(unchecked),
+        damaged=tuple(damaged),
+        missing=look.problem.missing if look.problem else (),
+        extra=look.unread.extra,
+        problems=tuple(dict.fromkeys(texts)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
-    """What can be looked at of a checkpoint, what reading leaves of it, and what is wrong with the whole, if anything."""
+class _Look:
+    """What headers say of a checkpoint, as far as they can be read, and what is wrong with the whole."""
 
     format: str
-    tensors: Mapping[str, LazyTensor]
+    table: Mapping[str, LazyTensor]
     unread: Unread
     problem: FormatError | None = None
 
 
-def _opened(path: Path, options: ReadOptions) -> _Opened:
-    """Open what can be opened, of an unfinished or damaged checkpoint too."""
+def _looked_at(path: Path, options: ReadOptions) -> _Look:
     try:
         format, opened = open_path(path, None, options)
     except (DamagedError, IncompleteError) as problem:
         return _what_is_left(path, options, problem)
     table = tensors(opened.tree)
     try:
-        return _Opened(format.name, table, opened.unread())
+        return _Look(format.name, table, opened.unread())
     except DamagedError as problem:
-        return _Opened(format.name, table, Unread(), problem)
+        return _Look(format.name, table, Unread(), problem)
 
 
-def _what_is_left(path: Path, options: ReadOptions, problem: FormatError) -> _Opened:
+def _what_is_left(path: Path, options: ReadOptions, problem: DamagedError | IncompleteError) -> _Look:
     """Return the tensors that can be looked at all the same."""
     unread = Unread(problem.extra)
     try:
         format, opened = open_path(path, None, replace(options, allow_incomplete=True))
     except FormatError:
-        return _Opened(format_at(current_path(path)).name, {}, unread, problem)
-    return _Opened(format.name, tensors(opened.tree), unread, problem)
-
-
-def _checked(path: Path, opened: _Opened) -> VerifyReport:
-    """Read every tensor, and every copy of one, and say what is wrong."""
-    table = opened.tensors
-    problems = check_all({**table, **opened.unread.copies})
-    damaged = {key: problem for key, problem in problems.items() if problem is not None}
-    for problem in damaged.values():
-        if isinstance(problem, ReplacedError):
-            raise problem
-    unchecked = [key for key, tensor in table.items() if key not in damaged and not tensor.is_covered]
-    whole = [] if opened.problem is None else [opened.problem]
-    texts = [str(problem).removeprefix(f"{path}: ") for problem in (*whole, *damaged.values())]
-    return VerifyReport(
-        path=str(path),
-        format=opened.format,
-        tensors=len(table),
-        checked=len(table) - len(damaged.keys() & table.keys()) - len(unchecked),
-        unchecked=tuple(unchecked),
-        damaged=tuple(damaged),
-        missing=opened.problem.missing if opened.problem else (),
-        extra=opened.unread.extra,
-        problems=tuple(dict.fromkeys(texts)),
-    )
+        return _Look(format_at(current_path(path)).name, {}, unread, problem)
+    return _Look(format.name, tensors(opened.tree), unread, problem)
 
 
 def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSError | None]:
@@ -124,7 +120,7 @@ def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSErro
     places, keys = list(first), list(first.values())
     checks = in_parallel(lambda key: _check(key, table[key]), keys, lambda key: table[key].nbytes)
     problems = {places[number]: problem for number, problem in checks}
-    return {key: problems[_place(tensor)] for key, tensor in table.items()}
+    return {key: problems[place] for key, place in place_of.items()}
 
 
 def _place(tensor: LazyTensor) -> object:

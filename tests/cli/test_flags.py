@@ -18,8 +18,6 @@ from multiframe_ckpt.errors import FormatError
 PACKAGE = Path(multiframe_ckpt.__file__).parent
 #: Rooms that are about flags: the command line, and what scripts parse.
 ABOUT_FLAGS = {"cli", "interactive", "script.py"}
-#: Rooms whose texts are rewritten beside this; this line goes with them.
-REWRITTEN = {"backend", "backends", "testing"}
 #: Parameters that errors name and no option of the command line sets: of managers, of loading, of other libraries.
 WITHOUT_OPTION = {"async_save", "device", "strict", "x"}  # x: whichever is formatted in
 
@@ -56,7 +54,7 @@ def texts() -> Iterator[tuple[str, str]]:
     """Gives every text of the library that is no docstring, and where it stands; what is formatted in reads ``x``."""
     adapters = PACKAGE.parent.glob("backends/multiframe_ckpt_*/**/*.py")
     for path in (*PACKAGE.rglob("*.py"), *adapters):
-        if (ABOUT_FLAGS | REWRITTEN) & set(path.relative_to(PACKAGE.parent).parts):
+        if ABOUT_FLAGS & set(path.relative_to(PACKAGE.parent).parts):
             continue
         tree = ast.parse(path.read_text())
         inside = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
