@@ -10,8 +10,9 @@ import click
 
 from ..operations.convert import ConvertReport, convert
 from ..storage.atomic import STAGE_SUFFIX
-from ..terminal.text import human_size
-from .output import Output, bulleted, plural
+from ..terminal.text import bulleted, human_size, plural
+from .flags import as_flags
+from .output import Output, document_of
 from .program import NAME, Status, verb
 
 __all__ = ["convert_command"]
@@ -33,6 +34,12 @@ _MOST_LISTED = 10
 @click.option("--include", metavar="GLOB", multiple=True, help="Keep tensors whose key matches; may be repeated.")
 @click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out tensors whose key matches; may be repeated.")
 @click.option("--rename", metavar="OLD=NEW", multiple=True, help="Rename tensors; * matches any text; may be repeated.")
+@click.option(
+    "--layout",
+    metavar="RULE",
+    multiple=True,
+    help="Lay parameters out otherwise, such as 'fc.weight=turn'; may be repeated.",
+)
 @click.option("--dtype", metavar="NAME", help="Cast the floating tensors of the weights, such as to bfloat16.")
 @click.option("--optimizer-dtype", metavar="NAME", help="Cast the floating tensors of optimizer state.")
 @click.option("--model-only", is_flag=True, help="Take the state dict out of a training checkpoint.")
@@ -51,8 +58,7 @@ def convert_command(out: Output, source: str, target: str, **options: Any) -> St
     """
     with out.progress("converting") as on_progress, _blamed_on(target):
         report = convert(source, target, **options, on_progress=on_progress)
-    document = {name: getattr(report, name) for name in ConvertReport.__dataclass_fields__}
-    out.report({**document, "lossless": report.lossless}, _lines(report))
+    out.report(document_of(report), _lines(report))
     return Status.DONE
 
 
@@ -74,7 +80,7 @@ def _lines(report: ConvertReport) -> Iterator[str]:
     for what, why, items in _changes(report):
         if items:
             yield f"{what} ({len(items):,}){why}:"
-            yield from bulleted(items, most=_MOST_LISTED)
+            yield from bulleted(items, most=_MOST_LISTED, hint="; --json lists them all")
     yield _verdict(report)
     if report.dry_run:
         yield "dry run: nothing was written"
@@ -83,10 +89,11 @@ def _lines(report: ConvertReport) -> Iterator[str]:
 def _changes(report: ConvertReport) -> Iterator[tuple[str, str, list[str]]]:
     """Yield what was done, what to know of it, and to whom it was done."""
     yield "translated", ": optimizers and schedulers, as the other framework has them", list(report.translated)
-    yield "not translated", ", so kept as they were", list(report.untranslated)
-    yield "to be minded", "", list(report.warnings)
+    yield "not translated", ", so kept as they were", list(map(as_flags, report.untranslated))
+    yield "to be minded", "", list(map(as_flags, report.warnings))
     yield "changed by the translation", "; translating back does not give them again", list(report.inexact)
     yield "left out", "", list(report.excluded)
+    yield "laid out otherwise", "", [f"{key} = {how}" for key, how in report.laid_out.items()]
     yield "renamed", "", [f"{old} -> {new}" for old, new in report.renamed.items()]
     yield "cast", "", [f"{key} to {dtype}" for key, dtype in report.cast.items()]
     widened = [f"{key} to {dtype}" for key, dtype in report.widened.items()]

@@ -68,6 +68,12 @@ class MovePlan:
         return tensors[0]
 
     @property
+    def keeps_parameters(self) -> bool:
+        """Whether each tensor is made of one, and each of those makes one."""
+        sources = [source for move in self.moves for source in move.sources]
+        return len(sources) == len(self.moves) == len({*sources}) and not self.left_out
+
+    @property
     def laid_out(self) -> dict[str, str]:
         """What is done, in the words of a rule, by the key of each tensor that is laid out otherwise or renamed."""
         return {
