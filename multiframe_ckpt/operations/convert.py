@@ -44,7 +44,7 @@ class ConvertReport:
 
     @property
     def laid_out(self) -> Mapping[str, str]:
-        """How each tensor is made that is laid out otherwise, by its key in the state dict; no loss: there is a way back."""
+        """How each tensor is made that is laid out otherwise, by its key in the state dict; it can be undone: no loss."""
         return self.layout.laid_out
 
     @property
@@ -141,7 +141,7 @@ def convert(
     """Write the checkpoint at ``source`` to ``target`` in ``format`` (default: by suffix, or ``oneflow``).
 
     ``include`` and ``exclude`` are globs over keys; ``rename`` rules read ``OLD=NEW`` (:mod:`~multiframe_ckpt.tree.rules`);
-    ``layout`` rules lay parameters out otherwise, and an optimizer's tensors with them (:mod:`~multiframe_ckpt.tree.moves`);
+    ``layout`` rules lay parameters out otherwise, and optimizers' tensors with them (:mod:`~multiframe_ckpt.tree.moves`);
     they name parameters by their keys in the state dict, and are done first, so that other rules name what comes of them.
     ``dtype`` names the dtype that floating tensors of the weights get, ``optimizer_dtype`` that of the optimizer's;
     ``model_only`` takes the state dict out of a training checkpoint; ``dry_run`` writes nothing. Tensors are selected,

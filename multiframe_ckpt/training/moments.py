@@ -1,7 +1,7 @@
 """Moments: optimizer states whose tensors are laid out as the parameters are that they belong to.
 
-Where each parameter stays one, its tensors are moved where they stand, whatever optimizer it is. Where parameters are joined
-or come apart, the state is read and written in its dialect with other parameters.
+Where each parameter stays one, its tensors are moved where they stand, whatever optimizer it is. Where parameters are
+joined or come apart, the state is read and written in its dialect with other parameters.
 """
 
 from __future__ import annotations

@@ -84,9 +84,9 @@ class Inference:
 
     def _readings(self, key: str, name: str) -> list[Steps]:
         """Return every way in which a tensor can be one of the template by its shape, as it is first."""
-        shape, wanted, kind = self._source[name], self._template[key], self._kinds.get(key)
+        shape, wanted = self._source[name], self._template[key]
         readings: list[Steps] = [()] if shape == wanted else []
-        readings += [(turn,) for turn in _turns(shape, kind) if turn.shape_of(shape) == wanted]
+        readings += [(turn,) for turn in self._turns(key, name) if turn.shape_of(shape) == wanted]
         is_flat = min(len(shape), len(wanted)) == 1 or _without_ones(shape) == _without_ones(wanted)
         if not readings and is_flat:
             readings.append((Reshape(wanted),))
@@ -110,7 +110,7 @@ class Inference:
         if len(readings) == 1:
             return readings[0]
         kind = self._kinds.get(key)
-        is_kernel = _leaf(name) != _leaf(key) and "kernel" in (_leaf(name), _leaf(key))
+        is_kernel = _is_kernel(name) != _is_kernel(key)
         alike = [steps for steps in readings if steps in certain.get(kind, set())]
         if kind in _TURNS and is_kernel:
             alike = alike or [steps for steps in readings if steps]
@@ -165,22 +165,24 @@ class Inference:
             f"such as {_rule(Move(key, (next(iter(self._free), 'SOURCE'),), (Turn(),)))}"
         )
 
+    def _turns(self, key: str, name: str) -> list[Turn]:
+        """Return the orders of axes that a tensor of a kind may have, there or back as the names say: of no kind, any."""
+        kind, same = self._kinds.get(key), tuple(range(len(self._source[name])))
+        if kind is None:
+            orders = list(permutations(same))[1:] if len(same) <= _MOST_AXES else []
+        else:
+            order = _TURNS.get(kind, ())
+            back = tuple(map(order.index, range(len(order))))
+            from_kernel, to_kernel = _is_kernel(name), _is_kernel(key)
+            orders = [back] * (to_kernel or not from_kernel) + [order] * (from_kernel or not to_kernel)
+        turns = (Turn(None if axes == same[::-1] else axes) for axes in orders if axes and len(axes) == len(same))
+        return list(dict.fromkeys(turns))
+
     def _fitting(self, key: str, name: str) -> list[Move]:
         shape, wanted = self._source[name], self._template[key]
         ways: list[Steps] = [()] if shape == wanted else []
-        ways += [(turn,) for turn in _turns(shape, self._kinds.get(key)) if turn.shape_of(shape) == wanted]
+        ways += [(turn,) for turn in self._turns(key, name) if turn.shape_of(shape) == wanted]
         return [Move(key, (name,), steps) for steps in ways]
-
-
-def _turns(shape: Shape, kind: str | None) -> list[Turn]:
-    """Return the orders of axes that a tensor of a kind may have: of no kind, any."""
-    same = tuple(range(len(shape)))
-    if kind is None:
-        orders = list(permutations(same))[1:] if len(same) <= _MOST_AXES else []
-    else:
-        order = _TURNS.get(kind, ())
-        orders = list(dict.fromkeys([order, tuple(map(order.index, range(len(order))))]))
-    return [Turn(None if axes == same[::-1] else axes) for axes in orders if axes and len(axes) == len(same)]
 
 
 def _rows_of(whole: str, shape: Shape, parts: Mapping[str, Shape]) -> list[Move]:
@@ -237,7 +239,9 @@ def _split_name(key: str) -> tuple[str, str, str]:
     match = re.fullmatch(r"(.+)_(weight|bias)", last)
     if match is not None:
         return ".".join(parents), match[1], match[2]
-    return ".".join(parents[:-1]), parents[-1] if parents else last, last if parents else ""
+    if parents and _group(last) != last:
+        return ".".join(parents[:-1]), parents[-1], last
+    return ".".join(parents), last, ""
 
 
 def _beside(key: str) -> tuple[str, int | str]:
@@ -256,8 +260,9 @@ def _meaning(key: str) -> tuple[object, ...]:
     return (*parents, _group(last))
 
 
-def _leaf(key: str) -> str:
-    return re.split(r"[./]", key)[-1]
+def _is_kernel(key: str) -> bool:
+    """Return whether a name is the one that Flax and Keras give to what they lay out the other way."""
+    return re.split(r"[./]", key)[-1] == "kernel"
 
 
 def _without_ones(shape: Shape) -> Shape:
