@@ -157,7 +157,7 @@ def _header_text(file: File, size: int) -> bytes:
 def _read_members(file: File, header: dict[str, Any], data: int) -> dict[str, LazyTensor]:
     """Return the tensors in the header's order; DamagedError unless their bytes fill the file from ``data`` on.
 
-    Takes the entries out of the header one by one: both together would need much memory.
+    The tensors take the places of the entries, one by one: both together would need much memory.
     """
     for name, entry in header.items():
         _check_entry(file, name, entry)
@@ -169,13 +169,9 @@ def _read_members(file: File, header: dict[str, Any], data: int) -> dict[str, La
         end = stop
     if data + end != file.size:
         raise _damaged(file, f"found {file.size - data} bytes of tensors, expected {end}")
-    entries = ((name, header.pop(name)) for name in list(header))
-    return {name: _tensor(file, entry, data) for name, entry in entries}
-
-
-def _tensor(file: File, entry: _Entry, data: int) -> LazyTensor:
-    dtype, shape, start, _ = entry
-    return LazyTensor(dtype, shape, InFile(file, dtype, shape, data + start))
+    for name, (dtype, shape, start, _) in header.items():
+        header[name] = LazyTensor(dtype, shape, InFile(file, dtype, shape, data + start))
+    return header
 
 
 def _by_offset(header: dict[str, _Entry]) -> Iterable[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -46,8 +47,7 @@ def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> InspectReport:
     table = checkpoint.tensors()
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
     rows = tuple(TensorRow(key, t.dtype.name, t.shape, t.nbytes, first.get(key)) for key, t in table.items())
-    distinct = [table[row.key] for row in rows if row.tied_to is None]
-    names = [row.dtype for row in rows]
+    distinct = [tensor for key, tensor in table.items() if key not in first] if first else table.values()
     meta = dict(checkpoint.meta)
     return InspectReport(
         path=str(meta.pop("path", "")),
@@ -56,7 +56,7 @@ def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> InspectReport:
         tensors=rows,
         parameters=sum(tensor.size for tensor in distinct),
         nbytes=sum(tensor.nbytes for tensor in distinct),
-        dtypes={name: names.count(name) for name in dict.fromkeys(names)},
+        dtypes=dict(Counter(row.dtype for row in rows)),
         values={join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)},
         meta=meta,
         resume=resume_parts(checkpoint.tree),

@@ -28,6 +28,7 @@ __all__ = [
     "Visit",
     "children",
     "combine",
+    "has_tensors",
     "is_leaf",
     "is_plain",
     "leaves",
@@ -216,6 +217,11 @@ def tensors(tree: Tree) -> dict[str, LazyTensor]:
         if isinstance(leaf, LazyTensor):
             table[_free_key(table, path)] = leaf
     return table
+
+
+def has_tensors(tree: Tree) -> bool:
+    """Return whether there is a tensor in the tree."""
+    return any(isinstance(leaf, LazyTensor) for _, leaf in leaves(tree))
 
 
 def tensor_paths(tree: Tree) -> dict[str, Path]:
