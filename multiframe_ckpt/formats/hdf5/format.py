@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import DType, is_numpys_own, unsigned_of
+from ...dtypes import HDF5_MAX_DIMENSIONS, DType, is_numpys_own, unsigned_of
 from ...errors import ValueRefusedError
 from ...progress import OnProgress
 from ...storage.folders import Folder
@@ -33,7 +33,6 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: Where the signature may stand: at the start, or behind a user block of a power of two.
 _STARTS = (0, *(512 << power for power in range(12)))
 _NAME_CAP = 1000
-_MAX_DIMENSIONS = 32  # H5S_MAX_RANK
 
 
 class Hdf5Format(WritableFormat):
@@ -144,9 +143,9 @@ def _write_dataset(group: Any, name: str, dtype: DType, array: np.ndarray) -> No
 
 def _require_few_dimensions(names: Mapping[str, LazyTensor]) -> None:
     for name, tensor in names.items():
-        if len(tensor.shape) > _MAX_DIMENSIONS:
+        if len(tensor.shape) > HDF5_MAX_DIMENSIONS:
             raise ValueRefusedError(
-                f"{name}: found {len(tensor.shape)} dimensions, expected at most {_MAX_DIMENSIONS}; "
+                f"{name}: found {len(tensor.shape)} dimensions, expected at most {HDF5_MAX_DIMENSIONS}; "
                 "reshape it, or write another format, such as format='npz'"
             )
 
