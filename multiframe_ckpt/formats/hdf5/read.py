@@ -16,6 +16,7 @@ import numpy as np
 
 from ...dtypes import DTYPES, DType, dtype_of_numpy, is_numpys_own
 from ...errors import DamagedError, FormatError, UnsafeError
+from ...storage.zip_reader import MAX_DEFLATE_RATIO
 from ...tree import MAX_DEPTH, Computed, File, LazyTensor, Source, Tree
 from ...tree.boxes import Box, as_slices, shape_of
 from ...tree.shapes import require_shape
@@ -25,7 +26,6 @@ __all__ = ["Hdf5Reader"]
 
 #: A dataset may be this large whatever is stored of it; one that is larger must have bytes to show for its size.
 _FREE_SIZE = 1 << 24
-_MAX_RATIO = 1032  # what deflate, HDF5's best compressor of its own, can reach
 #: Text becomes plain values at once; a file may hold this much of it, or as much as it is large.
 _TEXT_CAP = 1 << 24
 _TEXT_COUNT = 100_000
@@ -179,10 +179,10 @@ class Hdf5Reader:
         chunk = prod(dataset.chunks or ()) * dataset.dtype.itemsize
         claimed = max(prod(dataset.shape) * dataset.dtype.itemsize, chunk)
         stored = dataset.id.get_storage_size()
-        if claimed > _FREE_SIZE + _MAX_RATIO * stored:
+        if claimed > _FREE_SIZE + MAX_DEFLATE_RATIO * stored:
             raise UnsafeError(
                 f"{self._source.where}: {where}: found {stored} bytes said to hold {claimed}, expected at most "
-                f"{_MAX_RATIO} times as many; the file is damaged or forged"
+                f"{MAX_DEFLATE_RATIO} times as many; the file is damaged or forged"
             )
 
     def _tensor(self, dataset: Any, where: str) -> LazyTensor:
