@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..backend import BACKENDS, Backend, LoadReport, SupportsWholeModels, backend_named, backend_of, default_backend
 from ..errors import TargetExistsError, ValueRefusedError
@@ -35,6 +35,8 @@ from .restore import RestoreReport, restore
 from .resume_check import ResumeCheck, check_resume
 
 __all__ = ["Checkpoint", "PlannedSave", "load", "open", "plan_save", "require_free", "save"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +188,20 @@ class Checkpoint:
         """Load into a live module (its weights), optimizer, scheduler or nested mix, in place.
 
         Return the keys that were loaded, missing, unexpected and mismatched, with close matches. With ``strict`` any
-        difference is a MismatchError and nothing is touched. A dtype is never changed: cast first.
+        difference is a MismatchError and nothing is touched. A dtype is never changed: cast first. Raise
+        ValueRefusedError for tensors that are values, as JAX's are: :meth:`loaded_like` gives new ones.
         """
         backend = backend_of(target)
         is_module = hasattr(target, "state_dict") and hasattr(target, "parameters")
         return backend.load_into(target, self.weights() if is_module else self.tree, strict=strict)
+
+    def loaded_like(self, like: T, *, strict: bool = True) -> tuple[T, LoadReport]:
+        """Return new values in the structure of ``like``, NamedTuples included, and the report of :meth:`load_into`.
+
+        ``like`` is never touched; without ``strict`` what does not fit is its own. Raise ValueRefusedError for modules,
+        optimizers and other objects that can only be filled in place.
+        """
+        return backend_of(like).loaded_like(like, self.tree, strict=strict)
 
     def restore(
         self,

@@ -6,7 +6,7 @@ Everything is translated and compared before anything is touched: a strict resto
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,7 +109,7 @@ def _translated(
                 f"{len(objects)}; pass a list of as many"
             )
         try:
-            states = [_one(name, part, one, backend, notes) for part, one in zip(found, objects, strict=True)]
+            states = [_one(name, part, one, live, backend, notes) for part, one in zip(found, objects, strict=True)]
         except (RefusedError, MismatchError) as problem:
             if strict:
                 raise
@@ -119,11 +119,16 @@ def _translated(
     return given
 
 
-def _one(name: str, part: Part, obj: Any, backend: Backend, notes: _Notes) -> Tree:
+def _one(name: str, part: Part, obj: Any, live: Mapping[str, Any], backend: Backend, notes: _Notes) -> Tree:
     cls = type(obj).__name__
     if name == "optimizer":
         state, report = merged(
-            backend.to_tree(obj), part.tree, class_name=part.class_name, target_class=cls, key=part.key
+            backend.to_tree(obj),
+            part.tree,
+            class_name=part.class_name,
+            target_class=cls,
+            names=_names_of(obj, live.get("model")),
+            key=part.key,
         )
     elif name == "scheduler":
         state, report = translate_scheduler(part.tree, to=backend.name, class_name=part.class_name, key=part.key)
@@ -133,6 +138,22 @@ def _one(name: str, part: Part, obj: Any, backend: Backend, notes: _Notes) -> Tr
         notes.warnings.append(f"{part.key}: found the state of {part.class_name}, restored into {cls}")
     notes.add(report)
     return state
+
+
+def _names_of(optimizer: Any, model: Any) -> tuple[str, ...] | None:
+    """Return what a model calls an optimizer's parameters, in the order of its groups; None where some are not its."""
+    if not hasattr(model, "named_parameters") or not hasattr(optimizer, "param_groups"):
+        return None
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in _parameters(group)]
+    labels = tuple(names[id(parameter)] for parameter in parameters if id(parameter) in names)
+    return labels if len(labels) == len(parameters) else None
+
+
+def _parameters(group: Any) -> Iterable[Any]:
+    """Return the parameters of a live optimizer's group: an entry of a dict, or an attribute."""
+    parameters: Iterable[Any] = group["params"] if isinstance(group, Mapping) else getattr(group, "parameters", ())
+    return parameters
 
 
 def _absent(name: str, obj: Any) -> str:

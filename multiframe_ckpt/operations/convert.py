@@ -17,7 +17,7 @@ from ..dtypes import DType, dtype_named
 from ..errors import DtypeRefusedError, KeyRefusedError, UnknownNameError
 from ..formats import format_for, writable_format
 from ..progress import OnProgress, silent
-from ..training import TranslateReport, find_parts, translate, weights_path
+from ..training import TranslateReport, dialects_to_write, find_parts, frameworks_of, translate, weights_path
 from ..tree import (
     LazyTensor,
     Tree,
@@ -102,9 +102,9 @@ def convert(
     The target appears whole or not at all. Raise FormatError for a bad source, RefusedError for what the target cannot
     hold, TargetExistsError unless ``overwrite``.
     """
-    if backend not in (None, "torch", "oneflow"):
+    if backend not in (None, *dialects_to_write()):
         raise UnknownNameError(
-            f"backend: found {backend!r}, expected torch or oneflow, which have dialects of their own"
+            f"backend: found {backend!r}, expected one of {', '.join(dialects_to_write())}, which have their own dialects"
         )
     opened = Checkpoint.open(source, verify=verify, allow_unknown=allow_unknown, allow_incomplete=allow_incomplete)
     target = Path(target)
@@ -173,15 +173,16 @@ def _edited(
     return _Edited(tree, tuple(key for key in keys if key in dropped), names, changed)
 
 
-def _translated(tree: Tree, framework: str | None) -> tuple[Tree, TranslateReport, tuple[str, ...]]:
-    """Return the tree in a framework's dialect, the report, and the keys that the way back would not give again."""
-    if framework is None:
+def _translated(tree: Tree, dialect: str | None) -> tuple[Tree, TranslateReport, tuple[str, ...]]:
+    """Return the tree in a dialect, the report, and the keys that the way back would not give again."""
+    if dialect is None:
         return tree, TranslateReport(), ()
-    crossed, report = translate(tree, to=framework, strict=False, keep=True)
+    crossed, report = translate(tree, to=dialect, strict=False, keep=True)
     if not report.converted:
         return crossed, report, ()
-    source = "oneflow" if framework == "torch" else "torch"
-    again, _ = translate(crossed, to=source, strict=False, keep=True)
+    again = crossed
+    for framework in sorted(frameworks_of(tree) - frameworks_of(crossed)):
+        again, _ = translate(again, to=framework, strict=False, keep=True)
     before, after = _outline(tree), _outline(again)
     changed = tuple(key for key in {**before, **after} if before.get(key) != after.get(key))
     moved_keys = tuple(key for key, now in zip(before, after, strict=False) if key != now)

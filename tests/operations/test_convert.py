@@ -212,7 +212,7 @@ def test_options_that_come_back_in_another_order_are_not_lossless(tmp_path: Path
 
 @pytest.mark.parametrize("backend", ["numpy", "jax"])
 def test_a_backend_without_a_dialect_is_refused(source: Path, tmp_path: Path, backend: str) -> None:
-    with pytest.raises(mfc.UnknownNameError, match=f"found '{backend}', expected torch or oneflow"):
+    with pytest.raises(mfc.UnknownNameError, match=f"found '{backend}', expected one of torch, oneflow"):
         mfc.convert(source, tmp_path / "x", backend=backend)
 
 
