@@ -70,6 +70,9 @@ class Strided(Source):
 
     def array(self) -> np.ndarray:
         """Return the view over the storage's bytes."""
+        extent = self.extent
+        if extent is not None:
+            return InFile(extent.file, self.dtype, self.shape, extent.offset).array()
         raw = self.storage.source.array() if self.covers else self._checked()
         return self._over(np.asarray(raw, order="C"))
 

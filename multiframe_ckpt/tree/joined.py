@@ -118,11 +118,11 @@ class Joined(Source):
     def into(self, out: np.ndarray) -> None:
         """Read every part into its box of the array, and compare it with its digest."""
         for part in self.parts:
-            box = tuple(map(slice, part.starts, part.stops))
+            target = _box_of(out, part.starts, part.stops)
             if part.tensor.digest is None:
-                part.tensor.source.into(out[box])
+                part.tensor.source.into(target)
             else:
-                np.copyto(out[box], part.tensor.numpy())
+                np.copyto(target, part.tensor.numpy())
 
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Read in blocks of rows, each from the parts that it crosses; digests of parts are compared at their ends.
@@ -177,9 +177,15 @@ def _fill(out: np.ndarray, block: tuple[range, ...], part: Part, check: _Check) 
         return
     inner = tuple(map(range, _less(starts, part.starts), _less(stops, part.starts)))
     origin = tuple(entry.start for entry in block)
-    target = out[tuple(map(slice, _less(starts, origin), _less(stops, origin)))]
+    target = _box_of(out, _less(starts, origin), _less(stops, origin))
     part.tensor.source.part(inner).into(target)
     check.update(target)
+
+
+def _box_of(array: np.ndarray, starts: tuple[int, ...], stops: tuple[int, ...]) -> np.ndarray:
+    """Return a box of an array, as a view: one of no dimensions, too, and no scalar."""
+    view: np.ndarray = array[(*map(slice, starts, stops), ...)]
+    return view
 
 
 def _less(positions: tuple[int, ...], starts: tuple[int, ...]) -> tuple[int, ...]:
