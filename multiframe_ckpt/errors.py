@@ -4,6 +4,7 @@
     ├── FormatError (ValueError)              a path that cannot be read as a checkpoint
     │   ├── UnknownFormatError                no known layout is recognised there
     │   ├── DamagedError                      promised bytes are missing, or are not the promised ones
+    │   │   ├── MissingFileError              a file of its folder is not there
     │   │   └── ReplacedError                 another save replaced or deleted it while it was read: read again
     │   ├── IncompleteError                   a save that never finished
     │   └── UnsafeError                       content that is refused rather than obeyed
@@ -39,6 +40,7 @@ __all__ = [
     "KeyRefusedError",
     "LinkRefusedError",
     "MismatchError",
+    "MissingFileError",
     "MultiframeError",
     "NoSpaceError",
     "NotTrainedError",
@@ -76,6 +78,10 @@ class DamagedError(FormatError):
         super().__init__(message)
         self.missing = missing
         self.extra = extra
+
+
+class MissingFileError(DamagedError):
+    """A file of a checkpoint's folder that is not there, or has a name that no file can have."""
 
 
 class ReplacedError(DamagedError):

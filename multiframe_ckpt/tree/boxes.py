@@ -20,12 +20,13 @@ def normalized(index: object, shape: tuple[int, ...]) -> Box:
     An index is an int, a slice, an Ellipsis, or a tuple of these. Raise IndexError as NumPy does, TypeError for any other.
     """
     parts = index if isinstance(index, tuple) else (index,)
-    if parts.count(Ellipsis) > 1:
+    ellipses = [position for position, part in enumerate(parts) if part is Ellipsis]
+    if len(ellipses) > 1:
         raise IndexError("an index can only have a single ellipsis ('...')")
-    missing = len(shape) - sum(part is not Ellipsis for part in parts)
+    missing = len(shape) - (len(parts) - len(ellipses))
     if missing < 0:
         raise IndexError(f"too many indices: found {len(shape) - missing}, expected at most {len(shape)}")
-    position = parts.index(Ellipsis) if Ellipsis in parts else len(parts)
+    position = ellipses[0] if ellipses else len(parts)
     filled = (*parts[:position], *[slice(None)] * missing, *parts[position + 1 :])
     return tuple(_entry(part, size, axis) for axis, (part, size) in enumerate(zip(filled, shape, strict=True)))
 

@@ -81,7 +81,7 @@ class JsonFormat(WritableFormat):
         if not isinstance(entries.get("layers"), list):
             raise DamagedError(f"{file.where}: found no list of layers, expected one; restore the file from a copy")
         table: dict[str, LazyTensor] = {}
-        heads = [_add_layer(table, scanner, layer) for layer in entries["layers"]]
+        heads = [_add_layer(table, file, scanner, layer) for layer in entries["layers"]]
         outline = {"tree": scanner.load(entries["tree"])} if "tree" in entries else {}
         tree: Tree = table
         if outline:
@@ -206,14 +206,14 @@ def _check_header_digest(scanner: Scanner, entries: Mapping[str, Any], expected:
         )
 
 
-def _add_layer(table: dict[str, LazyTensor], scanner: Scanner, layer: Mapping[str, Any]) -> dict[str, Any]:
+def _add_layer(table: dict[str, LazyTensor], file: File, scanner: Scanner, layer: Mapping[str, Any]) -> dict[str, Any]:
     """Add a layer to the table, which holds the layers before it; return what it says before its values."""
     name = decode(_load(scanner, layer, "name"), f"{scanner.where}: name")
     where = f"{scanner.where}: layer {name!r}"
     if not isinstance(name, str) or name in table:
         raise DamagedError(f"{where}: found no name of its own, expected text; restore the file from a copy")
     if "tied_to" not in layer:
-        tensor = table[name] = _tensor(scanner, layer, where)
+        tensor = table[name] = _tensor(file, scanner, layer, where)
         return _head(name, tensor, tensor.digest)
     first = decode(_load(scanner, layer, "tied_to"), where)
     if not isinstance(first, str) or first not in table:
@@ -224,7 +224,7 @@ def _add_layer(table: dict[str, LazyTensor], scanner: Scanner, layer: Mapping[st
     return {"name": encode(name), "tied_to": encode(first)}
 
 
-def _tensor(scanner: Scanner, layer: Mapping[str, Any], where: str) -> LazyTensor:
+def _tensor(file: File, scanner: Scanner, layer: Mapping[str, Any], where: str) -> LazyTensor:
     name, shape, digest = (_load(scanner, layer, key) for key in ("dtype", "shape", "digest"))
     dtype, values = dtype_named(name) if isinstance(name, str) else None, layer.get("values")
     if dtype is None:
@@ -241,6 +241,6 @@ def _tensor(scanner: Scanner, layer: Mapping[str, Any], where: str) -> LazyTenso
         raise DamagedError(f"{where}: found fewer values than {dtype.name} {shape} has; restore the file from a copy")
 
     def parsed() -> np.ndarray:
-        return parse_values(scanner.text, values.start, values.stop, dtype, sizes, where)
+        return parse_values(file.mapped(values.start, values.stop - values.start), dtype, sizes, where)
 
     return LazyTensor(dtype, sizes, Computed(dtype, sizes, parsed), digest=digest)

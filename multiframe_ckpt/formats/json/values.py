@@ -8,7 +8,6 @@ for any other NaN, with all bits of the dtype. A complex number is a pair.
 from __future__ import annotations
 
 import json
-import mmap
 import re
 from collections.abc import Iterator
 from math import prod
@@ -120,10 +119,8 @@ def least_text(dtype: DType, shape: tuple[int, ...]) -> int:
     return 2 * prod(_parts(dtype, shape)[1]) - 1
 
 
-def parse_values(
-    text: mmap.mmap | bytes, start: int, stop: int, dtype: DType, shape: tuple[int, ...], where: str
-) -> np.ndarray:
-    """Read the values between ``start`` and ``stop``; DamagedError where they are not of that dtype and shape.
+def parse_values(text: bytes | memoryview, dtype: DType, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Return the values that a text says; raise DamagedError where they are not of that dtype and shape.
 
     The text is parsed piece by piece, so that little more memory is used than the tensor itself takes.
     """
@@ -131,12 +128,12 @@ def parse_values(
     found = np.empty(prod(nested), part.numpy)
     try:
         if found.size == 0:
-            _require(not text[start:stop].translate(None, b"[], \t\r\n"), "values")
+            _require(not bytes(text).translate(None, b"[], \t\r\n"), "values")
         elif not nested:
-            found[0] = _numbers([json.loads(text[start:stop])], part)[0]
+            found[0] = _numbers([json.loads(bytes(text))], part)[0]
         else:
-            _require(text[start : start + 1] == b"[", "no list")
-            _parse_pieces(text, start + 1, stop - 1, part, nested, found)
+            _require(text[:1] == b"[", "no list")
+            _parse_pieces(text, 1, len(text) - 1, part, nested, found)
     except (ValueError, OverflowError, TypeError, RecursionError) as problem:
         raise DamagedError(
             f"{where}: found values that are not {dtype.name} {shape} ({problem}), expected nested lists of that shape; "
@@ -151,11 +148,11 @@ def _require(holds: bool, found: str) -> None:
 
 
 def _parse_pieces(
-    text: mmap.mmap | bytes, start: int, stop: int, dtype: DType, shape: tuple[int, ...], found: np.ndarray
+    text: bytes | memoryview, start: int, stop: int, dtype: DType, shape: tuple[int, ...], found: np.ndarray
 ) -> None:
     done = 0
     while start <= stop:
-        piece = text[start : min(start + _TEXT, stop)]
+        piece = bytes(text[start : min(start + _TEXT, stop)])
         if start + _TEXT < stop:
             cut = piece.rfind(b",")
             _require(cut >= 0, "a number that does not end")

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 
-from ...errors import CheckpointWarning, DamagedError, IncompleteError
+from ...errors import CheckpointWarning, DamagedError, IncompleteError, MissingFileError
 from ...storage.folders import Folder, files_below
 from ...tree import Elementwise, LazyTensor, Tree
 from ..base import ReadOptions, Unread
@@ -69,7 +69,7 @@ def _variable(snapshot: Folder, name: str) -> tuple[LazyTensor, Comment | None] 
         return None
     try:
         return read_variable(snapshot, name)
-    except (PermissionError, FileNotFoundError, NotADirectoryError):
+    except (PermissionError, MissingFileError):
         return None
 
 

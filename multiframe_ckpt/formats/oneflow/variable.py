@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ...dtypes import BFLOAT16, FLOAT32, DType, dtype_named, narrow, widen
-from ...errors import DamagedError, DtypeRefusedError
+from ...errors import DamagedError, DtypeRefusedError, MissingFileError
 from ...storage.folders import Folder, LocalFolder
 from ...storage.parallel import in_parallel
 from ...storage.transfer import CopyJob, HashingReader, as_elements, copy, write_at
@@ -44,7 +44,7 @@ def read_variable(folder: Folder, name: str) -> tuple[LazyTensor, Comment | None
     out = variable.file("out")
     try:
         file = variable.file("meta")
-    except FileNotFoundError:
+    except MissingFileError:
         raise DamagedError(
             f"{variable.where}: found no file 'meta' beside 'out', expected one; restore it from a copy"
         ) from None
