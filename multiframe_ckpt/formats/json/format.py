@@ -45,7 +45,7 @@ from ..base import (
     WriteOptions,
     require_file,
 )
-from ..manifest import check_metadata, rebuild
+from ..manifest import check_metadata, fill_tree
 from ..tree_json import decode, encode
 from .scan import Scanner, Span
 from .values import least_text, parse_values, value_texts
@@ -85,7 +85,7 @@ class JsonFormat(WritableFormat):
         outline = {"tree": scanner.load(entries["tree"])} if "tree" in entries else {}
         tree: Tree = table
         if outline:
-            tree = rebuild(decode(outline["tree"], f"{file.where}: tree"), table, f"{file.where}: tree")
+            tree = fill_tree(decode(outline["tree"], f"{file.where}: tree"), table, f"{file.where}: tree")
         if version != _UNSEALED_VERSION:
             _check_header_digest(scanner, entries, _header_digest(metadata, outline, heads))
         # Entries that this library does not know do not matter, and the header digest does not cover them.
