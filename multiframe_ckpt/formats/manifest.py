@@ -213,7 +213,8 @@ def _read_entry(entry: Json, where: str) -> ManifestEntry:
         values = {key: value if type(value) is str else decode(value, where) for key, value in entry.items()}
         if not _ONLY_TEXT.issuperset(map(type, values.values())):
             raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
-    digest, name = values.get("digest"), values["name"]
+    name: str = values["name"]
+    digest: str | None = values.get("digest")
     if digest is not None and not is_own_digest(digest):
         raise _malformed(f"{where}: found the digest {digest[:80]!r}")
     return ManifestEntry(name, values.get("member", name), values.get("dtype"), values.get("tied_to"), digest)
@@ -271,9 +272,8 @@ def _check_header_digest(text: str, members: Mapping[str, LazyTensor], where: st
 
 def _check_metadata(expected: str | None, metadata: Mapping[str, str] | None, where: str) -> None:
     if expected is not None and metadata is not None and _metadata_digest(metadata) != expected:
-        raise DamagedError(
-            f"{where}: found metadata {_first_names(sorted(metadata))}, expected those written; {_CHANGED_HINT}"
-        )
+        names = _first_names(sorted(metadata))
+        raise DamagedError(f"{where}: found metadata {names}, expected those written; {_CHANGED_HINT}")
 
 
 def _member_as_saved(entry: ManifestEntry, stored: LazyTensor, where: str) -> LazyTensor:

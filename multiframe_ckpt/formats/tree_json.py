@@ -256,7 +256,7 @@ def _decode_tensor(value: Json, where: str) -> TensorRef:
 def _require(value: Json, kind: type[T]) -> T:
     if type(value) is not kind:
         raise TypeError
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 _LEAF_DECODERS: dict[str, Callable[[Json, str], Tree]] = {
