@@ -83,7 +83,7 @@ def main() -> None:
     options.add_argument("names", nargs="*", metavar="NAME", help=", ".join(TARGETS))
     options.add_argument("--minutes", type=float, default=1)
     options.add_argument("--again", type=Path, metavar="FILE")
-    options.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    options.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     arguments = options.parse_args()
     unknown = sorted(set(arguments.names) - set(TARGETS))
     if unknown:
@@ -91,7 +91,7 @@ def main() -> None:
     warnings.simplefilter("ignore", mfc.CheckpointWarning)
     if arguments.again:
         again(arguments.again)
-    elif arguments.here:
+    elif arguments.in_process:
         fuzz(arguments.names[0], arguments.minutes)
     else:
         faulty = [name for name in arguments.names or TARGETS if not _is_clean(name, arguments.minutes)]
@@ -100,7 +100,7 @@ def main() -> None:
 
 def _is_clean(name: str, minutes: float) -> bool:
     print(f"=== {name}, {minutes:g} minutes", flush=True)
-    command = [sys.executable, str(Path(__file__)), "--here", "--minutes", str(minutes), name]
+    command = [sys.executable, str(Path(__file__)), "--in-process", "--minutes", str(minutes), name]
     return subprocess.run(command, check=False).returncode == 0
 
 
