@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Generic, TypeAlias, TypeVar, cast
+from typing import Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from ..tree import LazyTensor, Path, Strided, Tree, leaves
+from ..tree import MISSING, LazyTensor, Path, Strided, Tree, key_of, leaves
 from .arrays import array_tensor, copied, fill_array
-from .containers import alike, entries, key_of, misfits
+from .containers import alike, entries, misfits
 from .report import LoadReport, Mismatch, casts, described, suggested
 from .state_check import moment_problems, state_problem
 from .tensor_ops import Module, Stateful, SupportsFilling, TensorOps, is_stateful
@@ -24,7 +24,6 @@ __all__ = ["Comparison", "Match", "compare", "is_live"]
 
 T = TypeVar("T")
 
-MISSING: Final = object()
 _Load: TypeAlias = Callable[[], object]
 _Put: TypeAlias = Callable[[object], object]
 

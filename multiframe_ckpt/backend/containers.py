@@ -13,17 +13,12 @@ import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
 
 from ..errors import CheckpointWarning
-from ..tree import Path, join_key
+from ..tree import Path, key_of
 from .report import Mismatch
 
-__all__ = ["alike", "entries", "key_of", "misfits", "warn_of_tuples"]
+__all__ = ["alike", "entries", "misfits", "warn_of_tuples"]
 
 _MAX_SHOWN = 5
-
-
-def key_of(path: Path) -> str:
-    """Return the key of a path, ``(top)`` for that of the whole tree."""
-    return join_key(path) or "(top)"
 
 
 def entries(node: object) -> Mapping[object, object] | None:

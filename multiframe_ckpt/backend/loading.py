@@ -6,10 +6,10 @@ from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
 from ..errors import MismatchError, ValueRefusedError
-from ..tree import LazyTensor, Path, Tree, leaves
+from ..tree import LazyTensor, Path, Tree, key_of, leaves
 from .arrays import copied, tied
 from .comparison import Comparison, Match
-from .containers import entries, key_of
+from .containers import entries
 from .report import LoadReport
 from .tensor_ops import SupportsFilling, TensorOps, is_stateful
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
-from ..tree import LazyTensor, Path, Tree
-from .containers import key_of
+from ..tree import LazyTensor, Path, Tree, key_of
 from .report import Mismatch, described
 from .tensor_ops import TensorOps
 

@@ -14,9 +14,8 @@ from functools import cache
 
 from ..errors import UnavailableError, UnknownNameError, ValueRefusedError
 from ..registry import Registry
-from ..tree import leaves
+from ..tree import key_of, leaves
 from .base import Backend
-from .containers import key_of
 
 __all__ = ["BACKENDS", "BackendRecord", "backend_named", "backend_of", "backends", "default_backend"]
 

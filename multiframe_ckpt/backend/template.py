@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ..errors import MismatchError, ValueRefusedError
-from ..tree import LazyTensor, Path, Sharing, Strided, Tree, is_plain, leaves, map_leaves, tensors
+from ..tree import LazyTensor, Path, Sharing, Strided, Tree, is_plain, key_of, leaves, map_leaves, tensors
 from .arrays import array_tensor
 from .comparison import compare
-from .containers import alike, key_of, misfits, warn_of_tuples
+from .containers import alike, misfits, warn_of_tuples
 from .loading import apply, checked, merged, require_fillable, require_values
 from .report import LoadReport
 from .tensor_ops import TensorOps, is_stateful

@@ -74,7 +74,7 @@ class Resolver:
             names = _shown_names(self._unknown_types)
             raise UnsafeError(
                 f"{self._where}: found objects of unknown types ({names}), expected tensors and plain "
-                "values; nothing was run. To read the rest and keep these: allow_unknown=True, or --allow-unknown"
+                "values; nothing was run. To read the rest and keep these: allow_unknown=True"
             )
         return tree
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ValueRefusedError
-from ..tree import LazyTensor, Path, Tree, join_key, tensors
+from ..tree import LazyTensor, Path, Tree, key_of, tensors
 from .dialects import is_optimizer_state, is_scheduler_state, optimizer_dialect
 
 __all__ = ["WEIGHT_KEYS", "Part", "TrainingParts", "find_parts", "weights_path"]
@@ -72,7 +72,7 @@ class Part:
     @property
     def key(self) -> str:
         """The key of the part, as tensors have them; ``(top)`` for the whole tree."""
-        return join_key(self.path) or "(top)"
+        return key_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)

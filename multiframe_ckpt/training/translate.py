@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import MismatchError, ValueRefusedError
-from ..tree import LazyTensor, Path, Tree, join_key
+from ..tree import MISSING, LazyTensor, Missing, Path, Tree, join_key, rebuild
 from .crossing import cross_optimizer, cross_scheduler, read_optimizer, read_scheduler, written
 from .dialects import Dialect, dialect_to_write, optimizer_dialect, scheduler_dialect
 from .names import Names
@@ -17,8 +17,6 @@ from .report import Notes, TranslateReport
 
 __all__ = ["frameworks_of", "translate"]
 
-#: Stands where something of the tree is taken out.
-_MISSING = object()
 #: Parts of a random state that belong to Python or NumPy, and so mean the same beside any framework.
 _COMMON_RNG = {"python", "random", "numpy", "np"}
 
@@ -196,7 +194,7 @@ class _Moving:
 
 
 def _taken_out(part: Part) -> dict[Path, Tree]:
-    return dict.fromkeys((part.path, *part.beside), _MISSING)
+    return dict.fromkeys((part.path, *part.beside), MISSING)
 
 
 def _left_behind(parts: TrainingParts, notes: Notes) -> dict[Path, Tree]:
@@ -208,25 +206,30 @@ def _left_behind(parts: TrainingParts, notes: Notes) -> dict[Path, Tree]:
         else:
             paths = [] if _COMMON_RNG & {*str(part.path[0]).lower().split("_")} - {"random"} else [part.path]
         for path in paths:
-            missing[path] = _MISSING
+            missing[path] = MISSING
             notes.left_out.append(f"{join_key(path)}: the random state of one framework means nothing to another")
     if parts.scaler is not None:
-        missing[parts.scaler.path] = _MISSING
+        missing[parts.scaler.path] = MISSING
         notes.left_out.append(f"{parts.scaler.key}: another framework's gradient scaler keeps another state")
     return missing
 
 
-def _rebuilt(node: Tree, changes: Mapping[Path, Tree]) -> Tree:
+def _rebuilt(tree: Tree, changes: Mapping[Path, Tree | Missing]) -> Tree:
     """Return the tree with the changes; what they do not touch is the very same object. A list keeps its length."""
-    if () in changes:
-        return changes[()]
-    below: dict[Any, dict[Path, Tree]] = {}
-    for path, new in changes.items():
-        below.setdefault(path[0], {})[path[1:]] = new
-    items = node.items() if isinstance(node, Mapping) else enumerate(node)
-    rebuilt = {name: _rebuilt(child, below[name]) if name in below else child for name, child in items}
-    if isinstance(node, Mapping):
-        rebuilt |= {name: _rebuilt({}, inside) for name, inside in below.items() if name not in rebuilt}
-        return {name: child for name, child in rebuilt.items() if child is not _MISSING}
-    children = [None if child is _MISSING else child for child in rebuilt.values()]
-    return children if isinstance(node, list) else tuple(children)
+    changing: dict[
+        Path, dict[Any, None]
+    ] = {}  # the path of a container → the names in it below which something changes
+    for path in changes:
+        for depth, name in enumerate(path):
+            changing.setdefault(path[:depth], {})[name] = None
+
+    def visit(path: Path, node: Tree) -> Tree | Missing:
+        if path in changes:
+            return changes[path]
+        if path not in changing:
+            return node
+        if isinstance(node, Mapping):
+            node = {**node, **{name: {} for name in changing[path] if name not in node}}
+        return rebuild(node, visit, path)
+
+    return visit((), tree)

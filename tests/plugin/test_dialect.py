@@ -12,6 +12,7 @@ import pytest
 
 from multiframe_ckpt.backend import backend_named
 from multiframe_ckpt.checkpoint.restore import restore, resume_parts
+from multiframe_ckpt.checkpoint.run_state import RunState
 from multiframe_ckpt.errors import MismatchError, ValueRefusedError
 from multiframe_ckpt.training import (
     DIALECTS,
@@ -317,6 +318,6 @@ def test_a_run_goes_through_the_third_dialect_and_ends_where_it_would_have_ended
     tree = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "optimizer_class": "Adam"}
     there, report = translate(tree, to="toy")
     assert [entry.partition(":")[0] for entry in report.left_out] == ["optimizer"]  # initial_lr
-    restored = restore(there, model=moves[0], optimizer=moves[1], scheduler=moves[2])
+    restored = restore(there, RunState(*moves, rng=True))
     assert restored.restored == ("model", "optimizer", "scheduler")
     assert train(moves, range(15, 40)) == train(stays, range(15, 40))

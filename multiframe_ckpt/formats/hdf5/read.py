@@ -17,7 +17,7 @@ import numpy as np
 from ...dtypes import DTYPES, DType, dtype_of_numpy, is_numpys_own, unsigned_of
 from ...errors import DamagedError, FormatError, UnsafeError
 from ...storage.zip_reader import MAX_DEFLATE_RATIO
-from ...tree import MAX_DEPTH, Computed, File, LazyTensor, Source, Tree
+from ...tree import MAX_DEPTH, MISSING, Computed, File, LazyTensor, Source, Tree
 from ...tree.boxes import Box, as_slices, shape_of
 from ...tree.shapes import require_shape
 from .heaps import require_sound_heaps
@@ -127,7 +127,7 @@ class Hdf5Reader:
             )
         self._group_addresses.add(address)
         nodes = ((name, self._node(group, (*path, name))) for name in names)
-        return {name: node for name, node in nodes if node is not _WITHOUT_DATA}
+        return {name: node for name, node in nodes if node is not MISSING}
 
     def _node(self, group: Any, path: tuple[str, ...]) -> Tree:
         where = f"'/{'/'.join(path)}'"
@@ -141,7 +141,8 @@ class Hdf5Reader:
             member = group[path[-1]]
         if isinstance(member, self._h5py.Group):
             return self._group(member, path)
-        return self._dataset(member, where) if isinstance(member, self._h5py.Dataset) else _WITHOUT_DATA
+        # what is neither is a named datatype, which holds no data
+        return self._dataset(member, where) if isinstance(member, self._h5py.Dataset) else MISSING
 
     def _dataset(self, dataset: Any, where: str) -> Tree:
         with self._errors(where):
@@ -235,9 +236,6 @@ class Hdf5Reader:
                 f"{self._file.where}: {where}: found text past {self._text_limit} characters, expected fewer; "
                 "keep it in another file"
             )
-
-
-_WITHOUT_DATA = object()  # stands for a named datatype
 
 
 class _Dataset(Source):

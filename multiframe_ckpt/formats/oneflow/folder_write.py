@@ -134,7 +134,7 @@ def _name_problem(name: str) -> str | None:
 def _refusal(key: str, problem: str) -> KeyRefusedError:
     return KeyRefusedError(
         f"{key}: found {problem}, expected names that OneFlow's folders can hold; "
-        "use --to oneflow-pickle, which holds any key, or --rename OLD=NEW"
+        "use format='oneflow-pickle', which holds any key, or rename=['OLD=NEW']"
     )
 
 
