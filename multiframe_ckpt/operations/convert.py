@@ -75,11 +75,6 @@ class ConvertReport:
         return self.edits.unknown
 
     @property
-    def lost_metadata(self) -> tuple[str, ...]:
-        """The entries of the user's metadata that the target has no place for."""
-        return self.changes.lost_metadata
-
-    @property
     def translated(self) -> tuple[str, ...]:
         """The optimizers and schedulers that are now in the other framework's dialect."""
         return self.crossing.report.converted
