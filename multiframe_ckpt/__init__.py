@@ -8,120 +8,43 @@ state = mfc.load("model.pth", backend="oneflow")            # live tensors
 mfc.save(model.state_dict(), "model.safetensors")
 """
 
-from __future__ import annotations
-
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from .backend import Backend, LoadReport, backends
-    from .checkpoint import Checkpoint, load, open, save
-    from .checkpoint.restore import RestoreReport
-    from .checkpoint.resume_check import ResumeCheck
-    from .errors import (
-        CheckpointWarning,
-        DamagedError,
-        DtypeRefusedError,
-        FormatError,
-        IncompleteError,
-        KeyRefusedError,
-        LinkRefusedError,
-        MismatchError,
-        MultiframeError,
-        NoSpaceError,
-        NotTrainedError,
-        RefusedError,
-        TargetExistsError,
-        UnavailableError,
-        UnknownFormatError,
-        UnknownNameError,
-        UnsafeError,
-        ValueRefusedError,
-    )
-    from .operations.convert import ConvertReport, convert
-    from .operations.diff import diff
-    from .operations.inspect import inspect
-    from .operations.verify import verify
-    from .progress import Progress
-    from .runs.manager import CheckpointManager
-    from .runs.records import CheckpointRecord
-    from .runs.run_folder import RunFolder
-    from .runs.script import add_checkpoint_arguments, restore_or_train
-    from .tree import Extent, LazyTensor, Unknown, combine, partition
+from . import errors
+from .errors import *  # noqa: F403
 
-__all__ = [
-    "Backend",
-    "Checkpoint",
-    "CheckpointManager",
-    "CheckpointRecord",
-    "CheckpointWarning",
-    "ConvertReport",
-    "DamagedError",
-    "DtypeRefusedError",
-    "Extent",
-    "FormatError",
-    "IncompleteError",
-    "KeyRefusedError",
-    "LazyTensor",
-    "LinkRefusedError",
-    "LoadReport",
-    "MismatchError",
-    "MultiframeError",
-    "NoSpaceError",
-    "NotTrainedError",
-    "Progress",
-    "RefusedError",
-    "RestoreReport",
-    "ResumeCheck",
-    "RunFolder",
-    "TargetExistsError",
-    "UnavailableError",
-    "Unknown",
-    "UnknownFormatError",
-    "UnknownNameError",
-    "UnsafeError",
-    "ValueRefusedError",
-    "add_checkpoint_arguments",
-    "backends",
-    "combine",
-    "convert",
-    "diff",
-    "inspect",
-    "load",
-    "open",
-    "partition",
-    "restore_or_train",
-    "save",
-    "verify",
-]
+__version__ = "0.1.0"
 
 #: Module → the public names that live there. It is loaded when one is asked for: a command that needs few starts fast.
+#: ``__init__.pyi`` tells type checkers the same, and a test that it does.
 _HOMES = {
-    "backend": "Backend LoadReport backends",
+    "backend": "Backend BackendRecord LoadReport Mismatch backends",
     "checkpoint": "Checkpoint load open save",
+    "checkpoint.checkpoint": "PlannedSave",
     "checkpoint.restore": "RestoreReport",
     "checkpoint.resume_check": "ResumeCheck",
-    "errors": (
-        "CheckpointWarning DamagedError DtypeRefusedError FormatError IncompleteError KeyRefusedError "
-        "LinkRefusedError MismatchError MultiframeError NoSpaceError NotTrainedError RefusedError "
-        "TargetExistsError UnavailableError UnknownFormatError UnknownNameError UnsafeError "
-        "ValueRefusedError"
-    ),
+    "dtypes": "DType",
+    "formats": "Changes Plan WriteOptions",
     "operations.convert": "ConvertReport convert",
-    "operations.diff": "diff",
-    "operations.inspect": "inspect",
-    "operations.verify": "verify",
-    "progress": "Progress",
+    "operations.crossing": "Crossing",
+    "operations.diff": "Change DiffReport diff",
+    "operations.inspect": "InspectReport TensorRow inspect",
+    "operations.rules": "Edits",
+    "operations.verify": "VerifyReport verify",
+    "progress": "OnProgress Progress",
     "runs.manager": "CheckpointManager",
     "runs.records": "CheckpointRecord",
     "runs.run_folder": "RunFolder",
     "runs.script": "add_checkpoint_arguments restore_or_train",
-    "tree": "Extent Unknown LazyTensor combine partition",
+    "training": "TranslateReport",
+    "tree": "Extent LazyTensor TensorRef Tree Unknown combine partition",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
+__all__ = [*errors.__all__, *_HOME_OF]
 
-def __getattr__(name: str) -> Any:
+
+def __getattr__(name: str) -> object:
     """Return a public name, loading the module that it lives in."""
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

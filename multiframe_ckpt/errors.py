@@ -60,7 +60,16 @@ class MultiframeError(Exception):
 
 
 class FormatError(MultiframeError, ValueError):
-    """A path that cannot be read as a checkpoint."""
+    """A path that cannot be read as a checkpoint.
+
+    ``missing`` are the tensors or members that the checkpoint names and does not hold, ``extra`` those it holds and does
+    not name, where that is what is wrong.
+    """
+
+    def __init__(self, message: str, *, missing: tuple[str, ...] = (), extra: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.missing = missing
+        self.extra = extra
 
 
 class UnknownFormatError(FormatError):
@@ -68,16 +77,7 @@ class UnknownFormatError(FormatError):
 
 
 class DamagedError(FormatError):
-    """Promised bytes are missing, or are not the promised ones.
-
-    ``missing`` are the tensors or members that the checkpoint names and does not hold, ``extra`` those it holds and does
-    not name, where that is the damage.
-    """
-
-    def __init__(self, message: str, *, missing: tuple[str, ...] = (), extra: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.missing = missing
-        self.extra = extra
+    """Promised bytes are missing, or are not the promised ones."""
 
 
 class MissingFileError(DamagedError):

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cached_property
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib import import_module, invalidate_caches
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, metadata
 from typing import Generic, TypeVar, cast
 
 from .errors import UnknownNameError
@@ -15,6 +15,8 @@ from .errors import UnknownNameError
 __all__ = ["Registry"]
 
 T = TypeVar("T")
+
+_DISTRIBUTION = "multiframe-ckpt"
 
 
 class Registry(Generic[T]):
@@ -31,7 +33,7 @@ class Registry(Generic[T]):
 
     @cached_property
     def _plugins(self) -> dict[str, EntryPoint]:
-        found: dict[str, EntryPoint] = {}
+        plugins: dict[str, EntryPoint] = {}
         for point in entry_points(group=self._group):
             if point.name in self._builtin:
                 warnings.warn(
@@ -40,12 +42,23 @@ class Registry(Generic[T]):
                     stacklevel=3,
                 )
             else:
-                found[point.name] = point
-        return found
+                plugins[point.name] = point
+        return plugins
 
     def names(self) -> list[str]:
         """Return every known name: the built-in ones in their order, then the plugins' sorted."""
         return [*self._builtin, *sorted(self._plugins)]
+
+    def refresh(self) -> None:
+        """Look for plugins again, as after one was installed into a program that runs; what is loaded stays loaded."""
+        invalidate_caches()
+        self.__dict__.pop("_plugins", None)
+
+    def remedy(self, name: str) -> str:
+        """Return what to do about ``name`` where its code does not load: install what it needs, or mend the plugin."""
+        if name not in self._builtin:
+            return f"repair or remove the plugin {name!r}"
+        return f"pip install '{_DISTRIBUTION}{f'[{name}]' if name in _extras() else ''}'"
 
     def get(self, name: str) -> T:
         """Return the object called ``name``, loading its code the first time; UnknownNameError lists what there is."""
@@ -72,3 +85,11 @@ class Registry(Generic[T]):
                 if name in self._builtin:
                     raise
                 warnings.warn(f"{self._noun} plugin {name!r} does not load: {problem}", stacklevel=2)
+
+
+def _extras() -> list[str]:
+    """Return the extras that the installed distribution offers; none where the code runs from a bare copy."""
+    try:
+        return metadata(_DISTRIBUTION).get_all("Provides-Extra") or []
+    except PackageNotFoundError:
+        return []

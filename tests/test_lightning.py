@@ -130,7 +130,7 @@ def test_it_is_refused_and_every_class_of_it_is_named(path: Path) -> None:
     with pytest.raises(mfc.UnsafeError) as refusal:
         mfc.open(path)
     assert all(name in str(refusal.value) for name in CLASSES)
-    assert "--allow-unknown" in str(refusal.value)
+    assert "allow_unknown=True" in str(refusal.value)
 
 
 def test_with_allow_unknown_every_tensor_is_there_bit_for_bit(path: Path) -> None:

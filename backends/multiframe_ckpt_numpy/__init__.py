@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from multiframe_ckpt.tree import LazyTensor, Strided
 __all__ = ["NumpyBackend"]
 
 
-class NumpyBackend(TensorBackend):
+class NumpyBackend(TensorBackend[np.ndarray]):
     """Arrays of either byte order and any strides; bfloat16 and float8 are ml_dtypes' types; scalars become plain."""
 
     name = "numpy"
@@ -22,25 +22,25 @@ class NumpyBackend(TensorBackend):
         """Return whether ``obj`` is an array or a NumPy scalar."""
         return isinstance(obj, np.ndarray | np.generic)
 
-    def is_tensor(self, obj: object) -> bool:
+    def is_tensor(self, obj: object) -> TypeGuard[np.ndarray]:
         """Return whether ``obj`` is an array."""
         return isinstance(obj, np.ndarray)
 
-    def to_lazy(self, tensor: Any, key: str) -> LazyTensor:
+    def to_lazy(self, tensor: np.ndarray, key: str) -> LazyTensor:
         """Return a lazy tensor over the array; arrays over the same memory are tied."""
         return array_tensor(tensor, key)
 
-    def from_lazy(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
+    def from_lazy(self, tensor: LazyTensor, key: str, *, device: str | None) -> np.ndarray:
         """Return the array, native and in C order; read-only where it is mapped from a file."""
         if device not in (None, "cpu"):
             raise ValueRefusedError(f"{key}: found device {device!r}, expected 'cpu' or None: NumPy has no other")
         return tensor.numpy()
 
-    def copy_into(self, target: Any, tensor: LazyTensor) -> None:
+    def copy_into(self, target: np.ndarray, tensor: LazyTensor) -> None:
         """Copy into the array, whatever its strides and byte order."""
         fill_array(target, tensor)
 
-    def view_of(self, storage: Any, tensor: LazyTensor) -> Any:
+    def view_of(self, storage: np.ndarray, tensor: LazyTensor) -> np.ndarray | None:
         """Return the view into the storage, so that arrays which overlapped still do."""
         view, size = tensor.source, tensor.dtype.itemsize
         if not isinstance(view, Strided):

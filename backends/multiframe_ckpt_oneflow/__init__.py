@@ -11,16 +11,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from multiframe_ckpt.backend import TensorBackend, array_tensor
+from multiframe_ckpt.backend import Module, TensorBackend, array_tensor
 from multiframe_ckpt.dtypes import DTYPES, DType, narrow, widen
 from multiframe_ckpt.errors import DtypeRefusedError, UnavailableError, ValueRefusedError
 from multiframe_ckpt.tree import Computed, InMemory, LazyTensor, Source, Tree, tensors
 
 from .generators import generator_state, generators_of, set_generator_state
+
+if TYPE_CHECKING:  # OneFlow may be absent, and is imported late
+    from oneflow import Tensor
+    from oneflow.optim import Optimizer
 
 __all__ = ["OneflowBackend"]
 
@@ -28,7 +32,7 @@ __all__ = ["OneflowBackend"]
 _USABLE = {"bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64", "bfloat16"}
 
 
-class OneflowBackend(TensorBackend):
+class OneflowBackend(TensorBackend["Tensor"]):
     """Tensors share memory with NumPy on the CPU, bfloat16 apart; those of other devices pass through the host."""
 
     name = "oneflow"
@@ -42,16 +46,17 @@ class OneflowBackend(TensorBackend):
         pairs = [(row, getattr(flow, row.name, None)) for row in DTYPES if row.name in _USABLE]
         self._rows = {dtype: row for row, dtype in pairs if dtype is not None}
         self._dtypes = {row.name: dtype for dtype, row in self._rows.items()}
+        self.plain_tuples = (flow.Size,)
 
-    def is_tensor(self, obj: object) -> bool:
+    def is_tensor(self, obj: object) -> TypeGuard[Tensor]:
         """Return whether ``obj`` is an oneflow.Tensor or a Parameter."""
         return isinstance(obj, self._tensor)
 
-    def is_module(self, obj: object) -> bool:
+    def is_module(self, obj: object) -> TypeGuard[Module]:
         """Return whether ``obj`` is an oneflow.nn.Module."""
         return isinstance(obj, self._module)
 
-    def to_lazy(self, tensor: Any, key: str) -> LazyTensor:
+    def to_lazy(self, tensor: Tensor, key: str) -> LazyTensor:
         """Return a lazy tensor over the live one, with an alias that tied parameters share."""
         if tensor.is_global:
             raise ValueRefusedError(f"{key}: found a global tensor, expected a local one; take it with .to_local()")
@@ -61,49 +66,48 @@ class OneflowBackend(TensorBackend):
                 f"{key}: found {tensor.dtype}, expected one of {', '.join(self._dtypes)}; cast it first"
             )
         if row.name != "bfloat16" and not tensor.is_cuda:
-            seen = array_tensor(tensor.numpy(), key)
-            return LazyTensor(row, seen.shape, _Live(tensor, row, seen.shape), seen.alias)
+            live = array_tensor(tensor.numpy(), key)
+            return LazyTensor(row, live.shape, _Live(tensor, row, live.shape), live.alias)
         shape = tuple(tensor.shape)
         source = Computed(row, shape, lambda: self._array(tensor, row))
         return LazyTensor(row, shape, source, ("oneflow", id(tensor)))
 
-    def from_tree(self, tree: Tree, *, device: str | None = None) -> Any:
+    def from_tree(self, tree: Tree, *, device: str | None = None, like: object = None) -> Any:
         """Return the live object; raise UnavailableError for a GPU that is not there, at which OneFlow ends the process."""
         if device is not None and device.startswith("cuda") and not self._flow.cuda.is_available():
             raise UnavailableError(
                 f"device {device!r}: found no GPU that OneFlow can use, expected one; use device='cpu'"
             )
-        return super().from_tree(tree, device=device)
+        return super().from_tree(tree, device=device, like=like)
 
-    def from_lazy(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
+    def from_lazy(self, tensor: LazyTensor, key: str, *, device: str | None) -> Tensor:
         """Return a tensor over the array's own memory, or over a copy where that is read-only or bfloat16."""
-        if tensor.dtype.name not in self._dtypes:
-            wider = tensor.dtype.oneflow_wider
-            raise DtypeRefusedError(
-                f"{key}: found {tensor.dtype.name}, expected one of OneFlow {self._flow.__version__}: "
-                f"{', '.join(self._dtypes)}; cast it first with --dtype{f' {wider}, which is exact' if wider else ''}"
-            )
+        self._require_dtype(tensor, key)
         return self._over(np.require(tensor.numpy(), requirements=["C", "A", "W"]), tensor).to(device or "cpu")
 
-    def copy_into(self, target: Any, tensor: LazyTensor) -> None:
-        """Copy into the tensor, whatever its strides, device and requires_grad."""
-        # From a copy of its own: OneFlow copies later, and the array may be memory that another framework trains on.
-        with self._flow.no_grad():
-            target.copy_(self._over(np.array(tensor.numpy(), order="C"), tensor).to(target.device))
+    def from_lazy_like(self, tensor: LazyTensor, key: str, like: Tensor) -> Tensor:
+        """Return a tensor on the device of ``like``, a Parameter where that is one."""
+        self._require_dtype(tensor, key)
+        fresh = self._copied(tensor).to(like.device)
+        if isinstance(like, self._flow.nn.Parameter):
+            return self._flow.nn.Parameter(fresh, requires_grad=like.requires_grad)
+        return fresh.requires_grad_(like.requires_grad)
 
-    def parameters_of(self, optimizer: Any) -> list[Any]:
+    def copy_into(self, target: Tensor, tensor: LazyTensor) -> None:
+        """Copy into the tensor, whatever its strides, device and requires_grad."""
+        with self._flow.no_grad():
+            target.copy_(self._copied(tensor).to(target.device))
+
+    def parameters_of(self, optimizer: object) -> list[Tensor]:
         """Return the parameters of an optimizer: moments of another dtype would fail at its next step."""
         if not isinstance(optimizer, self._flow.optim.Optimizer):
             return []
         return [parameter for group in optimizer.param_groups for parameter in group.parameters]
 
-    def add_step_hook(self, optimizer: object, wait: Callable[[], object]) -> None:
-        """Return None: OneFlow's optimizers have no hooks."""
-
-    def changed_by_step(self, optimizer: Any) -> dict[Hashable, Callable[[], int]]:
+    def changed_by_step(self, optimizer: Optimizer) -> dict[Hashable, Callable[[], int] | None]:
         """Return the parameters and the tensors of their state; OneFlow counts no changes."""
         changed = self.to_tree([self.parameters_of(optimizer), optimizer.state_dict()["state"]])
-        return {tensor.alias: lambda: 0 for tensor in tensors(changed).values()}
+        return dict.fromkeys(tensor.alias for tensor in tensors(changed).values())
 
     def random_state(self, model: object = None) -> dict[str, Tree]:
         """Return the states of the default generator, of the data loaders' and of those that the model's modules have."""
@@ -115,11 +119,24 @@ class OneflowBackend(TensorBackend):
             if name in state:
                 set_generator_state(self._flow, generator, state[name])
 
-    def _array(self, tensor: Any, row: DType) -> np.ndarray:
+    def _require_dtype(self, tensor: LazyTensor, key: str) -> None:
+        if tensor.dtype.name not in self._dtypes:
+            wider = tensor.dtype.oneflow_wider
+            cast = f"dtype='{wider}', which is exact" if wider else "dtype='NAME'"
+            raise DtypeRefusedError(
+                f"{key}: found {tensor.dtype.name}, expected one of OneFlow {self._flow.__version__}: "
+                f"{', '.join(self._dtypes)}; cast it first with {cast}"
+            )
+
+    def _array(self, tensor: Tensor, row: DType) -> np.ndarray:
         array = np.asarray(tensor.numpy())
         return narrow(array, row) if row.name == "bfloat16" else array
 
-    def _over(self, array: np.ndarray, tensor: LazyTensor) -> Any:
+    def _copied(self, tensor: LazyTensor) -> Tensor:
+        # From a copy of its own: OneFlow copies later, and the array may be memory that another framework trains on.
+        return self._over(np.array(tensor.numpy(), order="C"), tensor)
+
+    def _over(self, array: np.ndarray, tensor: LazyTensor) -> Tensor:
         if tensor.dtype.name != "bfloat16":
             return self._flow.from_numpy(array)
         # The cast inside flow.tensor is the only way in: it is exact, but for NaN payloads, which it does not keep.
@@ -131,7 +148,7 @@ class _Live(Source):
 
     __slots__ = ("_tensor", "dtype", "shape")
 
-    def __init__(self, tensor: Any, dtype: DType, shape: tuple[int, ...]) -> None:
+    def __init__(self, tensor: Tensor, dtype: DType, shape: tuple[int, ...]) -> None:
         self._tensor, self.dtype, self.shape = tensor, dtype, shape
 
     def array(self) -> np.ndarray:

@@ -13,11 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from inspect import signature
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from multiframe_ckpt.tree import LazyTensor, Tree
+
+if TYPE_CHECKING:  # OneFlow may be absent, and is imported late
+    from oneflow import Generator
 
 __all__ = ["generator_state", "generators_of", "set_generator_state"]
 
@@ -28,20 +32,20 @@ _TAG, _TAG_AT = b"cpu:0", 40
 _CLOSE = 2.0**-23  # OneFlow gives a draw as a float32
 
 
-def generators_of(flow: Any, model: Any) -> Iterator[tuple[str, Any]]:
+def generators_of(flow: ModuleType, model: object) -> Iterator[tuple[str, Generator]]:
     """Yield the generators by name: the default one, that of the data loaders, and those of the model's modules."""
     yield "default", flow.default_generator
     arguments = signature(flow.utils.data.DataLoader.__init__).parameters
-    found = arguments["generator"].default if "generator" in arguments else None
-    if hasattr(found, "get_state"):
-        yield "data_loader", found
+    shared = arguments["generator"].default if "generator" in arguments else None
+    if hasattr(shared, "get_state"):
+        yield "data_loader", shared
     if isinstance(model, flow.nn.Module):
         for name, module in model.named_modules():
             if hasattr(getattr(module, "generator", None), "get_state"):
                 yield f"module {name}", module.generator
 
 
-def generator_state(flow: Any, generator: Any) -> dict[str, Tree]:
+def generator_state(flow: ModuleType, generator: Generator) -> dict[str, Tree]:
     """Return the seed, the state and the position in it; the generator goes on as if nothing had been asked.
 
     The position is None for a generator that has not drawn, or has drawn on other devices than the CPU.
@@ -52,22 +56,22 @@ def generator_state(flow: Any, generator: Any) -> dict[str, Tree]:
         "state": LazyTensor.from_array(raw),
         "position": None,
     }
-    where = _words_at(raw)
-    if where is not None:
+    offset = _words_at(raw)
+    if offset is not None:
         drawn = flow.rand(_WORDS, generator=generator).numpy().astype(np.float64)
-        kept["position"] = _position(_words(raw, where), drawn)
+        kept["position"] = _position(_words(raw, offset), drawn)
         set_generator_state(flow, generator, kept)
     return kept
 
 
-def set_generator_state(flow: Any, generator: Any, kept: Mapping[str, Tree]) -> None:
+def set_generator_state(flow: ModuleType, generator: Generator, kept: Mapping[str, Tree]) -> None:
     """Set the generator to what :func:`generator_state` gave."""
     generator.manual_seed(kept["seed"])
     raw, position = kept["state"].numpy().copy(), kept["position"]
-    where = _words_at(raw)
-    if where is not None and position is not None and position < _WORDS:
-        words = _turned_back(_words(raw, where)).astype(np.int64)
-        raw[where : where + 8 * _WORDS] = words.view(np.uint8)
+    offset = _words_at(raw)
+    if offset is not None and position is not None and position < _WORDS:
+        words = _turned_back(_words(raw, offset)).astype(np.int64)
+        raw[offset : offset + 8 * _WORDS] = words.view(np.uint8)
         generator.set_state(flow.tensor(raw))
         flow.rand(position, generator=generator)
     elif raw.size >= _CPU_STATE:
@@ -83,8 +87,8 @@ def _words_at(raw: np.ndarray) -> int | None:
     return tag_end if tagged else None
 
 
-def _words(raw: np.ndarray, where: int) -> np.ndarray:
-    return np.frombuffer(raw.tobytes(), np.int64, _WORDS, where).astype(np.uint32)
+def _words(raw: np.ndarray, offset: int) -> np.ndarray:
+    return np.frombuffer(raw.tobytes(), np.int64, _WORDS, offset).astype(np.uint32)
 
 
 def _position(words: np.ndarray, drawn: np.ndarray) -> int | None:

@@ -11,14 +11,18 @@ import warnings
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from multiframe_ckpt.backend import TensorBackend
+from multiframe_ckpt.backend import Module, TensorBackend
 from multiframe_ckpt.dtypes import DTYPES, DType
 from multiframe_ckpt.errors import DtypeRefusedError, ValueRefusedError
 from multiframe_ckpt.tree import Box, LazyTensor, Source, Strided, Tree
+
+if TYPE_CHECKING:  # torch may be absent, and is imported late
+    from torch import Tensor, UntypedStorage, dtype
+    from torch.optim import Optimizer
 
 __all__ = ["TorchBackend"]
 
@@ -33,7 +37,7 @@ _SHARED = {"bool", "uint8", "int8", "int16", "int32", "int64"} | {
 _CARRIER = {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}
 
 
-class TorchBackend(TensorBackend):
+class TorchBackend(TensorBackend["Tensor"]):
     """Tensors share memory with NumPy where they lie on the CPU; those of other devices pass through the host."""
 
     name = "torch"
@@ -45,16 +49,17 @@ class TorchBackend(TensorBackend):
         self._rows = {dtype: row for row, dtype in pairs if dtype is not None}
         self._dtypes = {row.name: dtype for dtype, row in self._rows.items()}
         self._byte = self._rows[torch.uint8]
+        self.plain_tuples = (torch.Size,)
 
-    def is_tensor(self, obj: object) -> bool:
+    def is_tensor(self, obj: object) -> TypeGuard[Tensor]:
         """Return whether ``obj`` is a torch.Tensor, a Parameter or another subclass."""
         return isinstance(obj, self._tensor)
 
-    def is_module(self, obj: object) -> bool:
+    def is_module(self, obj: object) -> TypeGuard[Module]:
         """Return whether ``obj`` is a torch.nn.Module."""
         return isinstance(obj, self._module)
 
-    def to_lazy(self, tensor: Any, key: str) -> LazyTensor:
+    def to_lazy(self, tensor: Tensor, key: str) -> LazyTensor:
         """Return a lazy tensor over the live one; those that look into one storage share an alias and say where."""
         self._require_dense(tensor, key)
         row = self._rows.get(tensor.dtype)
@@ -77,23 +82,34 @@ class TorchBackend(TensorBackend):
         )
         return LazyTensor(row, shape, view, alias)
 
-    def from_lazy(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
+    def from_lazy(self, tensor: LazyTensor, key: str, *, device: str | None) -> Tensor:
         """Return a tensor over the array's own memory, or over a copy where that is read-only, as mapped files are."""
         dtype = self._dtype(tensor, key)
         array = tensor.numpy()
         if not array.flags.carray:
             array = np.require(array, requirements=["C", "A", "W"])
-        made = self._over(array, dtype)
-        return made if device is None else made.to(device)
+        live = self._over(array, dtype)
+        return live if device is None else live.to(device)
 
-    def copy_into(self, target: Any, tensor: LazyTensor) -> None:
+    def from_lazy_like(self, tensor: LazyTensor, key: str, like: Tensor) -> Tensor:
+        """Return a tensor on the device of ``like``, laid out as it is, a Parameter where that is one."""
+        torch = self._torch
+        fresh = torch.empty_like(like, dtype=self._dtype(tensor, key), requires_grad=False)
+        if fresh.shape != tensor.shape:
+            fresh = fresh.new_empty(tensor.shape)
+        self.copy_into(fresh, tensor)
+        if isinstance(like, torch.nn.Parameter):
+            return torch.nn.Parameter(fresh, requires_grad=like.requires_grad)
+        return fresh.requires_grad_(like.requires_grad)
+
+    def copy_into(self, target: Tensor, tensor: LazyTensor) -> None:
         """Copy into the tensor, whatever its strides, device and requires_grad."""
         with self._torch.no_grad(), warnings.catch_warnings():
             # torch warns that it cannot keep a mapped array read-only; this one is only read.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             target.copy_(self._over(tensor.numpy(), target.dtype))
 
-    def view_of(self, storage: Any, tensor: LazyTensor) -> Any:
+    def view_of(self, storage: Tensor, tensor: LazyTensor) -> Tensor | None:
         """Return the view into the storage; torch raises RuntimeError for one that leaves it."""
         view = tensor.source
         if not isinstance(view, Strided):
@@ -102,14 +118,14 @@ class TorchBackend(TensorBackend):
         typed = storage[:usable].view(self._dtypes[tensor.dtype.name])
         return typed.as_strided(tensor.shape, view.strides, view.offset)
 
-    def parameters_of(self, optimizer: Any) -> list[Any]:
+    def parameters_of(self, optimizer: object) -> list[Tensor]:
         """Return the parameters of an optimizer that loads as torch's own do, which cast moments to their dtype."""
-        own = self._torch.optim.Optimizer
-        if not isinstance(optimizer, own) or type(optimizer).load_state_dict is not own.load_state_dict:
+        base = self._torch.optim.Optimizer
+        if not isinstance(optimizer, base) or type(optimizer).load_state_dict is not base.load_state_dict:
             return []
         return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
-    def load_state(self, target: Any, state: Any) -> None:
+    def load_state(self, target: Optimizer, state: Mapping[str, Any]) -> None:
         """Hand the state over, and put back the tensors that an optimizer casts to its parameter's dtype."""
         target.load_state_dict(state)
         parameters = self.parameters_of(target)
@@ -120,36 +136,36 @@ class TorchBackend(TensorBackend):
                 if self.is_tensor(value) and value.dtype != kept[name].dtype:
                     kept[name] = value.to(kept[name].device)
 
-    def accepts_keys(self, module: Any, found: Mapping[str, Tree]) -> bool:
+    def accepts_keys(self, module: Module, state: Mapping[str, Tree]) -> bool:
         """Ask a copy of the module without memory whether its hooks and overrides take these keys, as torch would.
 
         So a checkpoint of the old ``weight_norm``, or one without ``num_batches_tracked``, loads as it does in torch.
         """
-        own = self.to_tree(module)
-        renamed = [leaf for key, leaf in found.items() if isinstance(leaf, LazyTensor) and key not in own]
-        vacant = {leaf.dtype for key, leaf in own.items() if isinstance(leaf, LazyTensor) and key not in found}
-        if any(_differ(own[key], found[key]) for key in own.keys() & found.keys()):
+        current = self.to_tree(module)
+        renamed = [leaf for key, leaf in state.items() if isinstance(leaf, LazyTensor) and key not in current]
+        vacant = {leaf.dtype for key, leaf in current.items() if isinstance(leaf, LazyTensor) and key not in state}
+        if any(_differ(current[key], state[key]) for key in current.keys() & state.keys()):
             return False
-        return all(leaf.dtype in vacant for leaf in renamed) and self._shadow_takes(module, found)
+        return all(leaf.dtype in vacant for leaf in renamed) and self._shadow_takes(module, state)
 
-    def _shadow_takes(self, module: Any, found: Mapping[str, Tree]) -> bool:
+    def _shadow_takes(self, module: Any, state: Mapping[str, Tree]) -> bool:
         memo = {id(tensor): self._shadow(tensor) for tensor in (*module.parameters(), *module.buffers())}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch warns that copying to a tensor without memory does nothing
                 copy.deepcopy(module, memo).load_state_dict(
-                    {key: self._empty(leaf) if isinstance(leaf, LazyTensor) else leaf for key, leaf in found.items()}
+                    {key: self._empty(leaf) if isinstance(leaf, LazyTensor) else leaf for key, leaf in state.items()}
                 )
         except Exception:  # a module's own code may raise anything; whatever it is, it means no
             return False
         return True
 
-    def _shadow(self, tensor: Any) -> Any:
+    def _shadow(self, tensor: Tensor) -> Tensor:
         shadow = self._torch.empty_like(tensor, device="meta")
         is_parameter = isinstance(tensor, self._torch.nn.Parameter)
         return self._torch.nn.Parameter(shadow, requires_grad=tensor.requires_grad) if is_parameter else shadow
 
-    def _empty(self, tensor: LazyTensor) -> Any:
+    def _empty(self, tensor: LazyTensor) -> Tensor:
         return self._torch.empty(tensor.shape, dtype=self._dtypes[tensor.dtype.name], device="meta")
 
     def random_state(self, model: object = None) -> dict[str, Tree]:
@@ -168,7 +184,7 @@ class TorchBackend(TensorBackend):
             for index, device in enumerate(state["cuda"][: self._torch.cuda.device_count()]):
                 self._torch.cuda.set_rng_state(self._torch.from_numpy(device.numpy().copy()), index)
 
-    def add_step_hook(self, optimizer: Any, wait: Callable[[], object]) -> Callable[[], object] | None:
+    def add_step_hook(self, optimizer: object, wait: Callable[[], object]) -> Callable[[], object] | None:
         """Register a hook, unless the optimizer's class has a ``step`` that torch's constructor never saw."""
         if not isinstance(optimizer, self._torch.optim.Optimizer) or not getattr(type(optimizer).step, "hooked", False):
             return None
@@ -179,7 +195,7 @@ class TorchBackend(TensorBackend):
         remove: Callable[[], object] = optimizer.register_step_pre_hook(hold).remove
         return remove
 
-    def changed_by_step(self, optimizer: Any) -> dict[Hashable, Callable[[], int]]:
+    def changed_by_step(self, optimizer: Optimizer) -> dict[Hashable, Callable[[], int]]:
         """Return the parameters and the tensors of their state, with the counters that autograd keeps of changes."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         moments = [value for state in optimizer.state.values() for value in state.values() if self.is_tensor(value)]
@@ -194,7 +210,7 @@ class TorchBackend(TensorBackend):
         """Return ``torch.load(weights_only=False)``, which runs what the file names."""
         return self._torch.load(path, map_location=device, weights_only=False)
 
-    def _require_dense(self, tensor: Any, key: str) -> None:
+    def _require_dense(self, tensor: Tensor, key: str) -> None:
         torch = self._torch
         plain = not (tensor.is_nested or tensor.is_quantized or tensor.is_meta or hasattr(tensor, "__tensor_flatten__"))
         if plain and tensor.layout is torch.strided and not torch.nn.parameter.is_lazy(tensor):
@@ -210,15 +226,15 @@ class TorchBackend(TensorBackend):
             if is_so:
                 raise ValueRefusedError(f"{key}: found {kind}, expected a dense one with memory; {fix}")
 
-    def _dtype(self, tensor: LazyTensor, key: str) -> Any:
+    def _dtype(self, tensor: LazyTensor, key: str) -> dtype:
         if tensor.dtype.name not in self._dtypes:
             raise DtypeRefusedError(
                 f"{key}: found {tensor.dtype.name}, expected one of torch {self._torch.__version__}: "
-                f"{', '.join(self._dtypes)}; cast it first with --dtype, or use a newer torch"
+                f"{', '.join(self._dtypes)}; cast it first with dtype='NAME', or use a newer torch"
             )
         return self._dtypes[tensor.dtype.name]
 
-    def _array(self, tensor: Any) -> np.ndarray:
+    def _array(self, tensor: Tensor) -> np.ndarray:
         row = self._rows[tensor.dtype]
         if row.name in _SHARED:
             return np.asarray(tensor.numpy(force=True))
@@ -226,10 +242,10 @@ class TorchBackend(TensorBackend):
         carrier = getattr(self._torch, _CARRIER[row.itemsize])
         return np.asarray(host.view(carrier).numpy().view(row.numpy))
 
-    def _bytes_of(self, storage: Any) -> Any:
+    def _bytes_of(self, storage: UntypedStorage) -> Tensor:
         return self._torch.empty(0, dtype=self._torch.uint8, device=storage.device).set_(storage)
 
-    def _over(self, array: np.ndarray, dtype: Any) -> Any:
+    def _over(self, array: np.ndarray, dtype: dtype) -> Tensor:
         row = self._rows[dtype]
         if row.name in _SHARED:
             return self._torch.from_numpy(array)
@@ -298,11 +314,11 @@ class _LiveView(Strided):
         return self._live.part(box)
 
 
-def _alias(tensor: Any) -> Hashable:
+def _alias(tensor: Tensor) -> Hashable:
     return ("torch", tensor.device, tensor.untyped_storage().data_ptr())
 
 
-def _differ(own: Tree, found: Tree) -> bool:
-    if not isinstance(own, LazyTensor):
+def _differ(current: Tree, other: Tree) -> bool:
+    if not isinstance(current, LazyTensor):
         return False
-    return not isinstance(found, LazyTensor) or (own.dtype, own.shape) != (found.dtype, found.shape)
+    return not isinstance(other, LazyTensor) or (current.dtype, current.shape) != (other.dtype, other.shape)

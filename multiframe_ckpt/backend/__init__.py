@@ -1,10 +1,11 @@
 """Whose live objects a checkpoint's are: the contract of a framework's adapter, and the table of backends."""
 
-from .base import Backend, SupportsRandomState, SupportsStepHook, SupportsWholeModels
-from .loading import array_tensor, fill_array
+from .arrays import array_tensor, copied_tensor, fill_array
+from .base import Backend, SupportsRandomState, SupportsStepChanges, SupportsStepHook, SupportsWholeModels
 from .report import LoadReport, Mismatch
 from .table import BACKENDS, BackendRecord, backend_named, backend_of, backends, default_backend
 from .template import TensorBackend
+from .tensor_ops import Module, Stateful, SupportsFilling
 
 __all__ = [
     "BACKENDS",
@@ -12,7 +13,11 @@ __all__ = [
     "BackendRecord",
     "LoadReport",
     "Mismatch",
+    "Module",
+    "Stateful",
+    "SupportsFilling",
     "SupportsRandomState",
+    "SupportsStepChanges",
     "SupportsStepHook",
     "SupportsWholeModels",
     "TensorBackend",
@@ -20,6 +25,7 @@ __all__ = [
     "backend_named",
     "backend_of",
     "backends",
+    "copied_tensor",
     "default_backend",
     "fill_array",
 ]

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 
 from ..tree import LazyTensor, Tree
 
-__all__ = ["LoadReport", "Mismatch", "described", "suggested"]
+__all__ = ["LoadReport", "Mismatch", "casts", "described", "suggested"]
 
 _MAX_RULES = 3
 _MAX_SHOWN = 5
@@ -39,6 +39,11 @@ class LoadReport:
     unexpected: tuple[str, ...] = ()
     mismatched: tuple[Mismatch, ...] = ()
     suggestions: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Return whether everything was loaded: the same as ``complete``."""
+        return self.complete
 
     @property
     def complete(self) -> bool:
@@ -75,13 +80,13 @@ def suggested(missing: Iterable[str], unexpected: Iterable[str], matched: Iterab
     if len(spare) <= _MAX_COMPARED:
         for key in list(wanted)[:_MAX_SHOWN]:
             for close in get_close_matches(key, spare, n=1):
-                yield f"--rename '{close}={key}'"
+                yield f"rename=['{close}={key}']"
 
 
 def _advice(old: str, new: str) -> str:
     if old.endswith("/") and not new:
         return f"load the part under {old[:-1]!r} alone"
-    return f"--rename '{old}*={new}*'"
+    return f"rename=['{old}*={new}*']"
 
 
 def _best_rule(wanted: dict[str, None], spare: dict[str, None], kept: list[str]) -> tuple[str, str] | None:
@@ -105,3 +110,15 @@ def _best_rule(wanted: dict[str, None], spare: dict[str, None], kept: list[str])
 
 def _component_starts(key: str) -> list[int]:
     return [0, *(match.end() for match in re.finditer(r"[./]", key))]
+
+
+def casts(mismatched: Iterable[Mismatch]) -> Iterator[str]:
+    """Yield the cast that makes tensors fit whose dtype alone differs."""
+    split = [(one.found.partition(" "), one.expected.partition(" ")) for one in mismatched]
+    wanted = {
+        dtype
+        for (other_dtype, _, other_shape), (dtype, _, shape) in split
+        if other_dtype != dtype and other_shape == shape != ""
+    }
+    if wanted:
+        yield f"cast the checkpoint first: dtype='{min(wanted) if len(wanted) == 1 else 'NAME'}'"

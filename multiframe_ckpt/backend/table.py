@@ -14,7 +14,7 @@ from functools import cache
 
 from ..errors import UnavailableError, UnknownNameError, ValueRefusedError
 from ..registry import Registry
-from ..tree import join_key, leaves
+from ..tree import key_of, leaves
 from .base import Backend
 
 __all__ = ["BACKENDS", "BackendRecord", "backend_named", "backend_of", "backends", "default_backend"]
@@ -32,9 +32,6 @@ BACKENDS: Registry[type[Backend]] = Registry(
 )
 
 
-_EXTRAS = ("torch", "oneflow")
-
-
 _VARIABLE = "MULTIFRAME_CKPT_BACKEND"
 
 
@@ -47,9 +44,8 @@ def backend_named(name: str) -> Backend:
         raise
     except Exception as problem:  # a framework that is present but broken may raise anything while it is imported
         first_line = (str(problem).splitlines() or [""])[0]
-        fix = f"pip install 'multiframe-ckpt[{name}]'" if name in _EXTRAS else f"repair or remove the plugin {name!r}"
         raise UnavailableError(
-            f"{name}: found {type(problem).__name__}: {first_line}, expected a working {name}; {fix}"
+            f"{name}: found {type(problem).__name__}: {first_line}, expected a working {name}; {BACKENDS.remedy(name)}"
         ) from problem
 
 
@@ -67,32 +63,31 @@ def backend_of(obj: object) -> Backend:
     NumPy arrays and plain values go with any framework's tensors; a mix of two frameworks is refused.
     """
     candidates = _imported_backends()
-    found: dict[str, str] = {}
+    first_keys: dict[str, str] = {}  # of each framework's objects
     known: set[type] = set()
     for path, leaf in leaves(obj):
         if type(leaf) in known:
             continue
         known.add(type(leaf))
-        for backend in candidates:
-            if backend.owns(leaf):
-                found.setdefault(backend.name, join_key(path) or "(top)")
-                break
-    if len(found) > 1:
-        places = " and ".join(f"{name} at {key!r}" for name, key in found.items())
+        owner = next((backend for backend in candidates if backend.owns(leaf)), None)
+        if owner is not None:
+            first_keys.setdefault(owner.name, key_of(path))
+    if len(first_keys) > 1:
+        places = " and ".join(f"{name} at {key!r}" for name, key in first_keys.items())
         raise ValueRefusedError(f"found objects of two frameworks, {places}, expected one; save them apart")
-    return backend_named(next(iter(found), "numpy"))
+    return backend_named(next(iter(first_keys), "numpy"))
 
 
 def _imported_backends() -> list[Backend]:
     """Return the backends, NumPy's apart, whose framework this process has imported already."""
-    found: list[Backend] = []
+    imported: list[Backend] = []
     for name in BACKENDS.names():
         if name != "numpy" and sys.modules.get(name) is not None:
             try:
-                found.append(backend_named(name))
+                imported.append(backend_named(name))
             except UnavailableError as problem:
                 warnings.warn(f"backend left out: {problem}", stacklevel=3)
-    return found
+    return imported
 
 
 @dataclass(frozen=True, slots=True)

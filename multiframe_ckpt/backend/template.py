@@ -2,132 +2,133 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from ..errors import MismatchError, ValueRefusedError
-from ..tree import LazyTensor, Path, Sharing, Strided, Tree, is_plain, join_key, map_leaves, tensors
-from .base import Backend
-from .loading import Loading, array_tensor, is_stateful
+from ..tree import LazyTensor, Path, Sharing, Strided, Tree, is_plain, key_of, leaves, map_leaves, tensors
+from .arrays import array_tensor
+from .comparison import compare
+from .containers import alike, misfits, warn_of_tuples
+from .loading import apply, checked, merged, require_fillable, require_values
 from .report import LoadReport
+from .tensor_ops import TensorOps, is_stateful
 
 __all__ = ["TensorBackend"]
 
+L = TypeVar("L")
+T = TypeVar("T")
 
-class TensorBackend(Backend):
-    """A Backend of any framework whose modules and optimizers have ``state_dict`` and ``load_state_dict``.
 
-    An adapter says what its tensors and modules are and how one tensor crosses; the rest is written once, here.
+class TensorBackend(TensorOps[T]):
+    """A Backend of any framework whose modules and optimizers have ``state_dict`` and ``load_state_dict``, if it has any.
+
+    An adapter says what its tensors and modules are and how one tensor crosses (``TensorOps``); the rest is written once,
+    here. One with a method ``copy_into`` (``SupportsFilling``) loads in place too; without one its tensors are values.
     """
 
-    @abstractmethod
-    def is_tensor(self, obj: object) -> bool:
-        """Return whether ``obj`` is a tensor of this framework."""
-
-    @abstractmethod
-    def to_lazy(self, tensor: Any, key: str) -> LazyTensor:
-        """Return a framework's tensor as a lazy one; raise a RefusedError that names ``key``."""
-
-    @abstractmethod
-    def from_lazy(self, tensor: LazyTensor, key: str, *, device: str | None) -> Any:
-        """Return a lazy tensor as the framework's; raise DtypeRefusedError that names ``key``."""
-
-    @abstractmethod
-    def copy_into(self, target: Any, tensor: LazyTensor) -> None:
-        """Copy into a framework's tensor of the same dtype and shape, in place."""
-
-    def is_module(self, obj: object) -> bool:
-        """Return whether ``obj`` is a module: an object whose state dict is its own live tensors."""
-        return False
-
-    def view_of(self, storage: Any, tensor: LazyTensor) -> Any:
-        """Return ``tensor.view`` into a live storage (1-D uint8), or None where the framework has no such views."""
-        return None
-
-    def accepts_keys(self, module: Any, found: Mapping[str, Tree]) -> bool:
-        """Return whether the module's own loading accepts these keys although its state dict has others."""
-        return False
-
-    def parameters_of(self, optimizer: Any) -> list[Any]:
-        """Return an optimizer's parameters in order where it holds their moments in the same dtype, else nothing."""
-        return []
-
-    def load_state(self, target: Any, state: Any) -> None:
-        """Hand a live state to an optimizer, scheduler or scaler."""
-        target.load_state_dict(state)
+    #: Tuple subclasses that are nothing but their elements, such as torch.Size: they become plain ones without a word.
+    plain_tuples: tuple[type, ...] = ()
 
     def owns(self, obj: object) -> bool:
-        """Return whether ``obj`` is this framework's tensor, or of a class that comes from it and keep a state."""
+        """Return whether ``obj`` is this framework's tensor, or of a class that comes from it and keeps a state."""
         return self.is_tensor(obj) or (is_stateful(obj) and self.name in _roots(type(obj)))
 
     def to_tree(self, obj: object) -> Tree:
         """Return the tree; an object that is neither tensor, plain value nor stateful is refused by key."""
-        return map_leaves(obj, self._neutral)
+        return self._tree(obj, ())
 
-    def _neutral(self, path: Path, leaf: Any) -> Tree:
-        key = join_key(path) or "(top)"
+    def _tree(self, obj: object, path: Path) -> Tree:
+        tree = map_leaves(obj, self._neutral, path=path)
+        warn_of_tuples(obj, path, plain=self.plain_tuples)
+        return tree
+
+    def _neutral(self, path: Path, leaf: object) -> Tree:
         if is_plain(leaf) or isinstance(leaf, LazyTensor):
             return leaf
         if self.is_tensor(leaf):
-            return self.to_lazy(leaf, key)
+            return self.to_lazy(leaf, key_of(path))
         if isinstance(leaf, np.ndarray):
-            return array_tensor(leaf, key)
+            return array_tensor(leaf, key_of(path))
         if is_stateful(leaf):
-            return map_leaves(_without_code(leaf.state_dict()), self._neutral, path=path)
-        return _plain_value(leaf, key)
+            return self._tree(_without_code(leaf.state_dict()), path)
+        return _plain_value(leaf, key_of(path))
 
-    def from_tree(self, tree: Tree, *, device: str | None = None) -> Any:
+    def from_tree(self, tree: Tree, *, device: str | None = None, like: object = None) -> Any:
         """Return the live object; tensors of equal identity become one tensor, those of one storage share it."""
-        made: dict[Hashable, Any] = {}
-        storages: dict[Hashable, Any] = {}
-        kept = _storages_to_keep(tensors(tree))
-
-        def build(tensor: LazyTensor, key: str) -> Any:
-            if isinstance(tensor.source, Strided) and tensor.alias in kept:
-                if tensor.alias not in storages:
-                    storages[tensor.alias] = self.from_lazy(tensor.source.storage, key, device=device)
-                shared = self.view_of(storages[tensor.alias], tensor)
-                if shared is not None:
-                    return shared
-            return self.from_lazy(tensor, key, device=device)
-
-        def change(path: Path, leaf: Tree) -> Any:
-            if not isinstance(leaf, LazyTensor):
-                return leaf
-            key = join_key(path) or "(top)"
-            identity = leaf.identity
-            if identity is None:
-                return build(leaf, key)
-            if identity not in made:
-                made[identity] = build(leaf, key)
-            return made[identity]
-
-        return map_leaves(tree, change)
+        if like is None:
+            return map_leaves(tree, _Builder(self, tree, device).build)
+        problems = [*misfits(tree, like)]
+        if problems:
+            raise MismatchError(f"{problems[0]}; give a template of the checkpoint's own structure")
+        near = {path: leaf for path, leaf in leaves(like) if isinstance(leaf, np.ndarray) or self.is_tensor(leaf)}
+        return alike(map_leaves(tree, _Builder(self, tree, device, near).build), like)
 
     def load_into(self, target: object, tree: Tree, *, strict: bool = True) -> LoadReport:
         """Load into modules, optimizers, schedulers, tensors, and mutable containers of these, in place."""
-        loading = Loading(self)
-        loading.visit(target, tree)
-        report = loading.report()
-        if strict and not report.complete:
-            raise MismatchError(
-                f"{type(target).__name__}: found {report}, expected the same keys, shapes and dtypes; "
-                f"{_way_out(report)}",
-                report,
-            )
-        for step in loading.steps:
-            step()
+        require_fillable(self, target)
+        comparison = compare(self, target, tree, in_place=True)
+        report = checked(target, comparison, strict=strict)
+        apply(comparison)
         return report
 
+    def loaded_like(self, like: L, tree: Tree, *, strict: bool = True) -> tuple[L, LoadReport]:
+        """Return new tensors and plain values in containers as those of ``like``; nothing of it is touched."""
+        require_values(self, like)
+        comparison = compare(self, like, tree, in_place=False)
+        report = checked(like, comparison, strict=strict)
+        return self.from_tree(merged(like, comparison), like=like), report
 
-def _way_out(report: LoadReport) -> str:
-    if not report.suggestions:
-        return "load what fits with strict=False"
-    return f"{' or '.join(report.suggestions)} (options of 'multiframe-ckpt convert', and of convert())"
+
+class _Builder(Generic[T]):
+    """Makes the live tensors of one tree: one for each identity, views of one storage for those that share it.
+
+    ``near`` are a template's tensors and arrays. Such a one is tied to another where tree and template both say so.
+    """
+
+    def __init__(
+        self, ops: TensorOps[T], tree: Tree, device: str | None, near: Mapping[Path, T | np.ndarray] | None = None
+    ) -> None:
+        self._ops, self._device, self._near = ops, device, near or {}
+        self._made: dict[Hashable, T | np.ndarray] = {}
+        self._storages: dict[Hashable, T] = {}
+        self._kept = _storages_to_keep(tensors(tree))
+
+    def build(self, path: Path, leaf: Tree) -> Tree:
+        """Return the live tensor of a lazy one, and any other leaf as it is."""
+        if not isinstance(leaf, LazyTensor):
+            return leaf
+        key, near = key_of(path), self._near.get(path)
+        identity = leaf.identity if near is None else self._tie(leaf, near, key)
+        if identity is None:
+            return self._tensor(leaf, near, key)
+        if identity not in self._made:
+            self._made[identity] = self._tensor(leaf, near, key)
+        return self._made[identity]
+
+    def _tie(self, tensor: LazyTensor, near: T | np.ndarray, key: str) -> Hashable | None:
+        if tensor.identity is None:
+            return None
+        other = array_tensor(near, key) if isinstance(near, np.ndarray) else self._ops.to_lazy(near, key)
+        return None if other.identity is None else (tensor.identity, other.identity)
+
+    def _tensor(self, tensor: LazyTensor, near: T | np.ndarray | None, key: str) -> T | np.ndarray:
+        if isinstance(near, np.ndarray):
+            return tensor.numpy().copy()
+        if near is not None:
+            return self._ops.from_lazy_like(tensor, key, near)
+        shared = self._view(tensor, key)
+        return self._ops.from_lazy(tensor, key, device=self._device) if shared is None else shared
+
+    def _view(self, tensor: LazyTensor, key: str) -> T | None:
+        if not isinstance(tensor.source, Strided) or tensor.alias not in self._kept:
+            return None
+        if tensor.alias not in self._storages:
+            self._storages[tensor.alias] = self._ops.from_lazy(tensor.source.storage, key, device=self._device)
+        return self._ops.view_of(self._storages[tensor.alias], tensor)
 
 
 def _roots(cls: type) -> set[str]:
@@ -135,7 +136,7 @@ def _roots(cls: type) -> set[str]:
     return {base.__module__.partition(".")[0] for base in cls.__mro__}
 
 
-def _without_code(state: Any) -> Any:
+def _without_code(state: object) -> object:
     """Return a state without its functions, which some schedulers leave in it: the object it is loaded into has them."""
     if not isinstance(state, Mapping):
         return state
@@ -143,7 +144,7 @@ def _without_code(state: Any) -> Any:
 
 
 #: Subclasses of plain types, such as an IntEnum or torch.__version__, are kept by their value.
-_PLAIN_VALUES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+_PLAIN_VALUES: tuple[tuple[type, Callable[..., Tree]], ...] = (
     (bool, bool),
     (str, str.__str__),  # str() would give an enum's name
     (bytes, bytes),
@@ -153,7 +154,7 @@ _PLAIN_VALUES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 )
 
 
-def _plain_value(value: Any, key: str) -> Tree:
+def _plain_value(value: object, key: str) -> Tree:
     if isinstance(value, np.generic):
         value = value.item()
     for kind, plain in _PLAIN_VALUES:

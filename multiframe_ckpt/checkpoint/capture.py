@@ -12,43 +12,21 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, is_dataclass
 from datetime import date, datetime, time, timezone
 from enum import Enum
 from pathlib import PurePath
-from typing import Any
 
 from ..backend import Backend, backend_named, backend_of
 from ..errors import ValueRefusedError
-from ..tree import LazyTensor, Tree, map_leaves
+from ..tree import LazyTensor, Path, Tree, map_leaves
 from ..tree.gc_pause import gc_paused
 from .random_state import random_state
+from .run_state import RunState
 
-__all__ = ["FORMAT_VERSION", "RunState", "capture"]
+__all__ = ["FORMAT_VERSION", "capture"]
 
 FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """The live objects and facts of a run; None for what it does not have. ``extra`` holds entries of the user's own."""
-
-    model: object | None = None
-    optimizer: object | None = None
-    scheduler: object | None = None
-    scaler: object | None = None
-    epoch: int | None = None
-    step: int | None = None
-    loss: Any = None
-    metrics: Mapping[str, Any] | None = None
-    train_args: Any = None
-    rng: bool = False
-    extra: Mapping[str, Any] | None = None
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing was named."""
-        return not self.rng and all(getattr(self, part.name) is None for part in fields(self) if part.name != "rng")
 
 
 @gc_paused()
@@ -58,24 +36,15 @@ def capture(run: RunState, *, backend: str | None = None) -> tuple[dict[str, Tre
     Raise ValueRefusedError for objects of two frameworks, for values a checkpoint cannot hold, and for an extra entry
     that takes a name of the layout.
     """
-    live = {"model": run.model, "optimizer": run.optimizer, "scheduler": run.scheduler, "scaler": run.scaler}
-    live = {name: obj for name, obj in live.items() if obj is not None}
-    owner = backend_named(backend) if backend else backend_of(list(live.values()))
+    owner = backend_named(backend) if backend else backend_of(list(run.objects.values()))
     tree: dict[str, Tree] = {
         "format_version": FORMAT_VERSION,
         "framework": owner.name,
         "framework_version": str(getattr(sys.modules.get(owner.name), "__version__", "")),
         "timestamp": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    for name in ("epoch", "step", "loss"):
-        value = getattr(run, name)
-        if value is not None:
-            tree |= _plain(owner, {name: value})
-    for name in ("metrics", "train_args"):
-        value = getattr(run, name)
-        if value is not None:
-            tree |= _plain(owner, {name: _entries(value)})
-    for name, obj in live.items():
+    tree |= _plain(owner, {name: _entries(value) for name, value in run.facts.items()})
+    for name, obj in run.objects.items():
         tree[f"{name}_state_dict"] = owner.to_tree(obj)
         if name in ("optimizer", "scheduler"):
             tree[f"{name}_class"] = type(obj).__name__
@@ -84,40 +53,40 @@ def capture(run: RunState, *, backend: str | None = None) -> tuple[dict[str, Tre
     return tree | _extra(owner, run.extra or {}, tree), owner
 
 
-def _extra(owner: Backend, extra: Mapping[str, Any], tree: Mapping[str, Tree]) -> dict[str, Tree]:
+def _extra(owner: Backend, extra: Mapping[str, object], tree: Mapping[str, Tree]) -> dict[str, Tree]:
     taken = sorted(set(extra) & set(tree))
     if taken:
         raise ValueRefusedError(
             f"extra: found the entry {taken[0]!r}, expected a name the checkpoint does not use itself"
         )
-    found: dict[str, Tree] = owner.to_tree(dict(extra))
-    return found
+    entries: dict[str, Tree] = owner.to_tree(dict(extra))
+    return entries
 
 
-def _entries(value: Any) -> Any:
+def _entries(value: object) -> object:
     """Return a Namespace or dataclass as the dict of its fields."""
     if isinstance(value, Namespace):
         return vars(value)
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
-def _plain(owner: Backend, facts: dict[str, Any]) -> dict[str, Tree]:
-    """Return facts as plain values: one-element tensors become numbers; paths, devices and times text; set lists."""
-    found: dict[str, Tree] = map_leaves(owner.to_tree(map_leaves(facts, lambda _, leaf: _spelled(leaf))), _number)
-    return found
+def _plain(owner: Backend, facts: dict[str, object]) -> dict[str, Tree]:
+    """Return facts as plain values: one-element tensors become numbers; paths, devices and times text; sets lists."""
+    plain: dict[str, Tree] = map_leaves(owner.to_tree(map_leaves(facts, lambda _, leaf: _as_plain(leaf))), _as_number)
+    return plain
 
 
-def _spelled(leaf: Any) -> Any:
+def _as_plain(leaf: object) -> object:
     if isinstance(leaf, PurePath) or type(leaf).__name__ in ("device", "dtype"):  # as each framework calls its own
         return str(leaf)
     if isinstance(leaf, date | time):
         return leaf.isoformat()
     if isinstance(leaf, Enum):
-        return _spelled(leaf.value)
+        return _as_plain(leaf.value)
     return sorted(leaf, key=repr) if isinstance(leaf, set | frozenset) else leaf
 
 
-def _number(_: Any, leaf: Tree) -> Tree:
+def _as_number(_: Path, leaf: Tree) -> Tree:
     if not isinstance(leaf, LazyTensor) or leaf.size != 1:
         return leaf
     value = leaf.numpy().reshape(()).item()

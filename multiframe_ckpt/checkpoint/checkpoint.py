@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..backend import BACKENDS, Backend, LoadReport, SupportsWholeModels, backend_named, backend_of, default_backend
-from ..errors import TargetExistsError, ValueRefusedError
+from ..errors import ValueRefusedError
 from ..formats import (
     Changes,
     Plan,
@@ -23,18 +23,21 @@ from ..formats import (
     writable_format,
 )
 from ..progress import OnProgress, silent
-from ..storage.atomic import staged
+from ..storage.atomic import staged, target_exists
 from ..storage.consistency import retry_if_replaced
 from ..storage.free_space import require_free_space
 from ..storage.transfer import materialized
 from ..training import weights_path
 from ..tree import LazyTensor, Tree, synchronized, tensors, unknown_as_dicts
 from ..tree.gc_pause import gc_paused
-from .capture import RunState, capture
+from .capture import capture
 from .restore import RestoreReport, restore
 from .resume_check import ResumeCheck, check_resume
+from .run_state import RunState
 
 __all__ = ["Checkpoint", "PlannedSave", "load", "open", "plan_save", "require_free", "save"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +189,20 @@ class Checkpoint:
         """Load into a live module (its weights), optimizer, scheduler or nested mix, in place.
 
         Return the keys that were loaded, missing, unexpected and mismatched, with close matches. With ``strict`` any
-        difference is a MismatchError and nothing is touched. A dtype is never changed: cast first.
+        difference is a MismatchError and nothing is touched. A dtype is never changed: cast first. Raise
+        ValueRefusedError for tensors that are values, as JAX's are: :meth:`loaded_like` gives new ones.
         """
         backend = backend_of(target)
         is_module = hasattr(target, "state_dict") and hasattr(target, "parameters")
         return backend.load_into(target, self.weights() if is_module else self.tree, strict=strict)
+
+    def loaded_like(self, like: T, *, strict: bool = True) -> tuple[T, LoadReport]:
+        """Return new values in the structure of ``like``, NamedTuples included, and the report of :meth:`load_into`.
+
+        ``like`` is never touched; without ``strict`` what does not fit is its own. Raise ValueRefusedError for modules,
+        optimizers and other objects that can only be filled in place.
+        """
+        return backend_of(like).loaded_like(like, self.tree, strict=strict)
 
     def restore(
         self,
@@ -210,9 +222,7 @@ class Checkpoint:
         nothing is touched. A part that the checkpoint lacks starts fresh, with a CheckpointWarning. ``rng`` sets the
         random generators of Python, NumPy and the framework.
         """
-        return restore(
-            self.tree, model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler, rng=rng, strict=strict
-        )
+        return restore(self.tree, RunState(model, optimizer, scheduler, scaler, rng=rng), strict=strict)
 
     def resume_check(
         self, *, model: object = None, optimizer: object = None, scheduler: object = None, strict: bool = True
@@ -222,7 +232,7 @@ class Checkpoint:
         Catches the resume that seems to work but left the optimizer cold, or a scheduler built too late that reset the
         learning rate. With ``strict`` anything of the kind is a MismatchError.
         """
-        return check_resume(self.tree, model=model, optimizer=optimizer, scheduler=scheduler, strict=strict)
+        return check_resume(self.tree, RunState(model, optimizer, scheduler), strict=strict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +269,7 @@ def require_free(path: Path, *, overwrite: bool) -> None:
     if not os.path.lexists(path):
         return
     if not overwrite:
-        raise TargetExistsError(
-            f"{path}: found something there already, expected a free path; choose another, or ask to overwrite it "
-            "(overwrite=True, or --overwrite)"
-        )
+        raise target_exists(path)
     if path.is_dir():
         require_replaceable(path)
 

@@ -38,21 +38,21 @@ def random_state(backend: Backend, model: object = None) -> dict[str, Tree]:
 
 def set_random_state(state: Mapping[str, Tree], backend: Backend, model: object = None) -> list[str]:
     """Set the generators that ``state`` holds; return the names of those it holds for which there is none here."""
-    left = [name for name in state if name not in ("python", "numpy", backend.name)]
+    absent = [name for name in state if name not in ("python", "numpy", backend.name)]
     if "python" in state:
-        given = state["python"]
-        random.setstate((given["version"], tuple(given["words"].numpy().tolist()), given["gauss_next"]))
+        python = state["python"]
+        random.setstate((python["version"], tuple(python["words"].numpy().tolist()), python["gauss_next"]))
     if "numpy" in state:
-        given = state["numpy"]
-        words = given["key"].numpy().astype(np.uint32)
-        values = (given["bit_generator"], words, given["pos"], given["has_gauss"], given["cached_gaussian"])
+        mt19937 = state["numpy"]
+        words = mt19937["key"].numpy().astype(np.uint32)
+        values = (mt19937["bit_generator"], words, mt19937["pos"], mt19937["has_gauss"], mt19937["cached_gaussian"])
         np.random.set_state(values)
     if backend.name in state:
         if isinstance(backend, SupportsRandomState):
             backend.set_random_state(state[backend.name], model)
         else:
-            left.append(backend.name)
-    return left
+            absent.append(backend.name)
+    return absent
 
 
 def _words(words: object) -> LazyTensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ..backend import backend_of
 from ..errors import MismatchError
 from ..training import find_parts
 from ..tree import LazyTensor, Tree, join_key, leaves
-from .restore import _Notes, _translated
+from .live_states import Notes, states_for
+from .run_state import RunState
 
 __all__ = ["ResumeCheck", "check_resume"]
 
@@ -26,27 +26,30 @@ class ResumeCheck:
         """Whether everything is as in the checkpoint."""
         return not (self.cold or self.differing)
 
+    @property
+    def ok(self) -> bool:
+        """The same as ``warm``."""
+        return self.warm
 
-def check_resume(
-    tree: Tree, *, model: object = None, optimizer: object = None, scheduler: object = None, strict: bool = True
-) -> ResumeCheck:
-    """Compare live objects with a training checkpoint; see ``Checkpoint.resume_check``."""
-    live = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    live = {name: obj for name, obj in live.items() if obj is not None}
-    backend = backend_of(list(live.values()))
-    expected = _translated(find_parts(tree), live, backend, _Notes(), strict=True)
+
+def check_resume(tree: Tree, run: RunState, *, strict: bool = True) -> ResumeCheck:
+    """Compare the live objects of a run with a training checkpoint; see ``Checkpoint.resume_check``."""
+    backend = backend_of(list(run.objects.values()))
+    expected = states_for(find_parts(tree), run.objects, backend, Notes(), strict=True)
     cold: list[str] = []
     differing: list[str] = []
-    for name, obj in live.items():
+    for name, obj in run.objects.items():
         if name not in expected:
             cold.append(f"{name}: found none in the checkpoint to resume from")
             continue
-        own, want = _flat(backend.to_tree(obj)), _flat(expected[name])
-        lost = [key for key in want if key not in own and isinstance(want[key], LazyTensor)]
-        wrong = [key for key in want if key in own and not _same(own[key], want[key])]
+        live, saved = _flat(backend.to_tree(obj)), _flat(expected[name])
+        lost = [key for key in saved if key not in live and isinstance(saved[key], LazyTensor)]
+        wrong = [key for key in saved if key in live and not _same(live[key], saved[key])]
         if lost and name == "optimizer":
             cold.append(f"{name}: found no state for {lost[0]} and {len(lost) - 1} more, which the checkpoint has")
-        differing += [f"{name}/{key}" for key in (wrong if lost and name == "optimizer" else [*wrong, *lost])]
+        else:
+            wrong += lost
+        differing += [f"{name}/{key}" for key in wrong]
     check = ResumeCheck(tuple(cold), tuple(differing))
     if strict and not check.warm:
         raise MismatchError(
@@ -56,12 +59,12 @@ def check_resume(
     return check
 
 
-def _flat(tree: Tree) -> dict[str, Any]:
+def _flat(tree: Tree) -> dict[str, Tree]:
     return {join_key(path): leaf for path, leaf in leaves(tree)}
 
 
-def _same(own: Any, want: Any) -> bool:
-    if isinstance(own, LazyTensor) and isinstance(want, LazyTensor):
-        a, b = own.numpy(), want.numpy()
-        return (own.dtype, own.shape) == (want.dtype, want.shape) and a.tobytes() == b.tobytes()
-    return bool(own == want) or (own != own and want != want)
+def _same(live: Tree, saved: Tree) -> bool:
+    if isinstance(live, LazyTensor) and isinstance(saved, LazyTensor):
+        a, b = live.numpy(), saved.numpy()
+        return (live.dtype, live.shape) == (saved.dtype, saved.shape) and a.tobytes() == b.tobytes()
+    return bool(live == saved) or (live != live and saved != saved)

@@ -1,4 +1,4 @@
-"""``multiframe-ckpt manage``: choosing a saved model by hand, and saving it in other forms."""
+"""``multiframe-ckpt choose``: choosing a saved model by hand, and saving it in other forms."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ..interactive import (
     ask_terminal,
     choose_among,
     find_models,
-    layer_line,
     listing,
     read_whole,
     save_copies,
 )
 from ..interactive.answers import KINDS
-from ..terminal.text import human_size, printable
-from .output import Output, plural
+from ..terminal.progress import layer_line
+from ..terminal.text import human_size, plural, printable
+from .output import Output
 from .program import NAME, Status, verb
 
-__all__ = ["manage_command"]
+__all__ = ["choose_command"]
 
 
-@verb(example=f"{NAME} manage outputs --load best --use --save json")
+@verb(example=f"{NAME} choose outputs --load best --use --save json")
 @click.argument("directory", metavar="DIR")
 @click.option("--load", metavar="WHICH", help="Load this one: a name or number of the list, latest, or best.")
 @click.option("--no-load", is_flag=True, help="Load none: list only.")
@@ -45,22 +45,22 @@ __all__ = ["manage_command"]
 @click.option("--name", help="Name of the copies, without folder; default: the model's own.")
 @click.option("--overwrite", is_flag=True, help="Replace copies of that name.")
 @click.option("--no-input", is_flag=True, help="Ask nothing, as where there is no terminal.")
-def manage_command(out: Output, directory: str, no_input: bool, **given: Any) -> Status:
+def choose_command(out: Output, directory: str, no_input: bool, **flags: Any) -> Status:
     """Choose a saved model, load it, save it in other forms.
 
     Lists what is saved below DIR, whichever the format, and asks; each question has an option that answers it. Loading
     reads every layer and compares it with its digest. Copies go to checkpoints/NAME.pth and exports/NAME.json. What was
     chosen is printed, as --json for a script, with the command that does the same again.
     """
-    answers = Answers(**given)
+    answers = Answers(**flags)
     dialogue = Dialogue(None if no_input or out.quiet else ask_terminal, _tell)
     with out.waiting("looking for saved models"):
         models = find_models(directory)
     choice, copies = Choice(), SavedCopies()
     with suppress(EOFError):  # Ctrl-D: what was not answered yet is not done
-        choice = choose_among(models, answers, dialogue, where=directory)
+        choice = choose_among(models, answers, dialogue, directory)
         copies = _loaded_and_saved(out, choice, answers, dialogue)
-    command = shlex.join([NAME, "manage", directory, *choice.arguments, *copies.arguments])
+    command = shlex.join([NAME, "choose", directory, *choice.arguments, *copies.arguments])
     document = {name: getattr(choice, name) for name in ("path", "action", "epochs", "learning_rate")}
     document |= {"saved": copies.paths, "command": command, "models": models}
     seen = choice.path is not None or (models and not dialogue.alone)

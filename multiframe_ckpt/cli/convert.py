@@ -10,8 +10,9 @@ import click
 
 from ..operations.convert import ConvertReport, convert
 from ..storage.atomic import STAGE_SUFFIX
-from ..terminal.text import human_size
-from .output import Output, bulleted, plural
+from ..terminal.text import bulleted, human_size, plural
+from .flags import as_flags
+from .output import Output, document_of
 from .program import NAME, Status, verb
 
 __all__ = ["convert_command"]
@@ -51,8 +52,7 @@ def convert_command(out: Output, source: str, target: str, **options: Any) -> St
     """
     with out.progress("converting") as on_progress, _blamed_on(target):
         report = convert(source, target, **options, on_progress=on_progress)
-    document = {name: getattr(report, name) for name in ConvertReport.__dataclass_fields__}
-    out.report({**document, "lossless": report.lossless}, _lines(report))
+    out.report(document_of(report), _lines(report))
     return Status.DONE
 
 
@@ -74,7 +74,7 @@ def _lines(report: ConvertReport) -> Iterator[str]:
     for what, why, items in _changes(report):
         if items:
             yield f"{what} ({len(items):,}){why}:"
-            yield from bulleted(items, most=_MOST_LISTED)
+            yield from bulleted(items, most=_MOST_LISTED, hint="; --json lists them all")
     yield _verdict(report)
     if report.dry_run:
         yield "dry run: nothing was written"
@@ -83,8 +83,8 @@ def _lines(report: ConvertReport) -> Iterator[str]:
 def _changes(report: ConvertReport) -> Iterator[tuple[str, str, list[str]]]:
     """Yield what was done, what to know of it, and to whom it was done."""
     yield "translated", ": optimizers and schedulers, as the other framework has them", list(report.translated)
-    yield "not translated", ", so kept as they were", list(report.untranslated)
-    yield "to be minded", "", list(report.warnings)
+    yield "not translated", ", so kept as they were", list(map(as_flags, report.untranslated))
+    yield "to be minded", "", list(map(as_flags, report.warnings))
     yield "changed by the translation", "; translating back does not give them again", list(report.inexact)
     yield "left out", "", list(report.excluded)
     yield "renamed", "", [f"{old} -> {new}" for old, new in report.renamed.items()]

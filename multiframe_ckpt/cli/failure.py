@@ -8,6 +8,7 @@ from enum import IntEnum
 import click
 
 from ..errors import DamagedError, MultiframeError
+from .flags import as_flags
 
 __all__ = ["Status", "message_of", "status_of"]
 
@@ -62,15 +63,15 @@ def _message(problem: BaseException) -> str:
     if isinstance(problem, click.UsageError):
         return _usage(problem)
     if isinstance(problem, MultiframeError):
-        return str(problem)
+        return as_flags(str(problem))
     if isinstance(problem, OSError):
         return _system(problem)
     if isinstance(problem, MemoryError):
         return (
             "found too little memory, expected room for the largest tensor; free some, or leave it out with --exclude"
         )
-    found = " ".join(f"{type(problem).__name__}: {problem}".split())
-    return f"found an unexpected {found}; this is a bug of multiframe-ckpt or of a plugin: please report it"
+    line = " ".join(f"{type(problem).__name__}: {problem}".split())
+    return f"found an unexpected {line}; this is a bug of multiframe-ckpt or of a plugin: please report it"
 
 
 def _usage(problem: click.UsageError) -> str:
@@ -85,7 +86,7 @@ def _system(problem: OSError) -> str:
     if problem.errno is None:  # raised with a whole message of its own
         return str(problem)
     reason = problem.strerror or type(problem).__name__
-    found, expected, step = _SYSTEM.get(
+    obstacle, expected, step = _SYSTEM.get(
         problem.errno, (reason, "to read or write it", "check the path and the disk, then try again")
     )
-    return f"{problem.filename or 'system'}: found {found}, expected {expected}; {step}"
+    return f"{problem.filename or 'system'}: found {obstacle}, expected {expected}; {step}"

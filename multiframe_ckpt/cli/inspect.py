@@ -9,17 +9,20 @@ import click
 
 from ..checkpoint import Checkpoint
 from ..operations.diff import Change, DiffReport, diff
-from ..operations.inspect import Summary, TensorRow, inspect
+from ..operations.inspect import InspectReport, TensorRow, inspect
 from ..operations.verify import VerifyReport, verify
-from ..terminal.text import human_size, printable
-from ..tree import LazyTensor, Path, Tree, children, is_plain, join_key
-from .output import Output, bulleted, plural, said, table, width
+from ..terminal.table import table, width
+from ..terminal.text import bulleted, human_size, plural, printable, safe_repr
+from ..tree import TOP, LazyTensor, Path, Tree, children, is_plain, key_of
+from .flags import as_flags
+from .output import Output, document_of
 from .program import NAME, Status, verb
 
 __all__ = ["diff_command", "inspect_command", "verify_command"]
 
-_TOP = "(top)"  # the key of a checkpoint that is one value and nothing else
 _SHORTEST_VALUE = 20
+#: How people call the frameworks.
+_FRAMEWORKS = {"torch": "PyTorch", "oneflow": "OneFlow"}
 
 allow_unknown = click.option(
     "--allow-unknown", is_flag=True, help="Leave objects of unknown types unbuilt instead of refusing them."
@@ -35,35 +38,34 @@ def inspect_command(out: Output, path: str, **options: Any) -> Status:
     """Say what PATH holds; reads headers only."""
     with out.waiting("reading"):
         checkpoint = Checkpoint.open(path, **options)
-        summary = inspect(checkpoint)
-    document = {name: getattr(summary, name) for name in Summary.__dataclass_fields__}
-    out.report(document, _summary_lines(summary, checkpoint.tree))
+        report = inspect(checkpoint)
+    out.report(document_of(report), _inspect_lines(report, checkpoint.tree))
     return Status.DONE
 
 
-def _summary_lines(summary: Summary, tree: Tree) -> Iterator[str]:
-    facts = {name: value for name, value in summary.meta.items() if not isinstance(value, Mapping)}
+def _inspect_lines(report: InspectReport, tree: Tree) -> Iterator[str]:
+    facts = {name: value for name, value in report.meta.items() if not isinstance(value, Mapping)}
     rows = {
-        "format": summary.format,
-        "framework": summary.framework or "not said",
-        **{name: value if isinstance(value, str) else said(value) for name, value in facts.items()},
-        "tensors": f"{len(summary.tensors):,}",
-        "parameters": f"{summary.parameters:,}",
-        "size": human_size(summary.nbytes, exact=True),
-        "dtypes": ", ".join(f"{name} ({count:,})" for name, count in summary.dtypes.items()) or "none",
-        "resume": _resume(summary.resume),
+        "format": report.format,
+        "framework": _FRAMEWORKS.get(framework, framework) if (framework := report.framework) else "not said",
+        **{name: value if isinstance(value, str) else safe_repr(value) for name, value in facts.items()},
+        "tensors": f"{len(report.tensors):,}",
+        "parameters": f"{report.parameters:,}",
+        "size": human_size(report.nbytes, exact=True),
+        "dtypes": ", ".join(f"{name} ({count:,})" for name, count in report.dtypes.items()) or "none",
+        "resume": _resume(report.resume),
     }
-    yield summary.path
-    yield from table(rows.items())
-    for name, part in summary.meta.items():
+    yield report.path
+    yield from table(rows.items(), columns=width())
+    for name, part in report.meta.items():
         if isinstance(part, Mapping) and part:
             yield from ("", name, *_value_lines(part))
     values = list(_value_lines(tree))
     if values:
         yield from ("", "values", *values)
-    if summary.tensors:
+    if report.tensors:
         yield ""
-        yield from table([None, *summary.tensors], right={2}, spell=_tensor_cells)
+        yield from table([None, *report.tensors], right={2}, spell=_tensor_cells, columns=width())
 
 
 def _resume(parts: Mapping[str, bool]) -> str:
@@ -77,7 +79,7 @@ def _tensor_cells(row: TensorRow | None) -> tuple[str, ...]:
     if row is None:
         return "dtype", "shape", "size", "tensor"
     tie = f" (tied to {row.tied_to})" if row.tied_to is not None else ""
-    return row.dtype, str(list(row.shape)), human_size(row.nbytes), (row.key or _TOP) + tie
+    return row.dtype, str(list(row.shape)), human_size(row.nbytes), (row.key or TOP) + tie
 
 
 def _value_lines(tree: Tree, path: Path = ()) -> Iterator[str]:
@@ -86,7 +88,7 @@ def _value_lines(tree: Tree, path: Path = ()) -> Iterator[str]:
     if isinstance(tree, LazyTensor):
         return
     if inside is None or not tree or (isinstance(tree, list | tuple) and all(map(is_plain, tree))):
-        yield _clipped(f"  {printable(join_key(path) or _TOP)} = ", said(tree))
+        yield _clipped(f"  {printable(key_of(path))} = ", safe_repr(tree))
         return
     for name, node in inside:
         yield from _value_lines(node, (*path, name))
@@ -112,15 +114,14 @@ def diff_command(out: Output, a: str, b: str, rtol: float, atol: float, allow_un
     with out.waiting("comparing"):
         left, right = (Checkpoint.open(path, allow_unknown=allow_unknown) for path in (a, b))
         report = diff(left, right, rtol=rtol, atol=atol)
-    document = {name: getattr(report, name) for name in DiffReport.__dataclass_fields__}
-    out.report({**document, "equal": report.equal, "rtol": rtol, "atol": atol}, _diff_lines(report))
+    out.report({**document_of(report), "rtol": rtol, "atol": atol}, _diff_lines(report))
     return Status.DONE if report.equal else Status.DIFFERENT
 
 
 def _diff_lines(report: DiffReport) -> Iterator[str]:
     sections = {
-        f"only in {report.a}": [key or _TOP for key in report.removed],
-        f"only in {report.b}": [key or _TOP for key in report.added],
+        f"only in {report.a}": [key or TOP for key in report.removed],
+        f"only in {report.b}": [key or TOP for key in report.added],
         "changed": [_said_change(change) for change in report.changed],
     }
     for title, items in sections.items():
@@ -137,7 +138,7 @@ def _diff_lines(report: DiffReport) -> Iterator[str]:
 
 
 def _said_change(change: Change) -> str:
-    key = change.key or _TOP
+    key = change.key or TOP
     if change.largest is None:
         return f"{key}: {change.found} -> {change.expected}"
     return f"{key}: {change.found}, {change.expected}, by at most {change.largest:.6g}"
@@ -150,8 +151,7 @@ def verify_command(out: Output, path: str, allow_unknown: bool) -> Status:
     """Read every byte of PATH and compare it with its digests."""
     with out.waiting("verifying"):
         report = verify(path, allow_unknown=allow_unknown)
-    document = {name: getattr(report, name) for name in VerifyReport.__dataclass_fields__}
-    out.report({**document, "whole": report.whole}, _verify_lines(report))
+    out.report(document_of(report), _verify_lines(report))
     return Status.DONE if report.whole else Status.DIFFERENT
 
 
@@ -160,7 +160,7 @@ def _verify_lines(report: VerifyReport) -> Iterator[str]:
         yield f"{report.path} ({report.format}): whole"
     else:
         yield f"{report.path}: damaged"
-        yield from bulleted(report.problems)
+        yield from bulleted(list(map(as_flags, report.problems)))
     yield f"{report.checked:,} of {plural(report.tensors, 'tensor')} match their digest"
     sections = {
         "missing": report.missing,
@@ -170,4 +170,4 @@ def _verify_lines(report: VerifyReport) -> Iterator[str]:
     for title, items in sections.items():
         if items:
             yield f"{title} ({len(items):,}):"
-            yield from bulleted([item or _TOP for item in items])
+            yield from bulleted([item or TOP for item in items])

@@ -10,8 +10,10 @@ import click
 
 from ..runs.records import CheckpointRecord
 from ..runs.survey import RunRecord, SeedComparison, compare_seeds, survey
-from ..terminal.text import human_size
-from .output import Output, plural, table
+from ..terminal.table import table, width
+from ..terminal.text import human_size, plural
+from .flags import as_flags
+from .output import Output
 from .program import NAME, Status, verb
 
 __all__ = ["list_command"]
@@ -56,13 +58,13 @@ def _lines(folder: str, runs: Sequence[RunRecord], seeds: Sequence[SeedCompariso
         return
     for run in runs:
         yield f"{run.name}: {_said_numbers(run.metrics) or 'no metrics'}"
-        yield from table([_HEADER, *_rows(run)], right={1, 2})
+        yield from table([_HEADER, *_rows(run)], right={1, 2}, columns=width())
         yield ""
     sizes = [record.nbytes for run in runs for record in (*run.checkpoints, *filter(None, [run.model]))]
     yield f"{plural(len(runs), 'run')}, {plural(len(sizes), 'file')} of checkpoints, {human_size(sum(sizes))}"
     if seeds:
         yield from ("", "over seeds")
-        yield from table([_SEED_HEADER, *map(_seed_row, seeds)], right={2})
+        yield from table([_SEED_HEADER, *map(_seed_row, seeds)], right={2}, columns=width())
 
 
 _HEADER = ("checkpoint", "epoch", "size", "optimizer", "state", "metrics, or what is wrong")
@@ -78,7 +80,7 @@ def _rows(run: RunRecord) -> Iterator[tuple[str, ...]]:
             human_size(record.nbytes),
             "yes" if record.has_optimizer else "no" if record.complete else "-",
             " ".join(["complete" if record.complete else "unusable", *marks]),
-            record.problem or _said_numbers(record.metrics) or "-",
+            as_flags(record.problem or "") or _said_numbers(record.metrics) or "-",
         )
 
 

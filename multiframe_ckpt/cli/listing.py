@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..backend import backends
 from ..formats import FORMATS, Format, WritableFormat
-from .output import Output, table
+from ..terminal.table import table, width
+from .output import Output
 from .program import NAME, Status, verb
 
 __all__ = ["backends_command", "formats_command"]
@@ -25,12 +26,13 @@ def formats_command(out: Output) -> Status:
         }
         for format in formats
     ]
-    out.report({"formats": records}, table([("format", "suffixes", "what it is"), *rows]))
+    out.report({"formats": records}, table([("format", "suffixes", "what it is"), *rows], columns=width()))
     return Status.DONE
 
 
 def _summary(format: Format) -> str:
-    return (format.__doc__ or "").strip().partition("\n")[0].rstrip(".").replace("``", "")
+    text = (format.__doc__ or "").strip().partition("\n")[0].rstrip(".").replace("``", "")
+    return text if isinstance(format, WritableFormat) else f"{text}; only read"
 
 
 @verb(example=f"{NAME} backends")
@@ -42,5 +44,5 @@ def backends_command(out: Output) -> Status:
     with out.waiting("importing frameworks"):
         records = backends()
     rows = [(row.name, "yes" if row.available else "no", row.version or row.reason or "-") for row in records]
-    out.report({"backends": records}, table([("backend", "here", "version, or why not"), *rows]))
+    out.report({"backends": records}, table([("backend", "here", "version, or why not"), *rows], columns=width()))
     return Status.DONE

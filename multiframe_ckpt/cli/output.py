@@ -1,8 +1,7 @@
-"""Printing: reports for a person or as JSON, tables, warnings, progress.
+"""Printing: reports for a person or as JSON, warnings, progress.
 
-Keys and values come from files that nobody vouches for. Every line passes :func:`shown`, so that no control character
-or terminal escape of a file reaches the terminal. A table's last column is the one that grows: it is never cut, and in
-a terminal it folds under itself.
+Keys and values come from files that nobody vouches for. Every line passes :func:`printable`, so that no control
+character or terminal escape of a file reaches the terminal.
 """
 
 from __future__ import annotations
@@ -10,36 +9,20 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import sys
-import textwrap
 import warnings
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from io import TextIOWrapper
-from itertools import zip_longest
-from typing import Any, TextIO, TypeVar, cast
+from typing import Any, TextIO
 
-from ..progress import OnProgress, Progress, silent
-from ..terminal.text import printable
+from ..progress import OnProgress
+from ..terminal.progress import progress_bar, spinner
+from ..terminal.text import is_too_long, printable
+from .flags import as_flags
 
-__all__ = [
-    "Output",
-    "bulleted",
-    "json_pieces",
-    "plural",
-    "prepare_streams",
-    "print_error",
-    "said",
-    "table",
-    "width",
-    "write",
-]
-
-R = TypeVar("R")
-_NARROWEST_FOLD = 20
-_LONGEST_DECIMAL = 2_000  # bits: Python may refuse to spell integers of more than 640 digits (int_info)
+__all__ = ["Output", "document_of", "json_pieces", "prepare_streams", "print_error", "write"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +45,10 @@ class Output:
         seen: set[str] = set()
 
         def show(message: Warning | str, *_: object, **__: object) -> None:
-            if not self.quiet and str(message) not in seen:
-                seen.add(str(message))
-                print_error("warning", str(message))
+            text = as_flags(str(message))
+            if not self.quiet and text not in seen:
+                seen.add(text)
+                print_error("warning", text)
 
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
@@ -73,48 +57,11 @@ class Output:
 
     def progress(self, task: str) -> AbstractContextManager[OnProgress]:
         """Return a listener that draws a bar while a person watches standard error, else a silent one."""
-        return nullcontext(silent) if self.quiet or not _watched() else _bar(task)
+        return progress_bar(task, quiet=self.quiet)
 
     def waiting(self, task: str) -> AbstractContextManager[object]:
         """Draw a spinner while a person watches standard error."""
-        return nullcontext() if self.quiet or not _watched() else _spinner(task)
-
-
-def _watched() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()
-
-
-@contextmanager
-def _bar(task: str) -> Iterator[OnProgress]:
-    # rich here: loading it takes longer than a small conversion
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        row = bar.add_task(printable(task), total=None)
-
-        def update(event: Progress) -> None:
-            bar.update(row, completed=event.done_bytes, total=event.total_bytes)
-
-        yield update
-
-
-@contextmanager
-def _spinner(task: str) -> Iterator[None]:
-    # rich here: as above
-    from rich.console import Console
-    from rich.text import Text
-
-    with Console(stderr=True).status(Text(printable(task))):
-        yield
+        return spinner(task, quiet=self.quiet)
 
 
 def prepare_streams() -> None:
@@ -159,6 +106,13 @@ def json_pieces(value: object) -> Iterator[str]:
     yield "\n"
 
 
+def document_of(report: Any) -> dict[str, object]:
+    """Return a report as a document: its fields and properties, but no part of it that properties show."""
+    names = [field.name for field in fields(report) if not is_dataclass(getattr(report, field.name))]
+    names += [name for name, value in vars(type(report)).items() if isinstance(value, property)]
+    return {name: getattr(report, name) for name in names}
+
+
 def _entries(record: Any) -> object:
     """Return a record as an object of JSON, when its turn has come: there may be many."""
     return {field.name: _strict(getattr(record, field.name)) for field in fields(record)}
@@ -174,81 +128,10 @@ def _strict(value: object) -> object:
     if value is None or isinstance(value, bool) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, int):
-        return value if value.bit_length() <= _LONGEST_DECIMAL else hex(value)
+        return hex(value) if is_too_long(value) else value
     return _whole_text(str(value))
 
 
 def _whole_text(text: str) -> str:
     """Return text without lone surrogates, which many JSON readers refuse."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def said(value: object) -> str:
-    """Return a plain value, or a list of such, as Python spells it."""
-    if isinstance(value, list | tuple):
-        inside = ", ".join(map(said, value))
-        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
-    if isinstance(value, int) and value.bit_length() > _LONGEST_DECIMAL:
-        return hex(value)
-    return repr(value)
-
-
-def plural(number: int, noun: str) -> str:
-    """Return ``1 tensor``, ``1,234 tensors``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def width() -> int | None:
-    """Return the columns of the terminal that standard output is, or None where it is none."""
-    if sys.stdout is None or not sys.stdout.isatty():
-        return None
-    return shutil.get_terminal_size().columns
-
-
-def bulleted(items: Sequence[str], *, most: int | None = None) -> Iterator[str]:
-    """Yield indented lines, and past ``most`` of them how many more there are."""
-    first = items if most is None or len(items) <= most + 1 else items[:most]
-    yield from (f"  {item}" for item in first)
-    if len(first) < len(items):
-        yield f"  ... and {len(items) - len(first):,} more; --json lists them all"
-
-
-def table(
-    rows: Iterable[R], *, right: Container[int] = (), spell: Callable[[R], Sequence[str]] = lambda row: cast(Any, row)
-) -> Iterator[str]:
-    """Yield aligned lines, one a row, the header being the first; columns in ``right`` are aligned to the right.
-
-    ``spell`` gives a row's cells. It is asked twice: they may be many, and take much more memory than the rows.
-    """
-    rows = list(rows)
-
-    def cells() -> Iterator[list[str]]:
-        return ([printable(cell) for cell in spell(row)] for row in rows)
-
-    widths: list[int] = []
-    for row in cells():
-        widths = [max(pair) for pair in zip_longest(widths, map(len, row[:-1]), fillvalue=0)]
-    for *fixed, last in cells():
-        padded = [
-            cell.rjust(wide) if at in right else cell.ljust(wide)
-            for at, (cell, wide) in enumerate(zip(fixed, widths, strict=True))
-        ]
-        head = "".join(f"{cell}  " for cell in ("", *padded))
-        yield from _folded(head, last)
-
-
-def _folded(head: str, last: str) -> Iterator[str]:
-    room = (width() or sys.maxsize) - len(head)
-    pieces = [last] if room < _NARROWEST_FOLD or (last.isascii() and len(last) <= room) else _pieces(last, room)
-    for piece in pieces:
-        yield (head + piece).rstrip()
-        head = " " * len(head)
-
-
-def _pieces(text: str, room: int) -> list[str]:
-    if text.isascii():
-        return textwrap.wrap(text, room, break_on_hyphens=False)
-    # rich here: as above. It knows how wide a character is.
-    from rich.cells import chop_cells
-
-    return chop_cells(text, room)

@@ -64,6 +64,7 @@ _CHANGED = (
 )
 _ENTRIES = {"format_version", "tree", "tensors", "metadata", "seal"}
 _NOTED = {"name", "member", "dtype", "tied_to", "digest"}
+_TEXTS = {str}
 _TAIL = len(_DIGEST_KEY) + len(PENDING) + len('"}')
 
 
@@ -208,10 +209,10 @@ def read_manifest(text: str | bytes, where: str) -> Manifest:
 def _read_entry(entry: Any, where: str) -> ManifestEntry:
     if not isinstance(entry, dict) or "name" not in entry or not entry.keys() <= _NOTED:
         raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
-    values = {}
-    for key, value in entry.items():
-        values[key] = text = value if type(value) is str else decode(value, where)
-        if type(text) is not str:
+    values: dict[str, Any] = entry
+    if not _TEXTS.issuperset(map(type, entry.values())):
+        values = {key: value if type(value) is str else decode(value, where) for key, value in entry.items()}
+        if not _TEXTS.issuperset(map(type, values.values())):
             raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
     digest, name = values.get("digest"), values["name"]
     if digest is not None and not _DIGEST.fullmatch(digest):

@@ -69,8 +69,8 @@ def format_for(path: Path) -> WritableFormat:
         if path.suffix.lower() in kind.suffixes:
             return writable_format(kind.name)
     raise UnknownFormatError(
-        f"{path}: found the suffix {path.suffix!r}, expected one that names a format, or the format itself: "
-        f"format= one of {', '.join(_writable())}"
+        f"{path}: found the suffix {path.suffix!r}, expected one that names a format; give the format "
+        f"itself, such as format='torch', of {', '.join(_writable())}"
     )
 
 

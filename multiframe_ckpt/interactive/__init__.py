@@ -9,7 +9,7 @@
     if choice.action != "use":
         train(epochs=choice.epochs or 10, learning_rate=choice.learning_rate)
 
-``multiframe-ckpt manage`` is the same as a command. Every question has a flag that answers it; a script offers the same
+``multiframe-ckpt choose`` is the same as a command. Every question has a flag that answers it; a script offers the same
 flags with :func:`add_answer_arguments`.
 """
 
@@ -18,7 +18,7 @@ from .choosing import Choice, choose, choose_among, read_whole
 from .dialogue import Ask, Dialogue, Say, ask_terminal, say_line
 from .finding import SavedModel, find_models, pick
 from .saving import SavedCopies, save_by_hand, save_copies
-from .showing import layer_line, listing
+from .showing import listing
 
 __all__ = [
     "Answers",
@@ -33,7 +33,6 @@ __all__ = [
     "choose",
     "choose_among",
     "find_models",
-    "layer_line",
     "listing",
     "pick",
     "read_whole",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ..errors import AnswerError
 
@@ -35,8 +35,7 @@ class Answers:
     @classmethod
     def of(cls, arguments: Namespace) -> Answers:
         """Return the answers among parsed arguments; see :func:`add_answer_arguments`."""
-        given: dict[str, Any] = {name: value for name, value in vars(arguments).items() if name in cls.__slots__}
-        return cls(**given)
+        return cls(**{name: value for name, value in vars(arguments).items() if name in cls.__slots__})
 
     @property
     def goal(self) -> Literal["use", "continue"] | None:
@@ -62,7 +61,7 @@ def _contrary(flag: str, other: str) -> AnswerError:
 
 
 def add_answer_arguments(parser: ArgumentParser, *, loading: bool = True, saving: bool = True) -> None:
-    """Return a script the flags of ``multiframe-ckpt manage``; ``Answers.of`` reads them, ``--no-input`` is a flag too."""
+    """Return a script the flags of ``multiframe-ckpt choose``; ``Answers.of`` reads them, ``--no-input`` is a flag too."""
     if loading:
         which = parser.add_mutually_exclusive_group()
         which.add_argument("--load", metavar="WHICH", help="a saved model: its name, its number, latest or best")

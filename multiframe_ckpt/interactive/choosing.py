@@ -7,19 +7,22 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from ..checkpoint import Checkpoint
 from ..checkpoint.restore import resume_parts
 from ..errors import AnswerError
 from ..progress import OnProgress, Progress, silent
 from ..storage.transfer import read_through
+from ..terminal.progress import layer_line
 from ..training import find_parts
 from ..tree import Tree
 from .answers import UNANSWERED, Action, Answers
 from .dialogue import Ask, Dialogue, Question, Say, ask_terminal, say_line
 from .finding import SavedModel, find_models, pick
-from .showing import layer_line, listing
+from .showing import listing
+
+T = TypeVar("T")
 
 __all__ = ["Choice", "choose", "choose_among", "positive", "read_whole", "whole_number"]
 
@@ -45,8 +48,8 @@ class Choice:
             return ("--no-load",)
         load = (f"--load={self.name}",) if self.name.startswith("-") else ("--load", self.name)
         numbers = {"--epochs": self.epochs, "--lr": self.learning_rate}
-        given = [text for flag, value in numbers.items() if value is not None for text in (flag, str(value))]
-        return (*load, f"--{self.action}", *given)
+        flags = [text for flag, value in numbers.items() if value is not None for text in (flag, str(value))]
+        return (*load, f"--{self.action}", *flags)
 
 
 def choose(
@@ -57,7 +60,7 @@ def choose(
     ask: Ask | None = ask_terminal,
     say: Say = say_line,
 ) -> Choice:
-    """List the models saved in a folder, asks which to load and what for, loads it, and return the choice.
+    """List the models saved in a folder, ask which to load and what for, load it, and return the choice.
 
     ``load`` gets the opened checkpoint and the choice, and restores what the script has; every layer has been read and
     compared with its digest before. ``answers`` are not asked for. ``ask`` shows a prompt and gives a line; with None, and
@@ -70,7 +73,7 @@ def choose(
     models = find_models(directory) if Path(directory).exists() else ()
     if not models:
         say(f"{directory}: no saved model there yet")
-    choice = choose_among(models, answers, dialogue, where=str(directory))
+    choice = choose_among(models, answers, dialogue, str(directory))
     if choice.path is None:
         return choice
     checkpoint = Checkpoint.open(choice.path)
@@ -83,17 +86,17 @@ def choose(
     return choice
 
 
-def choose_among(models: Sequence[SavedModel], answers: Answers, dialogue: Dialogue, *, where: str) -> Choice:
-    """Return the choice among models found in ``where``; nothing is loaded yet."""
+def choose_among(models: Sequence[SavedModel], answers: Answers, dialogue: Dialogue, directory: str) -> Choice:
+    """Return the choice among the models of a folder; nothing is loaded yet."""
     answers.require_consistent()
     if not models and answers.load is None:
-        return _without_model(answers, where)
+        return _without_model(answers, directory)
     if answers.load is None and not dialogue.alone:
         for line in listing(models):
             dialogue.say(line)
     if answers.no_load or not _wanted(answers, dialogue):
         return Choice()
-    model = _model(models, answers, dialogue, where)
+    model = _model(models, answers, dialogue, directory)
     action = dialogue.answer(_ACTION, answers.goal)
     if action == "use":
         return Choice(model.path, "use", name=model.name)
@@ -106,10 +109,10 @@ def choose_among(models: Sequence[SavedModel], answers: Answers, dialogue: Dialo
     return Choice(model.path, "continue", epochs, rate, model.name)
 
 
-def _without_model(answers: Answers, where: str) -> Choice:
+def _without_model(answers: Answers, directory: str) -> Choice:
     if answers.goal is not None:
         raise AnswerError(
-            f"{where}: found no saved model, expected one to {answers.goal}; save one, or name another folder"
+            f"{directory}: found no saved model, expected one to {answers.goal}; save one, or name another folder"
         )
     return Choice()
 
@@ -117,13 +120,13 @@ def _without_model(answers: Answers, where: str) -> Choice:
 def _wanted(answers: Answers, dialogue: Dialogue) -> bool:
     if answers.load is not None or answers.goal is not None:
         return True
-    return bool(dialogue.answer(_WANTED))
+    return dialogue.answer(_WANTED)
 
 
-def _model(models: Sequence[SavedModel], answers: Answers, dialogue: Dialogue, where: str) -> SavedModel:
+def _model(models: Sequence[SavedModel], answers: Answers, dialogue: Dialogue, directory: str) -> SavedModel:
     if answers.load is not None:
         if not models:
-            raise AnswerError(f"{where}: found no saved model, expected {answers.load!r} there; check the folder")
+            raise AnswerError(f"{directory}: found no saved model, expected {answers.load!r} there; check the folder")
         return pick(models, answers.load)
 
     def read(text: str) -> SavedModel:
@@ -137,8 +140,7 @@ def _model(models: Sequence[SavedModel], answers: Answers, dialogue: Dialogue, w
     question = Question(f"Which one? ({numbers}, a name, latest, best)", "--load", "a model in the list", read)
     if usable is not None and not dialogue.alone:
         question = replace(question, default=usable, hint=str(models.index(usable) + 1))
-    model: SavedModel = dialogue.answer(question)
-    return model
+    return dialogue.answer(question)
 
 
 def whole_number(text: str) -> int:
@@ -157,22 +159,22 @@ def positive(text: str) -> float:
     return number
 
 
-def one_of(words: Mapping[str, Any]) -> Callable[[str], Any]:
+def one_of(words: Mapping[str, T]) -> Callable[[str], T]:
     """Return a reader of one of these words, or of the beginning of one, in either case; ValueError for any other."""
 
-    def read(text: str) -> Any:
-        found = {value for word, value in words.items() if text and word.startswith(text.lower())}
-        if len(found) != 1:
+    def read(text: str) -> T:
+        values = [value for word, value in words.items() if text and word.startswith(text.lower())]
+        if len(values) != 1:
             raise ValueError(text)
-        return found.pop()
+        return values[0]
 
     return read
 
 
-_WANTED = Question(
+_WANTED: Question[bool] = Question(
     "Load a saved model?", "--load", "y or n", one_of({"yes": True, "no": False}), default=False, hint="y/N"
 )
-_ACTION = Question(
+_ACTION: Question[Action] = Question(
     "Use it as it is, or continue training it?",
     "--use or --continue",
     "use or continue",
@@ -183,7 +185,7 @@ _ACTION = Question(
 _EPOCHS = Question("For how many epochs?", "--epochs", "a whole number above 0", whole_number)
 
 
-def _rate_question(saved: float | None) -> Question:
+def _rate_question(saved: float | None) -> Question[float | None]:
     hint = "as it is" if saved is None else f"{saved:g}, as saved"
     return Question("Learning rate?", "--lr", "a number above 0", positive, default=None, hint=hint)
 

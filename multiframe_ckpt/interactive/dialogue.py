@@ -1,4 +1,8 @@
-"""Dialogue: questions to a person, each with the flag that answers it. Where nobody can be asked, nothing waits."""
+"""Dialogue: questions to a person, each with the flag that answers it. Where nobody can be asked, nothing waits.
+
+Not click.prompt: it makes one Abort of Ctrl-D, which here ends the questions, and Ctrl-C, which ends the program; and it
+asks at the terminal alone, while a script may give any function that asks.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,14 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from ..errors import AnswerError
 from ..terminal.text import printable
 
 __all__ = ["REQUIRED", "Ask", "Dialogue", "Question", "Say", "ask_terminal", "say_line"]
 
+T = TypeVar("T")
 Ask: TypeAlias = Callable[[str], str]
 Say: TypeAlias = Callable[[str], None]
 
@@ -21,7 +26,7 @@ REQUIRED: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Question(Generic[T]):
     """A question, the flag that answers it, what an answer looks like, and how one is read.
 
     ``read`` raises ValueError for what is no answer. ``default`` is what Enter, and nobody, answers; ``hint`` spells it.
@@ -30,8 +35,8 @@ class Question:
     text: str
     flag: str
     expected: str
-    read: Callable[[str], Any]
-    default: Any = REQUIRED
+    read: Callable[[str], T]
+    default: T = REQUIRED
     hint: str = ""
 
     @property
@@ -52,15 +57,15 @@ class Dialogue:
         """Whether there is nobody to ask."""
         return self._ask is None
 
-    def answer(self, question: Question, given: object = None) -> Any:
-        """Return the answer: the one given beforehand, the person's, or the default.
+    def answer(self, question: Question[T], known: object = None) -> T:
+        """Return the answer: the one ``known`` beforehand, the person's, or the default.
 
-        A person who answers wrongly is told what was expected and asked again. Raise AnswerError for a given answer
+        A person who answers wrongly is told what was expected and asked again. Raise AnswerError for a known answer
         that is wrong, and where nobody can be asked for one that is needed; EOFError and KeyboardInterrupt for a person
         who leaves.
         """
-        if given is not None:
-            return _given(question, str(given))
+        if known is not None:
+            return _read_known(question, str(known))
         if self._ask is None:
             return _unasked(question)
         while True:
@@ -76,7 +81,7 @@ class Dialogue:
                 self.say(f"found {text!r}, expected {question.expected}")
 
 
-def _given(question: Question, text: str) -> Any:
+def _read_known(question: Question[T], text: str) -> T:
     try:
         return question.read(text)
     except AnswerError:
@@ -85,7 +90,7 @@ def _given(question: Question, text: str) -> Any:
         raise AnswerError(f"{question.flag}: found {text!r}, expected {question.expected}; correct it") from None
 
 
-def _unasked(question: Question) -> Any:
+def _unasked(question: Question[T]) -> T:
     if question.default is REQUIRED:
         raise AnswerError(
             f"{question.flag}: found no answer and nobody to ask, expected {question.expected}; give it with "

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from ..checkpoint import Checkpoint
-from ..errors import AnswerError, FormatError, MultiframeError
+from ..errors import AnswerError, FormatError
 from ..formats import format_at
 from ..runs.folder import BEST, LATEST
-from ..runs.records import numbers_of, signature_of
-from ..training import find_parts
-from ..tree import Tree, tensors
+from ..runs.records import read_record, signature_of
 
 __all__ = ["SavedModel", "find_models", "pick"]
 
@@ -24,8 +21,8 @@ __all__ = ["SavedModel", "find_models", "pick"]
 class SavedModel:
     """One saved model. ``name`` is its path from the folder that was looked through.
 
-    ``pointers`` are the names of the links that lead to it, ``parameters`` those of the weights, tied ones counted once,
-    ``nbytes`` the bytes on disk. ``problem`` says why the model cannot be used.
+    ``pointers`` are the names of the links that lead to it. The rest is as in a
+    :class:`~multiframe_ckpt.runs.records.CheckpointRecord`; ``problem`` says why the model cannot be used.
     """
 
     name: str
@@ -55,8 +52,8 @@ def find_models(directory: str | os.PathLike[str]) -> tuple[SavedModel, ...]:
     models: list[SavedModel] = []
     for path in _checkpoints(top):
         with suppress(FileNotFoundError):  # deleted since, by the run that writes here
-            seen = path.stat()
-            same.setdefault((seen.st_dev, seen.st_ino), []).append(path)
+            status = path.stat()
+            same.setdefault((status.st_dev, status.st_ino), []).append(path)
     for paths in same.values():
         first, *others = sorted(paths, key=lambda path: (path.is_symlink(), _is_pointer(path), path))
         with suppress(FileNotFoundError):
@@ -100,30 +97,19 @@ def _name(path: Path, top: Path) -> str:
 
 
 def _model(path: Path, top: Path, pointers: tuple[str, ...]) -> SavedModel:
-    seen = signature_of(path)
-    model = SavedModel(_name(path, top), path, pointers=pointers, nbytes=seen.nbytes, modified_ns=seen.modified_ns)
-    try:
-        checkpoint = Checkpoint.open(path)
-        parts = find_parts(checkpoint.tree)
-    except FileNotFoundError:
-        raise
-    except (MultiframeError, OSError) as problem:
-        return replace(model, problem=str(problem).removeprefix(f"{path}: "))
-    epoch, metrics, loss = (part.tree if part else None for part in (parts.epoch, parts.metrics, parts.loss))
-    return replace(
-        model,
-        epoch=epoch if type(epoch) is int else None,
-        metrics=numbers_of(metrics, loss=loss),
-        parameters=_size_of(parts.model.tree if parts.model else checkpoint.tree),
-        format=str(checkpoint.meta["format"]),
+    record = read_record(path, signature_of(path))
+    return SavedModel(
+        name=_name(path, top),
+        path=path,
+        epoch=record.epoch,
+        metrics=record.metrics,
+        parameters=record.parameters,
+        nbytes=record.nbytes,
+        modified_ns=record.modified_ns,
+        format=record.format,
+        pointers=pointers,
+        problem=record.problem and record.problem.removeprefix(f"{path}: "),
     )
-
-
-def _size_of(weights: Tree) -> int:
-    """Return the number of parameters, tied ones counted once."""
-    table = tensors(weights)
-    distinct = {key if tensor.identity is None else tensor.identity: tensor.size for key, tensor in table.items()}
-    return sum(distinct.values())
 
 
 def pick(models: Sequence[SavedModel], which: str) -> SavedModel:
@@ -159,11 +145,11 @@ def _short_names(model: SavedModel) -> set[str]:
 
 def _pointed_at(models: Sequence[SavedModel], stem: str) -> SavedModel:
     """Return the model that a pointer of this name leads to; without pointers, the latest is the newest."""
-    found = [model for model in models if stem in map(_stem, (model.name, *model.pointers))]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise _unclear(stem, found)
+    pointed_at = [model for model in models if stem in map(_stem, (model.name, *model.pointers))]
+    if len(pointed_at) == 1:
+        return pointed_at[0]
+    if pointed_at:
+        raise _unclear(stem, pointed_at)
     if stem == LATEST and models:
         return models[0]
     raise AnswerError(

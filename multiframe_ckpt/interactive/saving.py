@@ -10,11 +10,11 @@ from pathlib import Path
 from ..checkpoint import Checkpoint
 from ..checkpoint.checkpoint import require_free
 from ..errors import AnswerError
+from ..terminal.progress import layer_line
 from ..terminal.text import human_size
 from .answers import KINDS, UNANSWERED, Answers, Kind
 from .choosing import one_of
 from .dialogue import REQUIRED, Ask, Dialogue, Question, Say, ask_terminal, say_line
-from .showing import layer_line
 
 __all__ = ["SavedCopies", "save_by_hand", "save_copies"]
 
@@ -56,7 +56,7 @@ def save_by_hand(
     ask: Ask | None = ask_terminal,
     say: Say = say_line,
 ) -> SavedCopies:
-    """Ask in which form to save a checkpoint and under which name, saves it, and say where.
+    """Ask in which form to save a checkpoint and under which name, save it, and say where.
 
     ``kind`` and ``name`` are the defaults. The files are ``checkpoints/NAME.pth``, which ``torch.load`` reads, and
     ``exports/NAME.json``, which ``json.load`` reads, below ``folder``. A name that is taken is asked for again; where
@@ -79,7 +79,7 @@ def save_copies(
     answers: Answers = UNANSWERED,
     quiet: bool = False,
 ) -> SavedCopies:
-    """Do so in a dialogue that is under way."""
+    """Save a checkpoint as :func:`save_by_hand` does, in a dialogue that is under way."""
     kind_question = _kind_question(checkpoint, kind)
     if kind == "no" and dialogue.alone and (answers.name is not None or answers.overwrite):
         kind_question = replace(kind_question, default=REQUIRED)
@@ -95,7 +95,7 @@ def save_copies(
     return copies
 
 
-def _kind_question(checkpoint: Checkpoint, default: Kind) -> Question:
+def _kind_question(checkpoint: Checkpoint, default: Kind) -> Question[Kind]:
     nbytes = human_size(sum(tensor.nbytes for tensor in checkpoint.tensors().values()))
     hint = "/".join(kind.upper() if kind == default else kind for kind in KINDS)
     return Question(
@@ -110,9 +110,9 @@ def _kind_question(checkpoint: Checkpoint, default: Kind) -> Question:
 
 def _named(kind: Kind, folder: Path, name: str, answers: Answers, dialogue: Dialogue) -> SavedCopies:
     """Return what is to be saved; a person is asked again for a name that is taken and is to be kept."""
-    given = answers.name
+    answer = answers.name
     while True:
-        copies = _copies(kind, folder, dialogue.answer(_name_question(name), given))
+        copies = _copies(kind, folder, dialogue.answer(_name_question(name), answer))
         taken = [path for path in copies.paths if os.path.lexists(path)]
         if answers.overwrite:
             return replace(copies, overwrite=True)
@@ -120,7 +120,7 @@ def _named(kind: Kind, folder: Path, name: str, answers: Answers, dialogue: Dial
             return copies
         if dialogue.answer(replace(_REPLACE, text=f"{', '.join(map(str, taken))} is there already. Replace it?")):
             return replace(copies, overwrite=True)
-        given = None
+        answer = None
 
 
 def _copies(kind: Kind, folder: Path, name: str) -> SavedCopies:
@@ -128,10 +128,12 @@ def _copies(kind: Kind, folder: Path, name: str) -> SavedCopies:
     return SavedCopies(kind, name, tuple(folder / below / f"{name}{suffix}" for _, below, suffix in files))
 
 
-_REPLACE = Question("", "--overwrite", "y or n", one_of({"yes": True, "no": False}), default=False, hint="y/N")
+_REPLACE: Question[bool] = Question(
+    "", "--overwrite", "y or n", one_of({"yes": True, "no": False}), default=False, hint="y/N"
+)
 
 
-def _name_question(default: str) -> Question:
+def _name_question(default: str) -> Question[str]:
     return Question("Under which name?", "--name", "a name", _read_name, default=default or REQUIRED, hint=default)
 
 

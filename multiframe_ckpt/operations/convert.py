@@ -1,7 +1,4 @@
-"""convert(): a checkpoint of one layout becomes one of another, and a report says what that took.
-
-Rules are applied in the order select, cast, rename; each names tensors by their keys in the source.
-"""
+"""convert(): a checkpoint of one format becomes one of another, and a report says what that took."""
 
 from __future__ import annotations
 
@@ -10,38 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from ..checkpoint import Checkpoint
-from ..dtypes import DType, dtype_named
-from ..errors import DtypeRefusedError, KeyRefusedError, UnknownNameError
-from ..formats import format_for, writable_format
+from ..errors import UnknownNameError
+from ..formats import Changes, format_for, writable_format
 from ..progress import OnProgress, silent
-from ..training import TranslateReport, find_parts, translate, weights_path
-from ..tree import (
-    LazyTensor,
-    Tree,
-    drop,
-    elementwise,
-    join_key,
-    leaves,
-    map_leaves,
-    rename_keys,
-    tensors,
-    unknown_as_dicts,
-)
-from ..tree import Path as TreePath
-from ..tree.rules import parse_rename, renamed, select
+from ..training import dialects_to_write
+from ..tree.rules import Select, parse_rename
+from .crossing import Crossing, cross
+from .rules import DtypeRules, Edits, Rules, floating_dtype
 
 __all__ = ["ConvertReport", "convert"]
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertReport:
-    """What a conversion did. Keys are the source's.
-
-    ``lossless`` says that converting back gives every tensor and plain value again, bit for bit and tied as it was.
-    """
+    """What a conversion did. Keys are the source's."""
 
     source: str
     target: str
@@ -50,23 +30,79 @@ class ConvertReport:
     tensors: int
     nbytes: int
     dry_run: bool = False
-    excluded: tuple[str, ...] = ()  # left out on request
-    renamed: dict[str, str] = field(default_factory=dict)
-    cast: dict[str, str] = field(default_factory=dict)  # key → new dtype
-    widened: dict[str, str] = field(default_factory=dict)  # key → dtype in the file; remembered, so not a loss
-    duplicated: tuple[tuple[str, ...], ...] = ()  # tied tensors written once each; remembered, so not a loss
-    lost_ties: tuple[tuple[str, ...], ...] = ()  # tensors that shared a storage at different places and do no more
-    unknown: tuple[str, ...] = ()  # objects of unknown types, written as plain dicts
-    lost_metadata: tuple[str, ...] = ()  # entries of the user's metadata that the target has no place for
-    translated: tuple[str, ...] = ()  # optimizers and schedulers now in the other framework's dialect
-    untranslated: tuple[str, ...] = ()  # parts that cannot cross, and why: in the target as they were
-    warnings: tuple[str, ...] = ()  # what to mind of those translated
-    inexact: tuple[str, ...] = ()  # keys of translated parts that translating back does not give again, or elsewhere
+    edits: Edits = field(default_factory=Edits)
+    crossing: Crossing = field(default_factory=Crossing)
+    changes: Changes = field(default_factory=Changes)
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """The keys left out on request."""
+        return self.edits.excluded
+
+    @property
+    def renamed(self) -> Mapping[str, str]:
+        """The new key of each tensor that got one."""
+        return self.edits.renamed
+
+    @property
+    def cast(self) -> Mapping[str, str]:
+        """The new dtype of each tensor that was cast."""
+        return self.edits.cast
+
+    @property
+    def widened(self) -> Mapping[str, str]:
+        """The wider dtype of each tensor that the target holds in one; it is remembered, so no loss."""
+        return self.changes.widened
+
+    @property
+    def duplicated(self) -> tuple[tuple[str, ...], ...]:
+        """The groups of tied tensors that were written once each; they are remembered, so no loss."""
+        return self.changes.duplicated
+
+    @property
+    def lost_ties(self) -> tuple[tuple[str, ...], ...]:
+        """The groups of tensors that shared a storage at different places and do no more."""
+        return self.changes.lost_ties
+
+    @property
+    def lost_metadata(self) -> tuple[str, ...]:
+        """The entries of the user's metadata that the target has no place for."""
+        return self.changes.lost_metadata
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The objects of unknown types, ``key: type``, that were written as plain dicts."""
+        return self.edits.unknown
+
+    @property
+    def translated(self) -> tuple[str, ...]:
+        """The optimizers and schedulers that are now in the other framework's dialect."""
+        return self.crossing.report.converted
+
+    @property
+    def untranslated(self) -> tuple[str, ...]:
+        """The parts that cannot cross, and why; the target has them as they were."""
+        return self.crossing.report.left_out
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to mind of the parts that were translated."""
+        return self.crossing.report.warnings
+
+    @property
+    def inexact(self) -> tuple[str, ...]:
+        """The keys of translated parts that translating back does not give again, or elsewhere."""
+        return self.crossing.inexact
 
     @property
     def lossless(self) -> bool:
-        """Whether nothing is lost."""
+        """Whether converting back gives every tensor and plain value again, bit for bit and tied as it was."""
         return not (self.excluded or self.cast or self.lost_ties or self.unknown or self.lost_metadata or self.inexact)
+
+    @property
+    def ok(self) -> bool:
+        """The same as ``lossless``."""
+        return self.lossless
 
 
 def convert(
@@ -92,160 +128,47 @@ def convert(
 ) -> ConvertReport:
     """Write the checkpoint at ``source`` to ``target`` in ``format`` (default: by suffix, or ``oneflow``).
 
-    ``include`` and ``exclude`` are globs over keys; ``rename`` rules read ``OLD=NEW`` (see keymap); ``dtype`` names the
-    dtype that floating tensors of the weights get, ``optimizer_dtype`` that of the optimizer's; ``model_only`` takes
-    the state dict out of a training checkpoint; ``dry_run`` writes nothing. ``verify``, ``digest`` and ``durable`` are
-    those of :meth:`Checkpoint.open` and :meth:`Checkpoint.save`. ``backend`` names the framework in whose
-    dialect optimizers and schedulers are written: by default OneFlow's in OneFlow's formats, PyTorch's in its own, and
-    in others as they are. What cannot cross stays as it is and is named in the report. Needs no framework.
+    ``include`` and ``exclude`` are globs over keys; ``rename`` rules read ``OLD=NEW`` (:mod:`~multiframe_ckpt.tree.rules`);
+    ``dtype`` names the dtype that floating tensors of the weights get, ``optimizer_dtype`` that of the optimizer's;
+    ``model_only`` takes the state dict out of a training checkpoint; ``dry_run`` writes nothing. Tensors are selected,
+    cast and renamed in this order, and named by their keys in the source. ``verify``, ``digest`` and ``durable`` are
+    those of :meth:`Checkpoint.open` and :meth:`Checkpoint.save`. ``backend`` names the framework in whose dialect
+    optimizers and schedulers are written: by default OneFlow's in OneFlow's formats, PyTorch's in its own, and in
+    others as they are. What cannot cross stays as it is and is named in the report. Needs no framework.
 
     The target appears whole or not at all. Raise FormatError for a bad source, RefusedError for what the target cannot
     hold, TargetExistsError unless ``overwrite``.
     """
-    if backend not in (None, "torch", "oneflow"):
-        raise UnknownNameError(
-            f"backend: found {backend!r}, expected torch or oneflow, which have dialects of their own"
-        )
+    _require_dialect(backend)
+    dtypes = DtypeRules(floating_dtype("dtype", dtype), floating_dtype("optimizer_dtype", optimizer_dtype))
+    select = Select(tuple(include), tuple(exclude))
+    rules = Rules(select, dtypes, tuple(map(parse_rename, rename)), model_only)
     opened = Checkpoint.open(source, verify=verify, allow_unknown=allow_unknown, allow_incomplete=allow_incomplete)
     target = Path(target)
-    layout = writable_format(format) if format else format_for(target)
-    taken, left = _weights(opened.tree) if model_only else (opened.tree, [])
-    tree, unknown = unknown_as_dicts(taken)
-    edited = _edited(tree, include, exclude, {"model": dtype, "optimizers": optimizer_dtype}, rename)
-    tree, crossing, inexact = _translated(edited.tree, backend or layout.dialect)
-
+    writer = writable_format(format) if format else format_for(target)
+    edited, edits = rules.apply(opened.tree)
+    tree, crossing = cross(edited, backend or writer.dialect)
     checkpoint = replace(opened, tree=tree)
-    planned = checkpoint.plan(target, format=layout.name, overwrite=overwrite, digest=digest, durable=durable)
+    planned = checkpoint.plan(target, format=writer.name, overwrite=overwrite, digest=digest, durable=durable)
     if not dry_run:
         planned.write(on_progress)
-    plan = planned.changes
-    table = tensors(tree)
+    table = checkpoint.tensors()
     return ConvertReport(
         source=str(source),
         target=str(target),
         source_format=str(opened.meta["format"]),
-        target_format=layout.name,
+        target_format=writer.name,
         tensors=len(table),
         nbytes=sum(tensor.nbytes for tensor in table.values()),
         dry_run=dry_run,
-        excluded=(*left, *edited.excluded),
-        renamed=edited.renamed,
-        cast=edited.cast,
-        widened=dict(plan.widened),
-        duplicated=plan.duplicated,
-        lost_ties=plan.lost_ties,
-        unknown=tuple(unknown),
-        lost_metadata=plan.lost_metadata,
-        translated=crossing.converted,
-        untranslated=crossing.left_out,
-        warnings=crossing.warnings,
-        inexact=inexact,
+        edits=edits,
+        crossing=crossing,
+        changes=planned.changes,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Edited:
-    """A tree after the user's rules, and what they did."""
-
-    tree: Tree
-    excluded: tuple[str, ...]
-    renamed: dict[str, str]
-    cast: dict[str, str]
-
-
-def _edited(
-    tree: Tree,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    casts: Mapping[str, str | None],
-    rename: Sequence[str],
-) -> _Edited:
-    """Select, casts (part of the checkpoint → dtype) and rename, in this order."""
-    keys = list(tensors(tree))
-    kept = select(keys, include, exclude)
-    dropped = set(keys).difference(kept)
-    tree = drop(tree, dropped) if dropped else tree
-    changed: dict[str, str] = {}
-    for part, dtype in casts.items():
-        tree = _cast(tree, dtype, part, changed) if dtype else tree
-    names = renamed(kept, [parse_rename(rule) for rule in rename])
-    tree = rename_keys(tree, names) if names else tree
-    return _Edited(tree, tuple(key for key in keys if key in dropped), names, changed)
-
-
-def _translated(tree: Tree, framework: str | None) -> tuple[Tree, TranslateReport, tuple[str, ...]]:
-    """Return the tree in a framework's dialect, the report, and the keys that the way back would not give again."""
-    if framework is None:
-        return tree, TranslateReport(), ()
-    crossed, report = translate(tree, to=framework, strict=False, keep=True)
-    if not report.converted:
-        return crossed, report, ()
-    source = "oneflow" if framework == "torch" else "torch"
-    again, _ = translate(crossed, to=source, strict=False, keep=True)
-    before, after = _outline(tree), _outline(again)
-    changed = tuple(key for key in {**before, **after} if before.get(key) != after.get(key))
-    moved_keys = tuple(key for key, now in zip(before, after, strict=False) if key != now)
-    return crossed, report, changed or moved_keys
-
-
-def _outline(tree: Tree) -> dict[str, object]:
-    """Return every leaf by key, tensors as their dtype and shape."""
-    return {
-        join_key(path): (leaf.dtype.name, leaf.shape) if isinstance(leaf, LazyTensor) else _spelled(leaf)
-        for path, leaf in leaves(tree)
-    }
-
-
-def _spelled(leaf: Tree) -> object:
-    return leaf if type(leaf) is int else repr(leaf)  # repr refuses an int of too many digits
-
-
-def _weights(tree: Tree) -> tuple[Tree, list[str]]:
-    """Return the state dict, and the keys of everything else in the tree."""
-    where = weights_path(tree)
-    weights = tree if where is None else tree[where]
-    if not isinstance(weights, dict):
-        raise KeyRefusedError(f"--model-only: found a {type(weights).__name__} at the top, expected a state dict")
-    taken = {name: leaf for name, leaf in weights.items() if isinstance(leaf, LazyTensor)}
-    prefix = () if where is None else (where,)
-    paths = {(*prefix, name) for name in taken}
-    return taken, [join_key(path) for path, _ in leaves(tree) if path not in paths]
-
-
-def _cast(tree: Tree, name: str, part: str, changed: dict[str, str]) -> Tree:
-    """Cast the floating tensors of one part of a checkpoint, ``model`` or ``optimizers``; 0-d counters stay."""
-    dtype = dtype_named(name)
-    if dtype is None or dtype.kind != "float":
-        raise DtypeRefusedError(
-            f"--dtype: found {name!r}, expected a floating dtype: float16, bfloat16, float32, float64 or a float8"
+def _require_dialect(backend: str | None) -> None:
+    if backend not in (None, *dialects_to_write()):
+        raise UnknownNameError(
+            f"backend: found {backend!r}, expected one of {', '.join(dialects_to_write())}, which have their own dialects"
         )
-    parts = find_parts(tree)
-    found = parts.optimizers if part == "optimizers" else (parts.model,) if parts.model else ()
-    keys = {id(tensor): key for key, tensor in tensors(tree).items()}
-
-    def change(path: TreePath, leaf: Tree) -> Tree:
-        if not isinstance(leaf, LazyTensor) or leaf.dtype.kind != "float" or leaf.dtype is dtype:
-            return leaf
-        if not any(path[: len(one.path)] == one.path for one in found) or (part == "optimizers" and not leaf.shape):
-            return leaf
-        changed[keys[id(leaf)]] = dtype.name
-        return _cast_tensor(keys[id(leaf)], leaf, dtype)
-
-    return map_leaves(tree, change)
-
-
-def _cast_tensor(key: str, tensor: LazyTensor, dtype: DType) -> LazyTensor:
-    def change(array: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN is invalid in every cast
-            result = array.astype(dtype.numpy)
-            lost = np.isfinite(array.astype(np.float64)) & ~np.isfinite(result.astype(np.float64))
-        if lost.any():
-            value = array[lost].flat[0]
-            raise DtypeRefusedError(
-                f"{key}: found the value {value}, expected ones that {dtype.name} can hold; "
-                "cast to a wider dtype (bfloat16 has float32's range), or leave this tensor out"
-            )
-        return result
-
-    alias = None if tensor.identity is None else (tensor.identity, dtype.name)
-    return elementwise(tensor, dtype, change, alias=alias)

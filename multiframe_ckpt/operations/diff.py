@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..checkpoint import Checkpoint
-from ..tree import LazyTensor, join_key, leaves
+from ..terminal.text import short_repr
+from ..tree import LazyTensor, Tree, join_key, leaves
 from ..tree.digests import chunks_of
-from .inspect import _opened
+from .inspect import opened
 
 __all__ = ["Change", "DiffReport", "diff"]
 
@@ -44,6 +44,11 @@ class DiffReport:
         """Whether nothing differs."""
         return not (self.added or self.removed or self.changed)
 
+    @property
+    def ok(self) -> bool:
+        """The same as ``equal``."""
+        return self.equal
+
 
 def diff(
     a: Checkpoint | str | os.PathLike[str],
@@ -57,7 +62,7 @@ def diff(
     With both tolerances 0 tensors are compared bit for bit, NaN payloads and signs of zero included; otherwise values
     differ where ``|a - b| > atol + rtol * |b|``, and NaN equals NaN. A dtype or shape that differs is a change.
     """
-    a, b = _opened(a), _opened(b)
+    a, b = opened(a), opened(b)
     left, right = _entries(a), _entries(b)
     changed: list[Change] = []
     largest = 0.0
@@ -78,17 +83,17 @@ def diff(
     )
 
 
-def _entries(checkpoint: Checkpoint) -> dict[str, Any]:
+def _entries(checkpoint: Checkpoint) -> dict[str, Tree]:
     values = {join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)}
     return {**checkpoint.tensors(), **values}
 
 
-def _compare(key: str, a: Any, b: Any, rtol: float, atol: float) -> tuple[Change | None, float]:
+def _compare(key: str, a: Tree, b: Tree, rtol: float, atol: float) -> tuple[Change | None, float]:
     if not (isinstance(a, LazyTensor) and isinstance(b, LazyTensor)):
         same = type(a) is type(b) and (a == b or (a != a and b != b))
-        return (None if same else Change(key, _say(a), _say(b))), 0.0
+        return (None if same else Change(key, _described(a), _described(b))), 0.0
     if (a.dtype, a.shape) != (b.dtype, b.shape):
-        return Change(key, _say(a), _say(b)), 0.0
+        return Change(key, _described(a), _described(b)), 0.0
     x, y = a.numpy(), b.numpy()
     if all(map(np.array_equal, _chunks(x), _chunks(y))):
         return None, 0.0
@@ -100,7 +105,7 @@ def _compare(key: str, a: Any, b: Any, rtol: float, atol: float) -> tuple[Change
         within = (rtol or atol) and bool(np.all((gap == 0) | near))
     largest = float("inf") if np.isnan(gap).any() else float(gap.max())
     count = int(np.count_nonzero(gap)) or int(np.count_nonzero(_bits(x) != _bits(y)))
-    change = Change(key, _say(a), f"{count} of {a.size} values differ", largest)
+    change = Change(key, _described(a), f"{count} of {a.size} values differ", largest)
     return (None if within else change), largest
 
 
@@ -112,9 +117,5 @@ def _bits(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1).view(f"V{array.dtype.itemsize}")
 
 
-def _say(value: Any) -> str:
-    if isinstance(value, LazyTensor):
-        return f"{value.dtype.name} {value.shape}"
-    # Python may refuse to spell integers of more than 640 digits (sys.int_info), but never in base 16.
-    huge = isinstance(value, int) and value.bit_length() > 2_000
-    return (hex(value) if huge else repr(value))[:80]
+def _described(leaf: Tree) -> str:
+    return f"{leaf.dtype.name} {leaf.shape}" if isinstance(leaf, LazyTensor) else short_repr(leaf)

@@ -1,22 +1,21 @@
-"""Looking at checkpoints: what one holds, and where two differ."""
+"""inspect(): what a checkpoint holds, as its headers tell."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..checkpoint import Checkpoint
 from ..checkpoint.restore import resume_parts
-from ..tree import LazyTensor, join_key, leaves, tied_groups
+from ..tree import LazyTensor, Tree, join_key, leaves, tied_groups
 
-__all__ = ["Summary", "TensorRow", "inspect"]
+__all__ = ["InspectReport", "TensorRow", "inspect", "opened"]
 
 
 @dataclass(frozen=True, slots=True)
 class TensorRow:
-    """One tensor of a summary; ``tied_to`` is the first key of the same tensor."""
+    """One tensor of a checkpoint; ``tied_to`` is the first key of the same tensor."""
 
     key: str
     dtype: str
@@ -26,7 +25,7 @@ class TensorRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class InspectReport:
     """What a checkpoint holds. ``parameters`` and ``nbytes`` count tied tensors once."""
 
     path: str
@@ -36,21 +35,21 @@ class Summary:
     parameters: int
     nbytes: int
     dtypes: Mapping[str, int]  # name → number of tensors
-    values: Mapping[str, Any]  # plain values by key
-    meta: Mapping[str, Any]
+    values: Mapping[str, Tree]  # plain values by key
+    meta: Mapping[str, object]
     resume: Mapping[str, bool]  # which of weights, optimizer, scheduler, rng, progress a resume from it would get
 
 
-def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> Summary:
+def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> InspectReport:
     """Return what a checkpoint, or the one at a path, holds: from its headers."""
-    checkpoint = _opened(checkpoint)
+    checkpoint = opened(checkpoint)
     table = checkpoint.tensors()
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
     rows = tuple(TensorRow(key, t.dtype.name, t.shape, t.nbytes, first.get(key)) for key, t in table.items())
     distinct = [table[row.key] for row in rows if row.tied_to is None]
     names = [row.dtype for row in rows]
     meta = dict(checkpoint.meta)
-    return Summary(
+    return InspectReport(
         path=str(meta.pop("path", "")),
         format=str(meta.pop("format", "")),
         framework=meta.pop("framework", None),
@@ -64,5 +63,6 @@ def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> Summary:
     )
 
 
-def _opened(checkpoint: Checkpoint | str | os.PathLike[str]) -> Checkpoint:
+def opened(checkpoint: Checkpoint | str | os.PathLike[str]) -> Checkpoint:
+    """Return the checkpoint, or the one at a path."""
     return checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)

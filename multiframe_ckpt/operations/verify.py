@@ -43,6 +43,11 @@ class VerifyReport:
         """Whether no problem was found."""
         return not self.problems
 
+    @property
+    def ok(self) -> bool:
+        """The same as ``whole``."""
+        return self.whole
+
 
 def verify(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> VerifyReport:
     """Read every byte once and compare it with what the file promises; damage and unfinished saves are in the report.
@@ -68,7 +73,7 @@ def _verified(path: Path, *, allow_unknown: bool) -> VerifyReport:
         checked=len(look.table) - len(damaged.keys() & look.table.keys()) - len(unchecked),
         unchecked=tuple(unchecked),
         damaged=tuple(damaged),
-        missing=look.problem.missing if isinstance(look.problem, DamagedError) else (),
+        missing=look.problem.missing if look.problem else (),
         extra=look.unread.extra,
         problems=tuple(dict.fromkeys(texts)),
     )
@@ -98,7 +103,7 @@ def _looked_at(path: Path, options: ReadOptions) -> _Look:
 
 def _what_is_left(path: Path, options: ReadOptions, problem: DamagedError | IncompleteError) -> _Look:
     """Return the tensors that can be looked at all the same."""
-    unread = Unread(problem.extra) if isinstance(problem, DamagedError) else Unread()
+    unread = Unread(problem.extra)
     try:
         format, opened = open_path(path, None, replace(options, allow_incomplete=True))
     except FormatError:
@@ -113,8 +118,8 @@ def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSErro
     for key, place in place_of.items():
         first.setdefault(place, key)
     places, keys = list(first), list(first.values())
-    found = in_parallel(lambda key: _check(key, table[key]), keys, lambda key: table[key].nbytes)
-    problems = {places[at]: problem for at, problem in found}
+    checks = in_parallel(lambda key: _check(key, table[key]), keys, lambda key: table[key].nbytes)
+    problems = {places[number]: problem for number, problem in checks}
     return {key: problems[place] for key, place in place_of.items()}
 
 

@@ -74,7 +74,7 @@ class Resolver:
         if self._unknown and not self._allow_unknown:
             raise UnsafeError(
                 f"{self._where}: found objects of unknown types ({_listed(self._unknown)}), expected tensors and plain "
-                "values; nothing was run. To read the rest and keep these: allow_unknown=True, or --allow-unknown"
+                "values; nothing was run. To read the rest and keep these: allow_unknown=True"
             )
         return tree
 

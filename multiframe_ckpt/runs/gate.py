@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from threading import Event, Thread
 
-from ..backend import SupportsStepHook, backend_of
+from ..backend import SupportsStepChanges, SupportsStepHook, backend_of
 from ..checkpoint import PlannedSave
 from ..errors import ValueRefusedError
 from ..tree import Tree, join_key, leaves
@@ -23,8 +23,8 @@ from .snapshot import Copy, Copying, make_copies, snapshot
 
 __all__ = ["Gate", "Gated"]
 
-#: The alias of each tensor that only an update changes → what counts the changes made to it.
-Changes = Mapping[Hashable, Callable[[], int]]
+#: The alias of each tensor that only an update changes → what counts the changes made to it, None where nothing does.
+Changes = Mapping[Hashable, Callable[[], int] | None]
 
 
 class Gated(Background):
@@ -101,18 +101,17 @@ class Gate:
         distinct = {id(leaf): leaf for _, leaf in leaves(optimizers) if leaf is not None}.values()
         changes = [self._hold(optimizer) for optimizer in distinct]
         self.changes = {alias: count for of_one in changes for alias, count in of_one.items()}
-        self._counts = {alias: count() for alias, count in self.changes.items()}
+        self._counts = {alias: count() for alias, count in self.changes.items() if count is not None}
         unheld = [type(optimizer).__name__ for optimizer, of_one in zip(distinct, changes, strict=True) if not of_one]
         return unheld if distinct else ["no optimizer"]
 
     def _hold(self, optimizer: object) -> Changes:
         backend = backend_of(optimizer)
-        if not isinstance(backend, SupportsStepHook):
-            return {}
-        remove = backend.add_step_hook(optimizer, self.wait)
+        remove = backend.add_step_hook(optimizer, self.wait) if isinstance(backend, SupportsStepHook) else None
         if remove is not None:
             self._remove_hooks.append(remove)
-        return backend.changed_by_step(optimizer) if remove is not None or self.promised else {}
+        waits = remove is not None or self.promised
+        return backend.changed_by_step(optimizer) if waits and isinstance(backend, SupportsStepChanges) else {}
 
     def close(self, copies: Sequence[Copy]) -> Copying:
         """Make updates wait until the copies are made, and return what makes them."""
@@ -147,7 +146,8 @@ class Gate:
         """Raise ValueRefusedError for a tensor that something else has changed since :meth:`hold`."""
         for copy in copies:
             alias = copy.original.alias
-            if self.changes[alias]() != self._counts[alias]:
+            count = self.changes[alias]
+            if count is not None and count() != self._counts[alias]:
                 raise ValueRefusedError(
                     f"{join_key(copy.path)}: found it changed while it was copied, expected nothing but its optimizer's "
                     "step to change it; call manager.wait_before_update() before that, or use async_save=True"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import SupportsIndex, TypeAlias
 
 from ..checkpoint import Checkpoint
-from ..checkpoint.capture import RunState
 from ..checkpoint.restore import RestoreReport
+from ..checkpoint.run_state import RunState
 from ..errors import DamagedError, ReplacedError, ValueRefusedError
 from ..storage.transfer import read_through
 from .folder import CheckpointFolder

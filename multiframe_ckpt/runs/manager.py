@@ -20,9 +20,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeVar
 
-from ..checkpoint.capture import RunState, capture
+from ..checkpoint.capture import capture
 from ..checkpoint.checkpoint import PlannedSave, plan_save
 from ..checkpoint.restore import RestoreReport
+from ..checkpoint.run_state import RunState
 from ..errors import CheckpointWarning, ValueRefusedError
 from ..formats import WritableFormat, WriteOptions, writable_format
 from ..storage.consistency import retry_if_replaced

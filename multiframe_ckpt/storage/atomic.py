@@ -36,7 +36,17 @@ try:
 except ImportError:  # no such locks on Windows: temporaries of killed runs then stay until removed by hand
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["STAGE_SUFFIX", "current_path", "discard", "flush", "flush_tree", "stage_for", "staged", "sweep"]
+__all__ = [
+    "STAGE_SUFFIX",
+    "current_path",
+    "discard",
+    "flush",
+    "flush_tree",
+    "stage_for",
+    "staged",
+    "sweep",
+    "target_exists",
+]
 
 STAGE_SUFFIX = ".multiframe-tmp"
 _ASIDE = ".replaced"  # the folder of a stage in which a replaced folder waits
@@ -57,7 +67,7 @@ def staged(target: Path, *, overwrite: bool = False, durable: bool = True) -> It
     """
     target = Path(os.path.abspath(target))
     if not overwrite and os.path.lexists(target):
-        raise _exists(target)
+        raise target_exists(target)
     _make_folder(target.parent)
     sweep(target.parent, prefix=_prefix(target))
     with stage_for(target) as stage:
@@ -110,9 +120,10 @@ def current_path(target: Path) -> Path:
     return target
 
 
-def _exists(target: Path) -> TargetExistsError:
+def target_exists(target: Path) -> TargetExistsError:
+    """Return the error that says of a target what stands in the way, and how to replace it."""
     return TargetExistsError(
-        f"{target}: found something there already, expected a free path; choose another, or ask for overwrite"
+        f"{target}: found something there already, expected a free path; choose another, or replace it: overwrite=True"
     )
 
 
@@ -234,9 +245,9 @@ def _rename_new(fresh: Path, target: Path) -> None:
         if _renameat2(fresh, target, _NOREPLACE):
             return
     except FileExistsError:
-        raise _exists(target) from None
+        raise target_exists(target) from None
     if os.path.lexists(target):
-        raise _exists(target)
+        raise target_exists(target)
     os.rename(fresh, target)
 
 

@@ -1,10 +1,14 @@
-"""How text of a file and sizes are shown to a person: on one line, harmless to a terminal."""
+"""How text of a file, values, numbers and lists are shown to a person: on lines that are harmless to a terminal."""
 
 from __future__ import annotations
 
-__all__ = ["human_size", "printable"]
+from collections.abc import Iterator, Sequence
+from typing import TypeGuard
+
+__all__ = ["bulleted", "human_size", "is_too_long", "plural", "printable", "safe_repr", "short_repr"]
 
 _UNITS = ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB"))
+_LONGEST_DECIMAL = 2_000  # bits: Python may refuse to spell integers of more than 640 digits (sys.int_info)
 
 
 def printable(text: str) -> str:
@@ -20,3 +24,36 @@ def human_size(nbytes: int, *, exact: bool = False) -> str:
     if power == 1:
         return f"{nbytes} B"
     return f"{nbytes / power:.1f} {unit}" + (f" ({nbytes:,} bytes)" if exact else "")
+
+
+def plural(number: int, noun: str) -> str:
+    """Return ``1 tensor``, ``1,234 tensors``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def bulleted(items: Sequence[str], *, most: int | None = None, hint: str = "") -> Iterator[str]:
+    """Yield indented lines, and past ``most`` of them how many more there are, with a hint where to find them."""
+    first = items if most is None or len(items) <= most + 1 else items[:most]
+    yield from (f"  {item}" for item in first)
+    if len(first) < len(items):
+        yield f"  ... and {len(items) - len(first):,} more{hint}"
+
+
+def safe_repr(value: object) -> str:
+    """Return a plain value, or containers of such, as Python spells it, but integers of too many digits in base 16."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{safe_repr(name)}: {safe_repr(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        items = ", ".join(map(safe_repr, value))
+        return f"[{items}]" if isinstance(value, list) else f"({items})"
+    return hex(value) if is_too_long(value) else repr(value)
+
+
+def short_repr(value: object, *, most: int = 80) -> str:
+    """Return the first ``most`` characters of :func:`safe_repr`: enough to show in a message what was found."""
+    return safe_repr(value)[:most]
+
+
+def is_too_long(value: object) -> TypeGuard[int]:
+    """Return whether a value is an integer that Python may refuse to spell in base 10."""
+    return isinstance(value, int) and value.bit_length() > _LONGEST_DECIMAL

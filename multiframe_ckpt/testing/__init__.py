@@ -3,7 +3,7 @@
 Needs the ``test`` extra: ``pip install 'multiframe-ckpt[test]'``.
 """
 
-from .backends import BackendContract, ModuleContract
+from .backends import BackendContract, LikeBackendContract, ModuleContract
 from .formats import FormatContract, ReadOnlyFormatContract
 from .places import MemoryFile, MemoryFolder, in_memory
 from .trees import assert_trees_equal, flat_tree, rich_tree
@@ -11,6 +11,7 @@ from .trees import assert_trees_equal, flat_tree, rich_tree
 __all__ = [
     "BackendContract",
     "FormatContract",
+    "LikeBackendContract",
     "MemoryFile",
     "MemoryFolder",
     "ModuleContract",

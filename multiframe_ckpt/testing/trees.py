@@ -9,7 +9,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from ..dtypes import DTYPES, DType
-from ..tree import LazyTensor, Path, Tree, Unknown, children, join_key, map_leaves, tensors, tied_groups
+from ..tree import LazyTensor, Path, Tree, Unknown, children, key_of, map_leaves, tensors, tied_groups
 
 __all__ = ["assert_trees_equal", "flat_tree", "rich_tree", "tensor_of_bytes", "untied"]
 
@@ -27,7 +27,7 @@ def assert_trees_equal(found: Tree, expected: Tree) -> None:
 
 
 def _compare(found: Tree, expected: Tree, path: Path) -> None:
-    where = join_key(path) or "(top)"
+    where = key_of(path)
     if type(found) is not type(expected):
         raise AssertionError(f"{where}: found {type(found).__name__}, expected {type(expected).__name__}")
     inside, wanted = children(found), children(expected)

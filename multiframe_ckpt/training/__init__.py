@@ -1,23 +1,43 @@
-"""Training state between frameworks: the parts of a checkpoint, and its optimizers and schedulers in either dialect.
+"""Training state between frameworks: the parts of a checkpoint, and its optimizers and schedulers in any dialect.
 
 Pure functions from tree to tree; no framework is imported, and tensors are read when the result is.
 """
 
-from .optimizer_states import merged, translate_optimizer
-from .optimizers import OPTIMIZERS, is_optimizer_state, optimizer_dialect
+from __future__ import annotations
+
+from .crossing import translate_optimizer, translate_scheduler
+from .dialects import (
+    DIALECTS,
+    Dialect,
+    dialect_named,
+    dialects_to_write,
+    is_optimizer_state,
+    is_scheduler_state,
+    optimizer_dialect,
+    scheduler_dialect,
+)
+from .merging import merged
+from .neutral import NeutralState
+from .optimizers import OPTIMIZERS
 from .parts import WEIGHT_KEYS, Part, TrainingParts, find_parts, weights_path
 from .report import TranslateReport
-from .schedulers import SCHEDULERS, is_scheduler_state, scheduler_dialect, translate_scheduler
-from .translate import translate
+from .schedulers import SCHEDULERS
+from .translate import frameworks_of, translate
 
 __all__ = [
+    "DIALECTS",
     "OPTIMIZERS",
     "SCHEDULERS",
     "WEIGHT_KEYS",
+    "Dialect",
+    "NeutralState",
     "Part",
     "TrainingParts",
     "TranslateReport",
+    "dialect_named",
+    "dialects_to_write",
     "find_parts",
+    "frameworks_of",
     "is_optimizer_state",
     "is_scheduler_state",
     "merged",

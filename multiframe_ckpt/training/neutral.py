@@ -1,165 +1,116 @@
-"""An optimizer state in torch's terms, whatever dialect it came from: flat groups, a step and named tensors for each."""
+"""NeutralState: the state of an optimizer or a scheduler as no framework keeps it, between any two dialects.
+
+Parameters go by name. Options, tensors and attributes have the names of ``optimizers.py`` and ``schedulers.py``. Where two
+frameworks mean different things by one name, a field of :class:`Facts` says what is meant.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..tree import LazyTensor, Tree, elementwise
-from .optimizers import DEFAULTS, NEUTRAL, Optimizer, framework_of, group_options, recognised_optimizer
-from .report import Notes
 
-__all__ = ["Group", "NeutralState", "momentum_scale", "read_state", "scaled"]
+__all__ = ["Facts", "Group", "NeutralState", "OptimizerState", "SchedulerState", "plain_numbers", "scaled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the algorithm of a parameter group does, and how its tensors are meant, where frameworks differ."""
+
+    eps_inside_root: bool = False  # divides by √(v + eps), not by √v + eps
+    momentum_times_lr: bool = False  # the momentum buffer holds the learning rate as a factor
+    momentum_negated: bool = False  # the momentum buffer points the way weights move, not the way gradients do
+    first_gradient_dampened: bool = False  # SGD dampens the gradient that begins its momentum as well
+    maximize_ignored: bool = False  # asked to maximize, SGD minimizes
+    decay_grows: bool = False  # under maximize, SGD's weight decay lets weights grow
+    one_step_for_all: bool = False  # one count of steps for all parameters, not one for each
+    decay_decoupled: bool | None = None  # of Adam and AdamW: None where nothing tells which of the two it is
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One parameter group in torch's terms: what crosses, what goes along as it is, and the ids of its parameters."""
+    """One parameter group: the names of its parameters in their order, its options, and what its numbers mean.
 
-    options: dict[str, Any]
-    extras: dict[str, Any]
-    params: list[Any]
+    ``extras`` are options of the user's own, which go along as they are. ``local`` are options that mean something in one
+    framework only, with the reason. ``ids`` are what a state that goes by number calls its parameters.
+    """
+
+    names: tuple[str, ...]
+    options: Mapping[str, Any]
+    facts: Facts = Facts()
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    local: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    ids: tuple[Any, ...] = ()
+
+    @property
+    def named(self) -> bool:
+        """Whether the names are names, not the numbers of a state that knows no others."""
+        return not all(name.isdecimal() for name in self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerState:
+    """The state of an optimizer: ``tensors`` by parameter and name, ``steps`` for each parameter that has tensors."""
+
+    algorithm: str
+    groups: tuple[Group, ...]
+    tensors: Mapping[str, Mapping[str, LazyTensor]]
+    steps: Mapping[str, int]
+
+    @property
+    def step(self) -> int:
+        """The highest step of a parameter, 0 where none has taken any."""
+        return max(self.steps.values(), default=0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all parameters, group after group."""
+        return tuple(name for group in self.groups for name in group.names)
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerState:
+    """The state of a scheduler. ``parts`` are those it runs, each at its own ``step``; -1 is one that has not begun.
+
+    ``step`` is None for a chain whose parts differ in theirs. ``extras`` change nothing, and are kept for the way back.
+    """
+
+    algorithm: str
+    step: int | None
+    attributes: Mapping[str, Any]
+    base_lrs: list[Any] | None = None
+    last_lrs: list[Any] | None = None
+    parts: tuple[SchedulerState, ...] = ()
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class NeutralState:
-    """An optimizer state in torch's terms; ``steps`` has a number for each parameter that has tensors."""
+    """What one state of a dialect holds: an optimizer, a scheduler, or a scheduler inside its optimizer's state."""
 
-    row: Optimizer
-    certain: bool
-    groups: list[Group]
-    tensors: dict[Any, dict[str, LazyTensor]]
-    steps: dict[Any, int]
+    optimizer: OptimizerState | None = None
+    scheduler: SchedulerState | None = None
 
 
-def read_state(state: Tree, dialect: str, class_name: str | None, notes: Notes) -> NeutralState:
-    """Gives a state of any dialect in torch's terms; raises ValueRefusedError for what only its own framework knows."""
-    row, certain = recognised_optimizer(state, dialect=dialect, name=class_name, key=notes.key)
-    if not certain:
-        notes.warn(
-            f"found an Adam or AdamW with weight decay and no class name; read as {row.name} by the order of its options, "
-            "so load it into that class, or name it as 'optimizer_class' in the checkpoint"
-        )
-    framework = framework_of(dialect)
-    groups: list[Group] = []
-    tensors: dict[Any, dict[str, LazyTensor]] = {}
-    steps: dict[Any, int] = {}
-    for i, group in enumerate(state["param_groups"]):
-        place = notes.at("param_groups", i)
-        options = {name: _number(value) for name, value in group_options(group).items()}
-        scale = momentum_scale(options, framework, place) if row.name == "SGD" else 1.0
-        groups.append(_read_group(options, list(group["params"]), row, framework, place))
-        for param in group["params"]:
-            entry = _read_entry(state["state"].get(param), row, framework, scale, notes.at("state", param))
-            if entry:
-                tensors[param] = entry
-                steps[param] = _step(state["state"], param, row, framework, notes)
-    return NeutralState(row, certain, groups, tensors, steps)
+def plain_numbers(value: Tree, sequence: Callable[[list[Any]], Any] = list) -> Tree:
+    """Return a value with tensors of one element as numbers: not every framework can keep a learning rate as a tensor.
 
-
-def _read_group(options: dict[str, Any], params: list[Any], row: Optimizer, framework: str, notes: Notes) -> Group:
-    _require_fixed(options, row, notes)
-    if options.get("contiguous_params"):
-        raise notes.refused(
-            "found contiguous_params, under which the state belongs to fused buffers, expected a state per parameter; "
-            "save it from an optimizer without contiguous_params"
-        )
-    shared: dict[str, Any] = {}
-    extras: dict[str, Any] = {}
-    for name in row.shared:
-        if name not in options and name not in DEFAULTS:
-            raise notes.refused(
-                f"found no option {name!r}, expected one: every {row.name} has it; the state is damaged"
-            )
-        shared[name] = options.get(name, DEFAULTS.get(name))
-    for name, value in options.items():
-        if name in _LEFT_OUT:
-            notes.leave_out(f"{name} = {value}, {_LEFT_OUT[name]}")
-        elif name in NEUTRAL[framework]:
-            if value is True and name in ("fused", "foreach", "capturable", "differentiable"):
-                notes.leave_out(f"{name} = True, which says how a step is run, not what it computes")
-        elif name not in shared and name not in row.fixed:
-            extras[name] = value
-    return Group(shared, extras, params)
-
-
-#: Options of OneFlow's groups that say what happens around a step.
-_LEFT_OUT = {
-    "clip_grad_max_norm": "which OneFlow's clip_grad() heeds; call torch.nn.utils.clip_grad_norm_ before each step",
-    "clip_grad_norm_type": "which OneFlow's clip_grad() heeds; call torch.nn.utils.clip_grad_norm_ before each step",
-    "lr_scale": "which only OneFlow's graphs heed",
-}
-
-
-def _require_fixed(options: dict[str, Any], row: Optimizer, notes: Notes) -> None:
-    for name, value in row.fixed.items():
-        if name in options and options[name] != value:
-            raise notes.refused(
-                f"found {row.name} with {name} = {options[name]}, expected {value}: the other framework's has no "
-                "counterpart; leave the optimizer out and let it start fresh"
-            )
-
-
-def _read_entry(entry: Tree, row: Optimizer, framework: str, scale: float, notes: Notes) -> dict[str, LazyTensor]:
-    """Gives a parameter's tensors under torch's names; ``scale`` is what OneFlow's momentum is of torch's."""
-    if not isinstance(entry, Mapping):
-        return {}
-    names = {theirs if framework == "oneflow" else name: name for name, theirs in row.tensors.items()}
-    tensors = {}
-    for name, value in entry.items():
-        if name in names and isinstance(value, LazyTensor):
-            tensors[names[name]] = scaled(value, 1 / scale)
-        elif name != "step" and value is not None:
-            notes.leave_out(f"{name}, which {row.name} of the other framework does not have")
-    return tensors
-
-
-def _step(state: Mapping[Any, Tree], param: Any, row: Optimizer, framework: str, notes: Notes) -> int:
-    step = state.get("step") if framework == "oneflow" else state[param].get("step")
-    if step is None and row.name != "SGD":
-        raise notes.refused(f"found no step of parameter {param}, expected one; the state is damaged")
-    return int(_number(step or 0))
-
-
-def momentum_scale(options: Mapping[str, Any], framework: str, notes: Notes) -> float:
-    """Gives what OneFlow's momentum buffer is of torch's: 1, −1 under maximize, or −lr up to 0.8."""
-    if not options["momentum"]:
-        return 1.0
-    if options.get("maximize") and options["weight_decay"]:
-        raise notes.refused(
-            "found SGD with maximize and weight decay, expected one of the two: OneFlow then lets weights grow; "
-            "leave the optimizer out and let it start fresh"
-        )
-    if framework == "torch" or "dampening" in options or "nesterov" in options:
-        return -1.0 if options.get("maximize") and framework == "oneflow" else 1.0
-    return _old_scale(options, notes)
-
-
-def _old_scale(options: Mapping[str, Any], notes: Notes) -> float:
-    if not options["lr"]:
-        raise notes.refused("found OneFlow 0.8's momentum, which is −lr · buffer, under lr = 0, expected another lr")
-    notes.warn(
-        f"OneFlow up to 0.8 keeps momentum as −lr · buffer; converted with lr = {options['lr']:g}, it is exact as long as "
-        "that lasts: where the learning rate changes, 0.8 goes on with momentum of the old one, and the runs part"
-    )
-    return -float(options["lr"])
-
-
-def _number(value: Any) -> Any:
-    """Gives an option as plain numbers: torch may keep a learning rate as a tensor, which OneFlow cannot."""
+    Lists and tuples become what ``sequence`` makes of them.
+    """
     if isinstance(value, LazyTensor) and value.size == 1:
         return value.numpy().reshape(()).item()
     if isinstance(value, list | tuple):
-        return tuple(map(_number, value))
+        return sequence([plain_numbers(item, sequence) for item in value])
     return value
 
 
 def scaled(tensor: LazyTensor, factor: float) -> LazyTensor:
-    """Gives factor · tensor, with an array of its own at each reading: optimizers train on the tensors they are given."""
+    """Return factor · tensor, a new array at each reading: optimizers train on the very tensors that they are given."""
     if factor == 1:
         return elementwise(tensor, tensor.dtype, np.copy)
     return elementwise(tensor, tensor.dtype, partial(_product, factor))

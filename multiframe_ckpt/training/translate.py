@@ -1,22 +1,23 @@
-"""translate(): a whole training checkpoint from one framework's dialect to the other's."""
+"""translate(): a whole training checkpoint from one framework's dialect to another's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import ValueRefusedError
-from ..tree import Path, Tree, join_key
-from .optimizer_states import translated_optimizer
-from .optimizers import framework_of, is_optimizer_state, optimizer_dialect
+from ..errors import MismatchError, ValueRefusedError
+from ..tree import MISSING, LazyTensor, Missing, Path, Tree, join_key, rebuild
+from .crossing import cross_optimizer, cross_scheduler, read_optimizer, read_scheduler, written
+from .dialects import Dialect, dialect_to_write, optimizer_dialect, scheduler_dialect
+from .names import Names
+from .neutral import NeutralState, SchedulerState
 from .parts import Part, TrainingParts, find_parts
 from .report import Notes, TranslateReport
-from .schedulers import is_scheduler_state, scheduler_dialect, translated_scheduler
 
-__all__ = ["translate"]
+__all__ = ["frameworks_of", "translate"]
 
-_GONE = object()
-#: Parts of a random state that belong to Python or NumPy, and so mean the same beside either framework.
+#: Parts of a random state that belong to Python or NumPy, and so mean the same beside any framework.
 _COMMON_RNG = {"python", "random", "numpy", "np"}
 
 
@@ -26,92 +27,209 @@ def translate(
     to: str,
     optimizer_class: str | None = None,
     scheduler_class: str | None = None,
+    names: Sequence[str] | None = None,
     strict: bool = True,
     keep: bool = False,
 ) -> tuple[Tree, TranslateReport]:
-    """Gives a checkpoint with its optimizers and schedulers in the dialect ``to``, and what crossed and what did not.
+    """Return a checkpoint with its optimizers and schedulers in the dialect ``to``, and what crossed and what did not.
 
-    ``to`` is ``torch``, ``oneflow`` (0.9) or ``oneflow-0.8``. The model and everything else stay as they are; what only
-    the other framework can use (its random state, its gradient scaler) is left out by name. A tree without an optimizer
-    or scheduler of another dialect comes back unchanged. ``optimizer_class`` and ``scheduler_class`` name classes that
-    are not stored. What cannot cross is a ValueRefusedError, or with ``strict=False`` left out by name; with ``keep`` it
-    is named all the same, but stays in the tree as it is.
+    ``to`` is ``torch``, ``oneflow`` (0.9), ``oneflow-0.8`` or a plugin's. The model and everything else stay as they are;
+    what only one framework can use (its random state, its gradient scaler) is left out by name. A tree without an optimizer
+    or scheduler of another dialect comes back unchanged. ``optimizer_class`` and ``scheduler_class`` name classes that are
+    not stored, ``names`` the parameters in the order in which they are numbered. What cannot cross is a ValueRefusedError,
+    or with ``strict=False`` left out by name; with ``keep`` it is named all the same, but stays in the tree as it is.
     """
+    target = dialect_to_write(to, "checkpoint")
     parts = find_parts(tree)
     notes = Notes("")
-    if not any(dialect != to for dialect in _dialects(parts, to)):
+    if all(target.is_state(state) for state in _known_states(parts)):
         _say_unknown(parts, notes)
         return tree, notes.report()
-    changes: dict[Path, Tree] = {}
-    for part in parts.optimizers:
-        name = optimizer_class or part.class_name
-        changes[part.path] = _tried(translated_optimizer, part, to, name, notes, strict=strict, keep=keep)
-    for part in parts.schedulers:
-        name = scheduler_class or part.class_name
-        changes[part.path] = _tried(translated_scheduler, part, framework_of(to), name, notes, strict=strict, keep=keep)
-    if {framework_of(dialect) for dialect in _dialects(parts, to)} != {framework_of(to)}:
+    classes = _Classes(optimizer_class, scheduler_class)
+    moving = _Moving(tree, target, Names.of(names, _weights(parts)), notes, strict=strict, keep=keep)
+    moving.move(parts, classes)
+    if _frameworks(parts) != {target.framework}:
         behind = _left_behind(parts, notes)
-        changes |= {} if keep else behind
-    return _rebuilt(tree, changes), notes.report()
+        moving.changes.update({} if keep else behind)
+    return _rebuilt(tree, moving.changes), notes.report()
 
 
-def _dialects(parts: TrainingParts, to: str) -> list[str]:
-    """Gives the dialect of each state that is known; schedulers have one for all versions of a framework."""
-    optimizers = [optimizer_dialect(part.tree) for part in parts.optimizers if is_optimizer_state(part.tree)]
-    frameworks = [scheduler_dialect(part.tree) for part in parts.schedulers if is_scheduler_state(part.tree)]
-    return optimizers + [to if name == framework_of(to) else name for name in frameworks]
+def frameworks_of(tree: Tree) -> set[str]:
+    """Return the frameworks in whose dialects a checkpoint's optimizers and schedulers are."""
+    return _frameworks(find_parts(tree))
+
+
+def _frameworks(parts: TrainingParts) -> set[str]:
+    sources = [*(optimizer_dialect(part.tree) for part in parts.optimizers)]
+    sources += [scheduler_dialect(part.tree) for part in parts.schedulers]
+    return {source.framework for source in sources if source is not None}
+
+
+def _known_states(parts: TrainingParts) -> list[Tree]:
+    states = [part.tree for part in parts.optimizers if optimizer_dialect(part.tree)]
+    return states + [part.tree for part in parts.schedulers if scheduler_dialect(part.tree)]
+
+
+def _weights(parts: TrainingParts) -> Mapping[str, LazyTensor] | None:
+    if parts.model is None or not isinstance(parts.model.tree, Mapping):
+        return None
+    return {name: leaf for name, leaf in parts.model.tree.items() if isinstance(leaf, LazyTensor)}
 
 
 def _say_unknown(parts: TrainingParts, notes: Notes) -> None:
-    unknown = [part for part in parts.optimizers if not is_optimizer_state(part.tree)]
-    unknown += [part for part in parts.schedulers if not is_scheduler_state(part.tree)]
+    unknown = [part for part in parts.optimizers if optimizer_dialect(part.tree) is None]
+    unknown += [part for part in parts.schedulers if scheduler_dialect(part.tree) is None]
     for part in unknown:
-        notes.warnings.append(f"{part.key}: found a state of neither framework's own; kept as it is")
+        notes.warnings.append(f"{part.key}: found a state of no known dialect; kept as it is")
 
 
-def _tried(translated: Any, part: Part, to: str, name: str | None, notes: Notes, *, strict: bool, keep: bool) -> Tree:
-    """Gives a translated part; where it cannot cross and that is allowed _GONE, or the part as it is."""
-    fresh = Notes(part.key)
-    try:
-        crossed = translated(part.tree, to=to, class_name=name, notes=fresh)
-    except ValueRefusedError as problem:
-        if strict:
-            raise
-        notes.left_out.append(str(problem))
-        return part.tree if keep else _GONE
-    notes.converted += fresh.converted
-    notes.left_out += fresh.left_out
-    notes.warnings += fresh.warnings
-    return crossed
+@dataclass(frozen=True, slots=True)
+class _Classes:
+    """The classes that the caller says, which decide over what is stored."""
+
+    optimizer: str | None
+    scheduler: str | None
+
+    def of_optimizer(self, part: Part) -> Part:
+        """Return an optimizer's part with its class."""
+        return replace(part, class_name=self.optimizer or part.class_name)
+
+    def of_scheduler(self, part: Part) -> Part:
+        """Return a scheduler's part with its class."""
+        return replace(part, class_name=self.scheduler or part.class_name)
+
+
+@dataclass(slots=True)
+class _Moving:
+    """One translation under way: ``changes`` are the new nodes of the tree, by path."""
+
+    tree: Tree
+    target: Dialect
+    names: Names
+    notes: Notes
+    strict: bool = field(kw_only=True)
+    keep: bool = field(kw_only=True)
+    changes: dict[Path, Tree] = field(default_factory=dict)
+
+    def move(self, parts: TrainingParts, classes: _Classes) -> None:
+        """Translate every optimizer and scheduler; a target that keeps schedulers inside gets them in pairs."""
+        pairs = list(zip(parts.optimizers, parts.schedulers, strict=False)) if self.target.scheduler_inside else []
+        for optimizer, scheduler in pairs:
+            self._move_pair(classes.of_optimizer(optimizer), classes.of_scheduler(scheduler))
+        for part in parts.optimizers[len(pairs) :]:
+            self._try(classes.of_optimizer(part), self._crossed_optimizer)
+        for part in parts.schedulers[len(pairs) :]:
+            self._try(classes.of_scheduler(part), self._crossed_scheduler)
+
+    def _try(self, part: Part, crossed: Callable[[Part, Notes], Mapping[Path, Tree]]) -> bool:
+        """Add what becomes of a part, and return True; leave it behind where it cannot cross and that is allowed."""
+        notes = Notes(part.key)
+        try:
+            changes = crossed(part, notes)
+        except (ValueRefusedError, MismatchError) as problem:
+            self._leave_behind(part, problem)
+            return False
+        self.changes.update(changes)
+        self.notes.add(notes)
+        return True
+
+    def _leave_behind(self, part: Part, problem: ValueRefusedError | MismatchError) -> None:
+        """Name a part that cannot cross, and take it out unless it is to be kept; raise where all must cross."""
+        if self.strict:
+            raise problem
+        self.notes.left_out.append(str(problem))
+        self.changes.update({} if self.keep else _taken_out(part))
+
+    def _crossed_optimizer(self, part: Part, notes: Notes) -> Mapping[Path, Tree]:
+        state = cross_optimizer(part.tree, self.target, class_name=part.class_name, names=self.names, notes=notes)
+        return {} if state is part.tree else self._placed(part, state)
+
+    def _crossed_scheduler(self, part: Part, notes: Notes) -> Mapping[Path, Tree]:
+        state = cross_scheduler(part.tree, self.target, class_name=part.class_name, notes=notes)
+        if state is part.tree:
+            return {}
+        return {self._path_beside(part): state} if optimizer_dialect(part.tree) else {part.path: state}
+
+    def _move_pair(self, optimizer: Part, scheduler: Part) -> None:
+        """Translate an optimizer with the scheduler that goes inside its state."""
+
+        def crossed(part: Part, notes: Notes) -> Mapping[Path, Tree]:
+            state = read_optimizer(part.tree, self.target, class_name=part.class_name, names=self.names, notes=notes)
+            inside = self._read_inside(scheduler, notes)
+            tree = written(NeutralState(state, inside), self.target, self.names, notes)
+            return (_taken_out(scheduler) if inside else {}) | self._placed(part, tree)
+
+        if not self.target.is_optimizer(optimizer.tree) and not self._try(optimizer, crossed):
+            self._leave_behind(
+                scheduler, Notes(scheduler.key).error("found no optimizer in whose state it would stand")
+            )
+
+    def _read_inside(self, part: Part, notes: Notes) -> SchedulerState | None:
+        own_notes = Notes(part.key)
+        try:
+            state = read_scheduler(part.tree, self.target, class_name=part.class_name, notes=own_notes)
+        except ValueRefusedError as problem:
+            self._leave_behind(part, problem)
+            return None
+        notes.add(own_notes)
+        return state
+
+    def _placed(self, part: Part, state: Tree) -> dict[Path, Tree]:
+        """Return where the pieces of a written state stand; what the old one was gathered from is gone."""
+        return _taken_out(part) | dict(self.target.spread(state, part.path))
+
+    def _path_beside(self, part: Part) -> Path:
+        """Return the place of a scheduler that was inside an optimizer's state: beside that, under a like name."""
+        if not part.path:
+            raise ValueRefusedError(
+                f"{part.key}: found a scheduler in an optimizer's state, expected a checkpoint around it"
+            )
+        first, *others = map(str, part.path)
+        name = "_".join([first.replace("optimizer", "scheduler") if "optimizer" in first else "scheduler", *others])
+        if name in self.tree:
+            raise ValueRefusedError(
+                f"{name}: found something there already, expected room for the scheduler of {part.key}"
+            )
+        return (name,)
+
+
+def _taken_out(part: Part) -> dict[Path, Tree]:
+    return dict.fromkeys((part.path, *part.beside), MISSING)
 
 
 def _left_behind(parts: TrainingParts, notes: Notes) -> dict[Path, Tree]:
-    """Gives the parts that only the framework they came from can use."""
-    gone: dict[Path, Tree] = {}
+    """Return the parts that only the framework they came from can use, to be taken out."""
+    missing: dict[Path, Tree] = {}
     for part in parts.rng:
         if isinstance(part.tree, Mapping):
             paths = [(*part.path, name) for name in part.tree if str(name).lower() not in _COMMON_RNG]
         else:
             paths = [] if _COMMON_RNG & {*str(part.path[0]).lower().split("_")} - {"random"} else [part.path]
         for path in paths:
-            gone[path] = _GONE
-            notes.left_out.append(f"{join_key(path)}: the random state of one framework means nothing to the other")
+            missing[path] = MISSING
+            notes.left_out.append(f"{join_key(path)}: the random state of one framework means nothing to another")
     if parts.scaler is not None:
-        gone[parts.scaler.path] = _GONE
-        notes.left_out.append(f"{parts.scaler.key}: the other framework's gradient scaler keeps another state")
-    return gone
+        missing[parts.scaler.path] = MISSING
+        notes.left_out.append(f"{parts.scaler.key}: another framework's gradient scaler keeps another state")
+    return missing
 
 
-def _rebuilt(node: Tree, changes: Mapping[Path, Tree]) -> Tree:
-    """Gives the tree with the changes; what they do not touch is the very same object. A list keeps its length."""
-    if () in changes:
-        return changes[()]
-    below: dict[Any, dict[Path, Tree]] = {}
-    for path, new in changes.items():
-        below.setdefault(path[0], {})[path[1:]] = new
-    items = node.items() if isinstance(node, Mapping) else enumerate(node)
-    rebuilt = {name: _rebuilt(child, below[name]) if name in below else child for name, child in items}
-    if isinstance(node, Mapping):
-        return {name: child for name, child in rebuilt.items() if child is not _GONE}
-    children = [None if child is _GONE else child for child in rebuilt.values()]
-    return children if isinstance(node, list) else tuple(children)
+def _rebuilt(tree: Tree, changes: Mapping[Path, Tree | Missing]) -> Tree:
+    """Return the tree with the changes; what they do not touch is the very same object. A list keeps its length."""
+    changing: dict[
+        Path, dict[Any, None]
+    ] = {}  # the path of a container → the names in it below which something changes
+    for path in changes:
+        for depth, name in enumerate(path):
+            changing.setdefault(path[:depth], {})[name] = None
+
+    def visit(path: Path, node: Tree) -> Tree | Missing:
+        if path in changes:
+            return changes[path]
+        if path not in changing:
+            return node
+        if isinstance(node, Mapping):
+            node = {**node, **{name: {} for name in changing[path] if name not in node}}
+        return rebuild(node, visit, path)
+
+    return visit((), tree)

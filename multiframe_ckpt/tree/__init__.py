@@ -2,20 +2,26 @@
 
 from .boxes import Box
 from .derived import Elementwise, Strided, Turned, elementwise
-from .edits import drop, rename_keys, synchronized, unknown_as_dicts
+from .edits import edit, synchronized, unknown_as_dicts
 from .joined import Joined, Part, joined
-from .keys import Path, join_key, split_key
+from .keys import TOP, Path, join_key, key_of, split_key
 from .nodes import (
     MAX_DEPTH,
+    MISSING,
+    Missing,
     TensorRef,
     Tree,
     Unknown,
+    Visit,
     children,
     combine,
+    is_leaf,
     is_plain,
     leaves,
     map_leaves,
     partition,
+    rebuild,
+    tensor_paths,
     tensors,
 )
 from .sharing import Sharing, tied_groups
@@ -24,6 +30,8 @@ from .tensor import LazyTensor
 
 __all__ = [
     "MAX_DEPTH",
+    "MISSING",
+    "TOP",
     "Box",
     "Computed",
     "Elementwise",
@@ -33,6 +41,7 @@ __all__ = [
     "InMemory",
     "Joined",
     "LazyTensor",
+    "Missing",
     "Part",
     "Path",
     "Sharing",
@@ -42,19 +51,23 @@ __all__ = [
     "Tree",
     "Turned",
     "Unknown",
+    "Visit",
     "children",
     "combine",
-    "drop",
+    "edit",
     "elementwise",
+    "is_leaf",
     "is_plain",
     "join_key",
     "joined",
+    "key_of",
     "leaves",
     "map_leaves",
     "partition",
-    "rename_keys",
+    "rebuild",
     "split_key",
     "synchronized",
+    "tensor_paths",
     "tensors",
     "tied_groups",
     "unknown_as_dicts",

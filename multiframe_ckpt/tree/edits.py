@@ -1,16 +1,19 @@
-"""Edits: trees made of other trees, with some of their tensors dropped, renamed or waited for."""
+"""Edits: trees made of other trees in one pass each, with tensors dropped, exchanged, renamed or waited for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import KeyRefusedError
-from .keys import Path, join_key, split_key
-from .nodes import _LEAVES, TensorRef, Tree, Unknown, map_leaves, partition, tensors
+from .keys import Path, key_of, split_key, text_path
+from .nodes import MISSING, Missing, Tree, Unknown, is_leaf, map_leaves, rebuild, tensor_paths
 from .tensor import LazyTensor
 
-__all__ = ["drop", "rename_keys", "synchronized", "unknown_as_dicts"]
+__all__ = ["edit", "synchronized", "unknown_as_dicts"]
+
+_NONE: Mapping[str, Any] = {}
 
 
 def synchronized(tree: Tree) -> Tree:
@@ -21,83 +24,98 @@ def synchronized(tree: Tree) -> Tree:
 
 def unknown_as_dicts(tree: Tree) -> tuple[Tree, list[str]]:
     """Return the tree with each Unknown as its plain dict, and the ``key: type`` of each: what writing them loses."""
-    found: list[str] = []
+    types: list[str] = []
 
-    def flatten(node: Tree, path: Path) -> Tree:
+    def visit(path: Path, node: Tree) -> Tree:
+        if is_leaf(node):
+            return node
         if isinstance(node, Unknown):
-            found.append(f"{join_key(path) or '(top)'}: {node.type_name}")
+            types.append(f"{key_of(path)}: {node.type_name}")
             node = node.plain()
-        if type(node) in _LEAVES:
-            return node
-        if isinstance(node, Mapping):
-            return {name: flatten(child, (*path, name)) for name, child in node.items()}
-        if isinstance(node, list | tuple):
-            nodes = [flatten(child, (*path, i)) for i, child in enumerate(node)]
-            return nodes if isinstance(node, list) else tuple(nodes)
-        return node
+        return rebuild(node, visit, path)
 
-    return flatten(tree, ()), found
+    return visit((), tree), types
 
 
-def drop(tree: Tree, keys: set[str]) -> Tree:
-    """Return the tree without the tensors called ``keys``, and without the dicts that become empty so.
+def edit(
+    tree: Tree,
+    *,
+    drop: Container[str] = (),
+    exchange: Mapping[str, LazyTensor] = _NONE,
+    rename: Mapping[str, str] = _NONE,
+) -> Tree:
+    """Return the tree without the tensors called ``drop``, with others for those in ``exchange``, under new keys.
 
-    A list or tuple keeps its length: None stands in the place.
+    All keys are those of the tree given. A list or tuple keeps its length: None stands for what was dropped; a dict
+    that becomes empty so is dropped too. A tensor whose new key lies in its own dict keeps its place there; for others
+    dicts are made as needed. Raise KeyRefusedError where a new key is taken, or an old one is an item of a list.
     """
-    skeleton, table = partition(tree)
-    gone = object()
+    paths = tensor_paths(tree)
+    moves = _moves(rename, paths)
+    keys = iter(paths)  # in the order of the walk, so that tensors of one path are told apart
+    inserts: list[tuple[tuple[str, ...], LazyTensor]] = []
 
-    def prune(node: Tree) -> Tree:
-        if isinstance(node, TensorRef):
-            return gone if node.key in keys else table[node.key]
-        if isinstance(node, dict):
-            kept = {name: child for name, child in ((n, prune(c)) for n, c in node.items()) if child is not gone}
-            return kept if kept or not node else gone
-        if isinstance(node, list | tuple):
-            nodes = [None if child is gone else child for child in map(prune, node)]
-            return nodes if isinstance(node, list) else tuple(nodes)
-        return node
-
-    pruned = prune(skeleton)
-    return {} if pruned is gone else pruned
-
-
-def rename_keys(tree: Tree, renames: Mapping[str, str]) -> Tree:
-    """Return the tree with tensors under other keys; one that keeps its dict keeps its place in it.
-
-    Raise KeyRefusedError where a new key is taken by a plain value, or an old one is an item of a list.
-    """
-    skeleton, table = partition(tree)
-    far: list[tuple[tuple[str, ...], LazyTensor]] = []
-
-    def rebuild(node: Tree, path: tuple[str, ...]) -> Tree:
-        if isinstance(node, TensorRef):
-            if node.key in renames:
-                raise KeyRefusedError(f"rename {node.key!r}: found an item of a list, expected a key of a dict")
-            return table[node.key]
-        if isinstance(node, list | tuple):
-            nodes = [rebuild(child, (*path, str(i))) for i, child in enumerate(node)]
-            return nodes if isinstance(node, list) else tuple(nodes)
-        if not isinstance(node, dict):
+    def visit(path: Path, node: Tree) -> Tree | Missing:
+        if isinstance(node, LazyTensor):
+            key = next(keys)
+            if key in drop:
+                return MISSING
+            tensor = exchange.get(key, node)
+            if key not in moves.far:
+                return tensor
+            inserts.append((moves.far[key], tensor))
+            return MISSING
+        if is_leaf(node):
             return node
-        kept: dict[Any, Tree] = {}
-        for name, child in node.items():
-            new = renames.get(child.key) if isinstance(child, TensorRef) else None
-            parts = split_key(new) if new is not None else ()
-            if new is None:
-                kept[name] = rebuild(child, (*path, str(name)))
-            elif parts[:-1] == path:
-                kept[parts[-1]] = table[child.key]
-            else:
-                far.append((parts, table[child.key]))
-        return kept
+        moves.require_dict(path, node)
+        kept = moves.renamed(path, rebuild(node, visit, path))
+        is_emptied = isinstance(node, Mapping) and node and not kept and path not in moves.left
+        return MISSING if is_emptied else kept
 
-    result = rebuild(skeleton, ())
-    for parts, tensor in far:
-        _insert(result, parts, tensor)
-    if len(tensors(result)) != len(table):
-        raise KeyRefusedError("rename: found a new name that a plain value of the checkpoint has, expected a free one")
-    return result
+    edited = visit((), tree)
+    edited = {} if edited is MISSING else edited
+    for parts, tensor in inserts:
+        _insert(edited, parts, tensor)
+    return edited
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """Where renamed tensors go: ``within`` the dict at a path, old name → new one; ``far`` from it, key → new path."""
+
+    within: dict[Path, dict[Any, str]] = field(default_factory=dict)
+    far: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    left: set[Path] = field(default_factory=set)  # the dicts that those far ones go away from
+    holders: dict[Path, str] = field(default_factory=dict)  # the path of whatever holds a renamed tensor → its key
+
+    def require_dict(self, path: Path, node: Tree) -> None:
+        """Raise KeyRefusedError for a tensor to be renamed that is no entry of a dict."""
+        if path in self.holders and not isinstance(node, Mapping):
+            raise KeyRefusedError(f"rename {self.holders[path]!r}: found an item of a list, expected a key of a dict")
+
+    def renamed(self, path: Path, node: Tree) -> Tree:
+        """Return the rebuilt container at a path with tensors under their new names in it."""
+        if path not in self.within:
+            return node
+        names = self.within[path]
+        renamed = {names.get(name, name): child for name, child in node.items()}
+        if len(renamed) < len(node):
+            raise KeyRefusedError(f"rename: found a new name in {key_of(path)} that is taken, expected a free one")
+        return renamed
+
+
+def _moves(new_keys: Mapping[str, str], paths: Mapping[str, Path]) -> _Moves:
+    moves = _Moves()
+    for key, new_key in new_keys.items():
+        *holder, name = paths[key] or ("",)
+        path, parts = tuple(holder), split_key(new_key)
+        moves.holders[path] = key
+        if parts[:-1] == text_path(path):
+            moves.within.setdefault(path, {})[name] = parts[-1]
+        else:
+            moves.far[key] = parts
+            moves.left.add(path)
+    return moves
 
 
 def _insert(tree: Tree, parts: tuple[str, ...], tensor: LazyTensor) -> None:

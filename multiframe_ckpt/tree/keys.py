@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-__all__ = ["Path", "join_key", "split_key"]
+__all__ = ["TOP", "Path", "join_key", "key_of", "split_key", "text_path"]
 
+#: What is said in place of the key of a whole tree, which has none: one tensor, or one value, and nothing else.
+TOP = "(top)"
 
 Path: TypeAlias = tuple[Any, ...]
 
@@ -17,6 +19,16 @@ Path: TypeAlias = tuple[Any, ...]
 def join_key(path: Path) -> str:
     """Return the key of a path: its components escaped and joined by ``/``."""
     return _escaped(path[0]) if len(path) == 1 else "/".join(map(_escaped, path))
+
+
+def key_of(path: Path) -> str:
+    """Return the key of a path as a message says it: that of the whole tree is ``(top)``."""
+    return join_key(path) or TOP
+
+
+def text_path(path: Path) -> tuple[str, ...]:
+    """Return a path as its key tells it: every component as text."""
+    return tuple(part if type(part) is str else _spelled(part) for part in path)
 
 
 def _escaped(part: Any) -> str:

@@ -9,8 +9,9 @@ key of one dict read the same, the later one gets a trailing ``~``, which no esc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, TypeAlias
 
 from ..errors import ValueRefusedError
@@ -19,16 +20,32 @@ from .tensor import LazyTensor
 
 __all__ = [
     "MAX_DEPTH",
+    "MISSING",
+    "Missing",
     "TensorRef",
     "Tree",
     "Unknown",
+    "Visit",
+    "children",
     "combine",
+    "is_leaf",
     "is_plain",
     "leaves",
     "map_leaves",
     "partition",
+    "rebuild",
+    "tensor_paths",
     "tensors",
 ]
+
+
+class Missing(Enum):
+    """Says that nothing is there: no child in a place, no value under a key. None is a value of checkpoints."""
+
+    MISSING = "missing"
+
+
+MISSING = Missing.MISSING
 
 #: Containers may nest this deep; deeper trees are refused before any walk over them could overflow the stack.
 MAX_DEPTH = 128
@@ -61,6 +78,12 @@ class Unknown:
         }
 
 
+_CONTAINERS = (dict, list, tuple, Unknown, Mapping)
+
+#: What a walk makes of the child at a path; MISSING leaves it out.
+Visit: TypeAlias = Callable[[Path, Tree], "Tree | Missing"]
+
+
 @dataclass(frozen=True, slots=True)
 class TensorRef:
     """Stands in a skeleton where a tensor was; ``key`` finds it in the table."""
@@ -71,6 +94,11 @@ class TensorRef:
 def is_plain(value: object) -> bool:
     """Return whether ``value`` is one of the plain leaf values of a tree."""
     return type(value) in _PLAIN
+
+
+def is_leaf(node: object) -> bool:
+    """Return whether a node of a tree holds no others: a tensor, a plain value, or an object that no tree knows."""
+    return type(node) in _LEAVES or not isinstance(node, _CONTAINERS)
 
 
 def children(node: Tree) -> Iterator[tuple[Any, Tree]] | None:
@@ -110,28 +138,49 @@ def leaves(tree: Tree) -> Iterator[tuple[Path, Tree]]:
         path.append(name)
         stack.append(inside)
         if len(stack) > MAX_DEPTH:
-            raise ValueRefusedError(
-                f"{join_key(tuple(path[:3]))}/…: containers nest deeper than {MAX_DEPTH}; "
-                "flatten the checkpoint, or break its cycle"
-            )
+            raise _too_deep(tuple(path))
+
+
+def _too_deep(path: Path) -> ValueRefusedError:
+    return ValueRefusedError(
+        f"{join_key(path[:3])}/…: found containers that nest deeper than {MAX_DEPTH}, expected no more; "
+        "flatten the checkpoint, or break its cycle"
+    )
+
+
+def rebuild(node: Tree, visit: Visit, path: Path = ()) -> Tree:
+    """Return a container of the same kind whose children are what ``visit(their path, child)`` gives, in order.
+
+    A child for which ``visit`` gives MISSING is left out of a dict, and None stands in its place in a list or tuple,
+    which keeps its length. A named tuple becomes a plain one: trees hold no other. ``path`` is the container's own.
+    Raise ValueRefusedError past MAX_DEPTH, so that a visit that goes on into the children never overflows the stack.
+    """
+    if len(path) > MAX_DEPTH:
+        raise _too_deep(path)
+    if isinstance(node, Mapping):
+        return {name: new for name, child in node.items() if (new := visit((*path, name), child)) is not MISSING}
+    if isinstance(node, Unknown):
+        return _rebuilt_unknown(node, visit, path)
+    visited = (visit((*path, place), child) for place, child in enumerate(node))
+    items = [None if child is MISSING else child for child in visited]
+    return items if isinstance(node, list) else tuple(items)
+
+
+def _rebuilt_unknown(node: Unknown, visit: Visit, path: Path) -> Unknown:
+    parts = rebuild(node.plain(), visit, path)
+    parts.pop("__unknown__", None)
+    return Unknown(node.type_name, **({} if node.args else {"args": node.args}) | parts)
 
 
 def map_leaves(tree: Tree, change: Callable[[Path, Tree], Tree], *, path: Path = ()) -> Tree:
     """Return the tree with every leaf replaced by ``change(path, leaf)``; containers keep their kind and order."""
-    if type(tree) in _LEAVES:
-        return change(path, tree)
-    if len(path) > MAX_DEPTH:
-        raise ValueRefusedError(f"{join_key(path[:3])}/…: containers nest deeper than {MAX_DEPTH}")
-    if isinstance(tree, Mapping):
-        return {name: map_leaves(node, change, path=(*path, name)) for name, node in tree.items()}
-    if isinstance(tree, list | tuple):
-        nodes = [map_leaves(node, change, path=(*path, i)) for i, node in enumerate(tree)]
-        return nodes if isinstance(tree, list) else tuple(nodes)
-    if isinstance(tree, Unknown):
-        parts = map_leaves(tree.plain(), change, path=path)
-        kept = {name: parts[name] for name in ("args", "state", "items", "entries") if name in parts}
-        return Unknown(tree.type_name, **({"args": tree.args} | kept))
-    return change(path, tree)
+
+    def visit(path: Path, node: Tree) -> Tree:
+        if type(node) in _LEAVES or not isinstance(node, _CONTAINERS):  # is_leaf(node), without a call for each
+            return change(path, node)
+        return rebuild(node, visit, path)
+
+    return visit(path, tree)
 
 
 def partition(tree: Tree) -> tuple[Tree, dict[str, LazyTensor]]:
@@ -141,16 +190,17 @@ def partition(tree: Tree) -> tuple[Tree, dict[str, LazyTensor]]:
     def move(path: Path, leaf: Tree) -> Tree:
         if not isinstance(leaf, LazyTensor):
             return leaf
-        return TensorRef(_listed(table, path, leaf))
+        key = _free_key(table, path)
+        table[key] = leaf
+        return TensorRef(key)
 
     return map_leaves(tree, move), table
 
 
-def _listed(table: dict[str, LazyTensor], path: Path, tensor: LazyTensor) -> str:
+def _free_key(taken: Container[str], path: Path) -> str:
     key = join_key(path)
-    while key in table:
+    while key in taken:
         key += "~"
-    table[key] = tensor
     return key
 
 
@@ -164,5 +214,14 @@ def tensors(tree: Tree) -> dict[str, LazyTensor]:
     table: dict[str, LazyTensor] = {}
     for path, leaf in leaves(tree):
         if isinstance(leaf, LazyTensor):
-            _listed(table, path, leaf)
+            table[_free_key(table, path)] = leaf
     return table
+
+
+def tensor_paths(tree: Tree) -> dict[str, Path]:
+    """Return the path of every tensor of the tree by its key, in order."""
+    paths: dict[str, Path] = {}
+    for path, leaf in leaves(tree):
+        if isinstance(leaf, LazyTensor):
+            paths[_free_key(paths, path)] = path
+    return paths

@@ -1,4 +1,4 @@
-"""Rules that rename, select and cast by key; each is reversible or refused.
+"""Rules that select and rename tensors by key; a rule that does not work out is refused.
 
 A rename rule is ``OLD=NEW``. Without ``*`` it renames the key OLD. Each ``*`` in OLD matches any text, and NEW must hold
 as many: ``module.*=*`` strips a prefix, ``*.gamma=*.weight`` changes an ending. The first rule that matches a key renames
@@ -11,10 +11,38 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from ..errors import KeyRefusedError
 
-__all__ = ["Rename", "parse_rename", "renamed", "select"]
+__all__ = ["Rename", "Select", "parse_rename", "renamed"]
+
+_NO_TENSOR = "found no tensor it matches, expected at least one; see the keys with: multiframe-ckpt inspect"
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """Which tensors to take: those that match any ``include`` glob (all, without one) and no ``exclude`` glob."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def kept(self, keys: Iterable[str]) -> list[str]:
+        """Return the keys to take, in order; raise KeyRefusedError for a glob that matches none, a slip of the pen."""
+        keys = list(keys)
+        for parameter, globs in (("include", self.include), ("exclude", self.exclude)):
+            for glob in globs:
+                if not _matches_any(keys, glob):
+                    raise KeyRefusedError(f"{parameter}=[{glob!r}]: {_NO_TENSOR}")
+        return [key for key in keys if self._takes(key)]
+
+    def _takes(self, key: str) -> bool:
+        is_included = not self.include or any(fnmatchcase(key, glob) for glob in self.include)
+        return is_included and not any(fnmatchcase(key, glob) for glob in self.exclude)
+
+
+def _matches_any(keys: Iterable[str], glob: str) -> bool:
+    return any(fnmatchcase(key, glob) for key in keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +52,21 @@ class Rename:
     old: str
     new: str
 
+    def __str__(self) -> str:
+        return f"rename=[{f'{self.old}={self.new}'!r}]"
+
     def apply(self, key: str) -> str | None:
         """Return the new key, or None where the rule does not match."""
-        pattern = "(.*)".join(re.escape(part) for part in self.old.split("*"))
-        match = re.fullmatch(pattern, key, re.DOTALL)
+        match = _pattern_of(self.old).fullmatch(key)
         if match is None:
             return None
         pieces = self.new.split("*")
         return pieces[0] + "".join(text + piece for text, piece in zip(match.groups(), pieces[1:], strict=True))
+
+
+@lru_cache(maxsize=64)
+def _pattern_of(old: str) -> re.Pattern[str]:
+    return re.compile("(.*)".join(map(re.escape, old.split("*"))), re.DOTALL)
 
 
 def parse_rename(rule: str) -> Rename:
@@ -39,50 +74,38 @@ def parse_rename(rule: str) -> Rename:
     old, equals, new = rule.partition("=")
     if not equals or not old or old.count("*") != new.count("*"):
         raise KeyRefusedError(
-            f"found rename rule {rule!r}, expected OLD=NEW with as many * in NEW as in OLD, such as 'module.*=*'"
+            f"rename=[{rule!r}]: found no rule, expected OLD=NEW with as many * in NEW as in OLD, such as 'module.*=*'"
         )
     return Rename(old, new)
 
 
 def renamed(keys: Iterable[str], rules: Sequence[Rename]) -> dict[str, str]:
     """Return ``{old key: new key}`` for the keys that change; raise KeyRefusedError for a rule that does not work out."""
-    final: dict[str, str] = {}
+    new_keys: dict[str, str] = {}
     unused = set(rules)
     for key in keys:
-        final[key] = key
-        for rule in rules:
-            new = rule.apply(key)
-            if new is not None:
-                unused.discard(rule)
-                final[key] = new
-                break
+        rule, new_keys[key] = _first_match(key, rules)
+        unused.discard(rule)
     if unused:
-        rule = min(unused, key=lambda rule: rule.old)
-        raise KeyRefusedError(
-            f"rename {rule.old}={rule.new}: found no tensor it matches, expected at least one; "
-            "see the keys with: multiframe-ckpt inspect"
-        )
+        raise KeyRefusedError(f"{min(unused, key=lambda rule: rule.old)}: {_NO_TENSOR}")
+    _require_distinct(new_keys)
+    return {old: new for old, new in new_keys.items() if old != new}
+
+
+def _first_match(key: str, rules: Sequence[Rename]) -> tuple[Rename | None, str]:
+    for rule in rules:
+        new = rule.apply(key)
+        if new is not None:
+            return rule, new
+    return None, key
+
+
+def _require_distinct(new_keys: dict[str, str]) -> None:
     owners: dict[str, str] = {}
-    for old, new in final.items():
+    for old, new in new_keys.items():
         if new in owners:
             raise KeyRefusedError(
                 f"rename: found that {owners[new]!r} and {old!r} would both be called {new!r}, expected distinct names; "
                 "change the rules, or exclude one of them"
             )
         owners[new] = old
-    return {old: new for old, new in final.items() if old != new}
-
-
-def select(keys: Iterable[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
-    """Return the keys that match any ``include`` glob (all, where there is none) and no ``exclude`` glob.
-
-    Raise KeyRefusedError for a glob that matches nothing, since that is a slip of the pen.
-    """
-    keys = list(keys)
-    for glob in (*include, *exclude):
-        if not any(fnmatchcase(key, glob) for key in keys):
-            raise KeyRefusedError(
-                f"{glob!r}: found no tensor it matches, expected at least one; see the keys with: multiframe-ckpt inspect"
-            )
-    kept = [key for key in keys if not include or any(fnmatchcase(key, glob) for glob in include)]
-    return [key for key in kept if not any(fnmatchcase(key, glob) for glob in exclude)]

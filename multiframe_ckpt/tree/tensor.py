@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from .shapes import is_small_shape, require_shape
 from .sources import Computed, Extent, File, InFile, InMemory, Source
 
 __all__ = ["LazyTensor"]
+
+KEEP: Final[Any] = object()  # stands for a field that stays as it is, where None means something else
 
 
 @dataclass(slots=True, eq=False, repr=False)  # not frozen, which takes three times as long to make
@@ -64,9 +67,17 @@ class LazyTensor:
         file.require(offset, prod(shape) * dtype.itemsize, what)
         return cls(dtype, shape, InFile(file, dtype, shape, offset), alias, digest)
 
-    def with_(self, **changes: object) -> LazyTensor:
-        """Return another tensor with some fields changed."""
-        return replace(self, **changes)  # type: ignore[arg-type]
+    def with_(
+        self, *, source: Source | None = None, alias: Hashable | None = KEEP, digest: str | None = KEEP
+    ) -> LazyTensor:
+        """Return another tensor with some fields changed; ``None`` is no alias, and no digest."""
+        return LazyTensor(
+            self.dtype,
+            self.shape,
+            source or self.source,
+            self.alias if alias is KEEP else alias,
+            self.digest if digest is KEEP else digest,
+        )
 
     def ready(self) -> LazyTensor:
         """Return the tensor for reading now: whatever a framework still does to its elements has been waited for."""
@@ -75,7 +86,7 @@ class LazyTensor:
 
     def view_as(self, dtype: DType, digest: str | None) -> LazyTensor:
         """Return the same bytes, of this digest, as elements of another dtype of the same size."""
-        return replace(self, dtype=dtype, digest=digest, source=self.source.view_as(dtype))
+        return LazyTensor(dtype, self.shape, self.source.view_as(dtype), self.alias, digest)
 
     @property
     def size(self) -> int:

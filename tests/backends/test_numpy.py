@@ -7,13 +7,13 @@ import pytest
 from multiframe_ckpt.backend import backend_named
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DtypeRefusedError, MismatchError, ValueRefusedError
-from multiframe_ckpt.testing.backends import BackendContract
+from multiframe_ckpt.testing.backends import BackendContract, LikeBackendContract
 from multiframe_ckpt.tree import LazyTensor
 
 NUMPY = backend_named("numpy")
 
 
-class TestNumpy(BackendContract):
+class TestNumpy(BackendContract, LikeBackendContract):
     backend = NUMPY
     dtypes = tuple(row.name for row in DTYPES)
 

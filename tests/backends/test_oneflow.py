@@ -8,7 +8,7 @@ import multiframe_ckpt as mfc
 from multiframe_ckpt.backend import backend_named, backend_of
 from multiframe_ckpt.dtypes import DTYPES
 from multiframe_ckpt.errors import DtypeRefusedError, MismatchError, UnavailableError, ValueRefusedError
-from multiframe_ckpt.testing.backends import ModuleContract, same_bits, samples
+from multiframe_ckpt.testing.backends import LikeBackendContract, ModuleContract, same_bits, samples
 from multiframe_ckpt.tree import LazyTensor
 
 try:
@@ -33,7 +33,7 @@ class Net(nn.Module):
         return self.l2(self.norm(self.l1(x)).relu())
 
 
-class TestOneflow(ModuleContract):
+class TestOneflow(ModuleContract, LikeBackendContract):
     backend = ONEFLOW
     dtypes = HELD
 
@@ -86,7 +86,7 @@ def test_every_finite_bfloat16_crosses_exactly():
 
 @pytest.mark.parametrize("dtype", [row.name for row in DTYPES if row.name not in HELD])
 def test_a_dtype_that_oneflow_lacks_is_refused_by_key(dtype):
-    with pytest.raises(DtypeRefusedError, match=f"^w: found {dtype}, expected one of OneFlow .* --dtype"):
+    with pytest.raises(DtypeRefusedError, match=f"^w: found {dtype}, expected one of OneFlow .* dtype='"):
         ONEFLOW.from_tree({"w": LazyTensor.from_array(samples(dtype))})
 
 
@@ -111,8 +111,22 @@ def test_tied_parameters_are_tied_in_the_tree_and_filled_from_one_name():
     assert model.one.numpy().sum() == 4
 
 
+def test_new_values_are_as_the_old_ones():
+    like = {"w": nn.Parameter(flow.zeros(2)), "fixed": flow.zeros(2), "half": flow.zeros(2, dtype=flow.bfloat16)}
+    source = {"w": flow.ones(2), "fixed": flow.ones(2), "half": flow.ones(2, dtype=flow.bfloat16)}
+    new, report = ONEFLOW.loaded_like(like, ONEFLOW.to_tree(source))
+    assert report.ok
+    assert (type(new["w"]), new["w"].requires_grad, new["fixed"].requires_grad) == (nn.Parameter, True, False)
+    assert all(value.dtype == source[name].dtype and value.numpy().tolist() == [1, 1] for name, value in new.items())
+    assert all(value.numpy().tolist() == [0, 0] for value in like.values())
+
+
+def test_a_shape_is_a_plain_tuple_without_a_warning():
+    assert ONEFLOW.to_tree({"size": flow.ones(2, 3).shape}) == {"size": (2, 3)}
+
+
 def test_a_module_of_another_dtype_is_a_mismatch_that_names_the_cast():
-    with pytest.raises(MismatchError, match=r"found float32 \(4, 3\), expected float64.*--dtype float64"):
+    with pytest.raises(MismatchError, match=r"found float32 \(4, 3\), expected float64.*dtype='float64'"):
         ONEFLOW.load_into(Net().to(flow.float64), ONEFLOW.to_tree(Net()))
 
 

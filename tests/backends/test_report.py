@@ -33,7 +33,7 @@ def test_the_suggested_rules_make_the_keys_fit(there, wanted, rules):
     missing = [key for key in wanted if key not in there]
     unexpected = [key for key in there if key not in wanted]
     found = list(suggested(missing, unexpected, set(there) & set(wanted)))
-    assert found == [f"--rename '{rule}'" for rule in rules]
+    assert found == [f"rename=['{rule}']" for rule in rules]
     changed = renamed(there, [parse_rename(rule) for rule in rules])
     assert sorted(changed.get(key, key) for key in there) == sorted(wanted)
 
@@ -57,4 +57,6 @@ def test_a_report_reads_as_one_line_and_shows_a_few_of_many_keys():
         "1 loaded, 6 missing (b, c, d, e, f, …), 1 mismatched (h: found float32 (2,), expected float32 (3,))"
     )
     assert not report.complete
+    assert not report.ok
     assert LoadReport(("a",)).complete
+    assert LoadReport(("a",)).ok

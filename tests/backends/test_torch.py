@@ -1,13 +1,15 @@
 """The PyTorch adapter keeps the contract, and every odd kind of tensor comes out right or is refused by key."""
 
+from typing import NamedTuple
+
 import ml_dtypes
 import numpy as np
 import pytest
 
 from multiframe_ckpt.backend import backend_named, backend_of
 from multiframe_ckpt.dtypes import DTYPES
-from multiframe_ckpt.errors import DtypeRefusedError, MismatchError, ValueRefusedError
-from multiframe_ckpt.testing.backends import ModuleContract, same_bits, samples
+from multiframe_ckpt.errors import CheckpointWarning, DtypeRefusedError, MismatchError, ValueRefusedError
+from multiframe_ckpt.testing.backends import LikeBackendContract, ModuleContract, same_bits, samples
 from multiframe_ckpt.tree import LazyTensor, Strided
 
 torch = pytest.importorskip("torch")
@@ -37,7 +39,7 @@ class Net(nn.Module):
         return self.l2(self.norm(self.l1(x)).relu())
 
 
-class TestTorch(ModuleContract):
+class TestTorch(ModuleContract, LikeBackendContract):
     backend = TORCH
     dtypes = HELD
 
@@ -230,7 +232,7 @@ def test_a_batch_norm_without_its_counter_loads_as_it_does_in_torch():
 
 
 def test_a_module_of_another_dtype_is_a_mismatch_that_names_the_cast():
-    with pytest.raises(MismatchError, match=r"found float32 \(4, 3\), expected float16.*--dtype float16") as caught:
+    with pytest.raises(MismatchError, match=r"found float32 \(4, 3\), expected float16.*dtype='float16'") as caught:
         TORCH.load_into(Net().half(), TORCH.to_tree(Net()))
     assert len(caught.value.report.mismatched) == 8
 
@@ -382,6 +384,70 @@ def test_an_object_found_by_torch_alone_is_owned_by_it():
         assert backend_of({"deep": [obj]}) is TORCH
 
 
+def test_new_values_are_laid_out_as_the_old_ones():
+    like = {
+        "last": torch.zeros(1, 2, 3, 4).to(memory_format=torch.channels_last),
+        "weight": nn.Parameter(torch.zeros(2), requires_grad=False),
+        "leaf": torch.zeros(2, requires_grad=True),
+        "expanded": torch.zeros(3).expand(2, 3),
+        "half": torch.zeros(2, dtype=torch.bfloat16),
+        "seen": np.zeros(2, np.int64),
+    }
+    source = {
+        "last": torch.arange(24.0).reshape(1, 2, 3, 4),
+        "weight": torch.ones(2),
+        "leaf": torch.ones(2),
+        "expanded": torch.arange(6.0).reshape(2, 3),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "seen": torch.arange(2),
+    }
+    new, report = TORCH.loaded_like(like, TORCH.to_tree(source))
+    assert report.ok
+    assert all(torch.equal(torch.as_tensor(new[name]), value) for name, value in source.items())
+    assert new["last"].is_contiguous(memory_format=torch.channels_last)
+    assert (type(new["weight"]), new["weight"].requires_grad) == (nn.Parameter, False)
+    assert (new["leaf"].requires_grad, new["leaf"].is_leaf) == (True, True)
+    assert isinstance(new["seen"], np.ndarray)
+    assert not any(map(torch.count_nonzero, (torch.as_tensor(value) for value in like.values())))
+
+
+def test_a_template_of_another_shape_or_dtype_lends_its_device_alone():
+    back = TORCH.from_tree({"w": LazyTensor.from_array(np.ones((2, 3)))}, like={"w": torch.zeros(5)})
+    assert (back["w"].dtype, tuple(back["w"].shape), back["w"].sum()) == (torch.float64, (2, 3), 6)
+
+
+def test_a_state_dict_comes_anew_in_its_own_type():
+    like, source = Net().state_dict(), Net()
+    new, report = TORCH.loaded_like(like, TORCH.to_tree(source))
+    assert (type(new), new._metadata, list(new)) == (type(like), like._metadata, list(like))
+    assert all(torch.equal(value, source.state_dict()[key]) for key, value in new.items())
+    assert set(report.loaded) == set(like)
+
+
+def test_an_optimizers_state_takes_named_tuples_from_the_optimizer():
+    class State(NamedTuple):
+        count: int
+        mean: torch.Tensor
+
+    class Odd(torch.optim.SGD):
+        state_of_mine = State(0, torch.zeros(2))
+
+        def state_dict(self):
+            return {**super().state_dict(), "mine": self.state_of_mine}
+
+        def load_state_dict(self, state):
+            self.state_of_mine = state.pop("mine")
+
+    source, target = (Odd([nn.Parameter(torch.ones(2))], lr=0.1) for _ in range(2))
+    source.state_of_mine = State(3, torch.ones(2))
+    with pytest.warns(CheckpointWarning, match=r"^optimizer/mine \(.*State\)"):
+        tree = TORCH.to_tree({"optimizer": source})
+    TORCH.load_into({"optimizer": target}, tree)
+    assert (type(target.state_of_mine), target.state_of_mine.count) == (State, 3)
+    assert target.state_of_mine.mean.tolist() == [1, 1]
+    assert target.state_of_mine.mean is not source.state_of_mine.mean
+
+
 def test_a_version_string_is_kept_as_text():
     tree = TORCH.to_tree({"torch": torch.__version__, "size": torch.ones(2, 3).shape})
     assert (type(tree["torch"]), tree["torch"]) == (str, str(torch.__version__))
@@ -395,6 +461,8 @@ def test_cuda_tensors_pass_through_the_host_and_back():
         live = TORCH.from_tree({"a": LazyTensor.from_array(array)}, device="cuda")
         assert live["a"].is_cuda
         assert same_bits(TORCH.to_tree(live)["a"].numpy(), array)
+    new, _ = TORCH.loaded_like(live, {"a": LazyTensor.from_array(samples(HELD[-1]))})
+    assert new["a"].is_cuda
     module = Net().cuda()
     assert TORCH.load_into(module, TORCH.to_tree(Net())).complete
     assert module.l1.weight.is_cuda

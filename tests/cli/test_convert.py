@@ -51,7 +51,7 @@ def test_casting_is_reported_as_a_loss(run, model):
     assert "not lossless: 2 cast" in said
 
 
-def test_weights_only_says_what_it_left_behind(run, training):
+def test_model_only_says_what_it_left_behind(run, training):
     result = document(run("convert", training, "weights.pth", "--model-only", "--json"))
     assert result["lossless"] is False
     assert "optimizer_state_dict/state/0/exp_avg" in result["excluded"]
@@ -59,7 +59,7 @@ def test_weights_only_says_what_it_left_behind(run, training):
     assert list(mfc.open("weights.pth").tree) == ["module.l1.weight", "module.l1.bias"]
 
 
-def test_weights_only_of_a_bare_state_dict_is_lossless(run, model):
+def test_model_only_of_a_bare_state_dict_is_lossless(run, model):
     assert document(run("convert", model, "weights.pth", "--model-only", "--json"))["lossless"] is True
 
 

@@ -13,7 +13,7 @@ def test_inspect_says_format_framework_counts_and_sizes(run, model):
     assert said[0] == "model.pth"
     facts = dict(line.split(maxsplit=1) for line in said[1 : said.index("")])
     assert facts["format"] == "torch"
-    assert facts["framework"] == "torch"
+    assert facts["framework"] == "PyTorch"
     assert (facts["tensors"], facts["parameters"], facts["size"]) == ("2", "15", "60 B")
     assert facts["dtypes"] == "float32 (2)"
 
@@ -68,6 +68,7 @@ def test_the_keys_of_inspect_as_json_are_these(run, model):
         "nbytes": 48,
         "tied_to": None,
     }
+    assert summary["framework"] == "torch"
 
 
 def test_inspect_reads_as_the_format_it_is_told(run, model):
@@ -108,7 +109,7 @@ def test_diff_within_the_tolerance_is_0(run, tmp_path):
 def test_the_keys_of_diff_as_json_are_these(run, model, training):
     result = run("diff", model, training, "--json")
     report = json.loads(result.stdout)
-    assert set(report) == {"a", "b", "added", "removed", "changed", "same", "largest", "equal", "rtol", "atol"}
+    assert set(report) == {"a", "b", "added", "removed", "changed", "same", "largest", "equal", "ok", "rtol", "atol"}
     assert (result.exit_code, report["equal"]) == (1, False)
 
 
@@ -153,7 +154,7 @@ def test_verify_of_what_is_no_checkpoint_is_2(run, tmp_path):
 def test_the_keys_of_verify_as_json_are_these(run, model):
     report = json.loads(run("verify", model, "--json").stdout)
     assert set(report) == {
-        *("path", "format", "tensors", "checked", "unchecked", "damaged", "missing", "extra", "problems", "whole")
+        *("path", "format", "tensors", "checked", "unchecked", "damaged", "missing", "extra", "problems", "whole", "ok")
     }
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.cli.output import json_pieces, table
-from multiframe_ckpt.terminal.text import human_size, printable
+from multiframe_ckpt.cli.output import json_pieces
 
 
 def in_terminal(folder, *arguments, stdout=True, stderr=True):
@@ -100,22 +99,6 @@ def test_progress_is_not_shown_where_nobody_watches(spawn, model):
 
 def test_nothing_is_coloured_in_a_pipe(spawn, model):
     assert "\x1b" not in spawn("inspect", "model.pth", env={**os.environ, "FORCE_COLOR": "1"}).stdout
-
-
-def test_printable_text_is_shown_as_it_is():
-    assert printable("l1.weight größe 重み 🙂") == "l1.weight größe 重み 🙂"
-
-
-def test_a_table_is_aligned_and_its_last_column_is_not_padded():
-    lines = list(table([("a", "bb", "c"), ("long", "1", "x")], right={1}))
-    assert lines == ["  a     bb  c", "  long   1  x"]
-
-
-@pytest.mark.parametrize(
-    ("nbytes", "words"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (437_544, "437.5 kB"), (1 << 40, "1.1 TB")]
-)
-def test_a_size_is_said_in_the_unit_that_reads_best(nbytes, words):
-    assert human_size(nbytes) == words
 
 
 def test_json_has_no_word_that_strict_readers_refuse():

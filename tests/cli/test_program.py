@@ -223,6 +223,14 @@ def test_what_help_says_of_a_verb_is_what_the_verb_says_of_itself():
     assert said == {name: summary for name, (_, summary) in VERBS.items()}
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_of_a_verb_is_in_the_docs(verb):
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    told = "".join((docs / name).read_text() for name in ("cli.md", "choose.md"))
+    flags = [option.opts[-1] for option in program.get_command(None, verb).params if option.opts[-1].startswith("--")]
+    assert [flag for flag in flags if f"`{flag}" not in told] == []
+
+
 def test_help_and_the_package_itself_load_neither_numpy_nor_any_verb():
     code = "import sys, multiframe_ckpt.cli as cli\ntry: cli.main()\nexcept SystemExit: print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)

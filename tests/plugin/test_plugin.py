@@ -12,6 +12,7 @@ TOY = Path(__file__).parent / "toy"
 ENTRY_POINTS = """\
 [multiframe_ckpt.backends]
 toyframe = toy_adapter:ToyBackend
+frozenframe = frozen_adapter:FrozenBackend
 
 [multiframe_ckpt.formats]
 toy = toy_format:ToyFormat
@@ -60,6 +61,37 @@ def test_a_plugin_backend_is_listed_and_found_by_its_objects(site):
         "print(*[(one.name, one.version) for one in backends() if one.name == 'toyframe'])\n"
     )
     assert python(site, "-W", "error", "-c", code).stdout == "('toyframe', '4.2')\n"
+
+
+def test_a_run_of_values_and_named_tuples_goes_on_where_it_was(site):
+    install(site, ENTRY_POINTS)
+    code = (
+        "import frozenframe, numpy as np, warnings\n"
+        "import multiframe_ckpt as mfc\n"
+        "def after(run, count):\n"
+        "    for _ in range(count): run = frozenframe.step(*run)\n"
+        "    return run\n"
+        "params = {'w': frozenframe.Array(np.ones(3, np.float32))}\n"
+        "run = after((params, frozenframe.start(params)), 3)\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    mfc.save({'params': run[0], 'state': run[1]}, 'run.pt')\n"
+        "print(*(str(warning.message).partition(':')[0] for warning in caught))\n"
+        "fresh = {'params': params, 'state': frozenframe.start(params)}\n"
+        "new, report = mfc.open('run.pt').loaded_like(fresh)\n"
+        "print(report, [type(part).__name__ for part in new['state']], fresh['params'] is params)\n"
+        "gone_on, straight = after(tuple(new.values()), 2), after(run, 2)\n"
+        "assert np.asarray(gone_on[0]['w']).tolist() == np.asarray(straight[0]['w']).tolist() != [1, 1, 1]\n"
+        "try: mfc.open('run.pt').load_into(fresh)\n"
+        "except ValueError as problem: print(problem)\n"
+    )
+    named, report, refusal = python(site, "-W", "error", "-c", code).stdout.splitlines()
+    assert named == "state/0 (frozenframe.Average), state/1 (frozenframe.Empty)"
+    assert report == "4 loaded ['Average', 'Empty'] True"
+    assert refusal == (
+        "params/w: found a frozenframe.Array, a value that cannot be filled in place, expected what can; "
+        "use loaded_like(), which returns new values"
+    )
 
 
 def test_a_plugin_format_is_found_by_name_suffix_and_content(site):

@@ -119,7 +119,7 @@ def test_an_unknown_state_in_a_checkpoint_that_does_not_cross_stays() -> None:
     tree = checkpoint(scheduler={"warmth": 3})
     moved, report = translate(tree, to="torch")
     assert moved is tree
-    assert report.warnings == ("scheduler: found a state of neither framework's own; kept as it is",)
+    assert report.warnings == ("scheduler: found a state of no known dialect; kept as it is",)
 
 
 def test_an_unknown_state_beside_one_that_crosses_is_refused() -> None:

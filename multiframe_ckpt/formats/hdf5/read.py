@@ -16,7 +16,7 @@ import numpy as np
 
 from ...dtypes import DTYPES, DType, dtype_of_numpy, is_numpys_own
 from ...errors import DamagedError, FormatError, UnsafeError
-from ...tree import MAX_DEPTH, Computed, File, LazyTensor, Source, Tree
+from ...tree import MAX_DEPTH, MISSING, Computed, File, LazyTensor, Source, Tree
 from ...tree.boxes import Box, as_slices, shape_of
 from ...tree.shapes import require_shape
 from .heaps import require_sound_heaps
@@ -129,7 +129,7 @@ class Hdf5Reader:
             )
         self._groups.add(identity)
         nodes = ((name, self._node(group, (*path, name))) for name in names)
-        return {name: node for name, node in nodes if node is not _MISSING}
+        return {name: node for name, node in nodes if node is not MISSING}
 
     def _node(self, group: Any, path: tuple[str, ...]) -> Tree:
         where = f"'/{'/'.join(path)}'"
@@ -143,7 +143,8 @@ class Hdf5Reader:
             found = group[path[-1]]
         if isinstance(found, self._h5py.Group):
             return self._group(found, path)
-        return self._dataset(found, where) if isinstance(found, self._h5py.Dataset) else _MISSING
+        # what is neither is a named datatype, which holds no data
+        return self._dataset(found, where) if isinstance(found, self._h5py.Dataset) else MISSING
 
     def _dataset(self, dataset: Any, where: str) -> Tree:
         with self._errors(where):
@@ -240,9 +241,6 @@ class Hdf5Reader:
                 f"{self._source.where}: {where}: found text past {self._most_text} characters, expected fewer; "
                 "keep it in another file"
             )
-
-
-_MISSING = object()  # a named datatype: it holds no data
 
 
 class _Dataset(Source):

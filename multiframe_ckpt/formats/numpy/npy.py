@@ -9,6 +9,7 @@ import ast
 import re
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -57,11 +58,16 @@ def read_header(start: bytes, where: str) -> ArrayHeader:
     length = struct.unpack_from(length_code, start, 8)[0]
     if length > HEADER_CAP or begin + length > len(start):
         raise DamagedError(f"{where}: found a header of {length} bytes, expected at most {HEADER_CAP}; fetch it again")
-    header = _literal(start[begin : begin + length].decode("latin-1"), where)
+    text = start[begin : begin + length].decode("latin-1")
+    header = _literal(text)
+    if header is None:
+        raise DamagedError(f"{where}: found header {text[:80]!r}, expected descr, fortran_order, shape; fetch it again")
     return ArrayHeader(_dtype(header["descr"], where), header["shape"], header["fortran_order"], begin + length)
 
 
-def _literal(text: str, where: str) -> dict[str, Any]:
+@lru_cache(maxsize=1024)  # a model has many arrays of few shapes
+def _literal(text: str) -> dict[str, Any] | None:
+    """Return the entries of a header, or None for text that is none."""
     try:
         header = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -73,7 +79,7 @@ def _literal(text: str, where: str) -> dict[str, Any]:
         or type(header["shape"]) is not tuple
         or not all(type(size) is int and size >= 0 for size in header["shape"])
     ):
-        raise DamagedError(f"{where}: found header {text[:80]!r}, expected descr, fortran_order, shape; fetch it again")
+        return None
     return header
 
 

@@ -19,7 +19,7 @@ from ...dtypes import DType, dtype_of_numpy, is_numpys_own, unsigned_of
 from ...errors import DamagedError, FormatError
 from ...progress import OnProgress
 from ...storage.folders import Folder
-from ...storage.zip_reader import ZipReader
+from ...storage.zip_reader import Member, ZipReader
 from ...storage.zip_writer import NewMember, ZipWriter
 from ...tree import File, LazyTensor, Sharing, Tree, Turned
 from ...tree.digests import crc32
@@ -137,7 +137,8 @@ def _is_npz(archive: ZipReader) -> bool:
 def _read_member(archive: ZipReader, name: str) -> Tree:
     """Return the tensor of a member, or the plain value of an array of text."""
     where = f"{archive.file.where}: {name!r}"
-    header = read_header(archive.head(name, HEADER_CAP + 12), where)
+    start = archive.head(name, HEADER_CAP + 12)
+    header = read_header(start, where)
     if header.dtype.kind in "SU":
         return _text(archive, name, header, where)
     dtype = dtype_of_numpy(header.dtype)
@@ -150,20 +151,18 @@ def _read_member(archive: ZipReader, name: str) -> Tree:
     offset = archive.stored_at(name)
     if offset is None or header.dtype != dtype.numpy:
         return LazyTensor.from_function(dtype, header.shape, lambda: _array(archive, name, header))
+    digest = _crc(archive.members[name], start[: header.size])
     if header.fortran and len(header.shape) > 1:
-        digest = _crc(archive, name, header)
         turned = LazyTensor.in_file(
             archive.file, dtype, header.shape[::-1], offset + header.size, what=name, digest=digest
         )
         return LazyTensor(dtype, header.shape, Turned(turned, tuple(reversed(range(len(header.shape))))))
-    digest = _crc(archive, name, header)
     return LazyTensor.in_file(archive.file, dtype, header.shape, offset + header.size, what=name, digest=digest)
 
 
-def _crc(archive: ZipReader, name: str, header: ArrayHeader) -> str | None:
+def _crc(member: Member, header: bytes) -> str | None:
     """Return the digest of a stored array's bytes: the member's CRC goes on from that of its header."""
-    crc = archive.members[name].crc
-    return f"crc32-{crc32(archive.head(name, header.size)):08x}:{crc:08x}" if crc else None
+    return f"crc32-{crc32(header):08x}:{member.crc:08x}" if member.crc else None
 
 
 def _require_size(archive: ZipReader, name: str, header: ArrayHeader, where: str) -> None:

@@ -55,11 +55,11 @@ def _incomplete(folder: Folder) -> IncompleteError:
     if folder.has(GRAPH):
         return IncompleteError(
             f"{folder.where}: found a Graph export ({GRAPH}), expected a saved state dict; its variables can be looked at "
-            "with allow_incomplete=True, or --allow-incomplete, under names such as 'model.l1.weight'"
+            "with allow_incomplete=True, under names such as 'model.l1.weight'"
         )
     return IncompleteError(
         f"{folder.where}: found no {MARKER}, expected the marker that a save writes last: this one never finished. "
-        "Use an earlier checkpoint, or look anyway: allow_incomplete=True, or --allow-incomplete"
+        "Use an earlier checkpoint, or look anyway: allow_incomplete=True"
     )
 
 
@@ -116,12 +116,12 @@ def _check_count(where: str, variables: _Variables) -> None:
             raise DamagedError(
                 f"{where}/{name}/meta: found no comment line of ours, expected one as {commented} other variables have: "
                 "the file was cut short, or the variable saved anew by another tool; restore it, or look anyway: "
-                "allow_incomplete=True, or --allow-incomplete"
+                "allow_incomplete=True"
             )
         if comment is not None and comment.count > len(variables):
             raise DamagedError(
                 f"{where}: found {len(variables)} variables, expected {comment.count} as {name}/meta says; restore the "
-                "others, or look anyway: allow_incomplete=True, or --allow-incomplete"
+                "others, or look anyway: allow_incomplete=True"
             )
 
 

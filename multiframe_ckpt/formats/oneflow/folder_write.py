@@ -132,7 +132,7 @@ def _problem(name: str) -> str | None:
 def _refusal(key: str, found: str) -> KeyRefusedError:
     return KeyRefusedError(
         f"{key}: found {found}, expected names that OneFlow's folders can hold; "
-        "use --to oneflow-pickle, which holds any key, or --rename OLD=NEW"
+        "use format='oneflow-pickle', which holds any key, or rename=['OLD=NEW']"
     )
 
 

@@ -118,7 +118,7 @@ def stored_dtype(key: str, dtype: DType) -> DType:
     if dtype.oneflow is None or dtype.name in _UNREADABLE:
         raise DtypeRefusedError(
             f"{key}: found dtype {dtype.name}, expected one that OneFlow can load; no wider one holds it exactly: "
-            "cast it (--dtype NAME), leave it out (--exclude), or convert to another format"
+            "leave it out with exclude=['KEY'], or write another format, such as format='torch'"
         )
     return dtype
 

@@ -105,7 +105,7 @@ class TorchTensor(Pending):
             dense = self._stride == c_strides(self._shape) or size <= 1
             if not (dense and usual and self._lies_inside(size)):
                 self._check(size)
-            self._tensor = self._lazy()
+            self._tensor = self._lazy(whole=dense and size * self._dtype.itemsize == self._storage.nbytes)
         return self._tensor
 
     def _lies_inside(self, size: int) -> bool:
@@ -142,11 +142,12 @@ class TorchTensor(Pending):
             )
         require_shape(shape, self._dtype, "a tensor of the pickle")
 
-    def _lazy(self) -> LazyTensor:
+    def _lazy(self, *, whole: bool) -> LazyTensor:
+        """Return the tensor; it is compared with its storage's digest where it is the ``whole`` of that."""
         storage = self._storage
         raw = storage.bound()
         view = Strided(raw, self._dtype, self._shape, self._offset, self._stride)
-        digest = raw.digest if view.covers else None
+        digest = raw.digest if whole else None
         if not (storage.swapped or self._flags):
             return LazyTensor(self._dtype, self._shape, view, storage.alias, digest)
         # Its storage cannot be written as it is: tied only to its equals.

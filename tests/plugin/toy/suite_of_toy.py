@@ -1,13 +1,14 @@
-"""The shipped suite, subclassed as a plugin's author would; test_plugin.py runs it where the plugin is installed."""
+"""The shipped suites, subclassed as a plugin's author would; test_plugin.py runs them where the plugins are installed."""
 
+import frozenframe
 import numpy as np
 import toyframe
 
 from multiframe_ckpt.backend import backend_named
-from multiframe_ckpt.testing.backends import BackendContract
+from multiframe_ckpt.testing import BackendContract, LikeBackendContract
 
 
-class TestToy(BackendContract):
+class TestToy(BackendContract, LikeBackendContract):
     backend = backend_named("toyframe")
     dtypes = ("float32",)
 
@@ -16,3 +17,14 @@ class TestToy(BackendContract):
 
     def array(self, tensor):
         return np.array(tensor.values, np.float32).reshape(tensor.shape)
+
+
+class TestFrozen(LikeBackendContract):
+    backend = backend_named("frozenframe")
+    dtypes = ("float32", "int64", "bool", "bfloat16")
+
+    def tensor(self, array):
+        return frozenframe.Array(array)
+
+    def array(self, tensor):
+        return np.asarray(tensor)

@@ -1,0 +1,207 @@
+"""GroupedDialect: optimizer states that are ``{"state": {number: tensors}, "param_groups": [options]}``.
+
+torch.optim began it. A framework that took it over has its own options, names and order: tables in the subclasses.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from ...tree import LazyTensor, Tree
+from ..names import NO_NAMES, Names
+from ..neutral import Facts, Group, NeutralState, OptimizerState, SchedulerState, plain_numbers
+from ..optimizers import ADAMS, OPTIMIZERS, REQUIRED, WAY_OUT
+from ..report import Notes
+from .base import Dialect, OptimizerRow
+from .numbering import labels, numbered, numbered_like
+from .recognition import decay_is_decoupled, recognised
+
+__all__ = ["GroupedDialect"]
+
+#: Options that say by being True how a step is run. Others are computed anew.
+_WAYS = {"fused", "foreach", "capturable", "differentiable"}
+
+
+class GroupedDialect(Dialect):
+    """What such dialects share.
+
+    ``run_options`` say how a step is run and what they are unless told otherwise. ``local_options`` mean something to the
+    framework alone, and why. ``adamw_order`` are two options that stand in this order in AdamW, and not in Adam.
+    ``giveaways`` are options and tensors of optimizers that no other framework has.
+    """
+
+    run_options: ClassVar[Mapping[str, Any]] = {}
+    local_options: ClassVar[Mapping[str, str]] = {}
+    rows_read: ClassVar[Mapping[str, OptimizerRow] | None] = None  # where more is read than written
+    adamw_order: ClassVar[tuple[str, str]]
+    giveaways: ClassVar[Mapping[str, str]] = {}
+
+    @abstractmethod
+    def group_options(self, group: Mapping[str, Tree]) -> Mapping[str, Tree]:
+        """Return the options of a group of this dialect."""
+
+    @abstractmethod
+    def step_of(self, state: Mapping[Any, Tree], parameter: Any) -> Tree:
+        """Return the step of a parameter as the ``state`` of a tree holds it, or None."""
+
+    @abstractmethod
+    def group_tree(self, options: dict[str, Tree], parameters: list[Any], like: Tree) -> Tree:
+        """Return a group of this dialect, with whatever else a live optimizer's group ``like`` holds."""
+
+    @abstractmethod
+    def state_tree(self, state: OptimizerState, names: Mapping[Any, str]) -> Tree:
+        """Return the ``state`` of a tree; ``names`` are those of the parameters, by id."""
+
+    @abstractmethod
+    def read_scheduler(self, tree: Tree, class_name: str | None, notes: Notes) -> SchedulerState:
+        """Return a scheduler state of this dialect in neutral terms."""
+
+    @abstractmethod
+    def write_scheduler(self, state: SchedulerState) -> Tree:
+        """Return a neutral scheduler state in this dialect."""
+
+    @property
+    def known_rows(self) -> Mapping[str, OptimizerRow]:
+        """The optimizers that are read."""
+        return self.optimizers if self.rows_read is None else self.rows_read
+
+    def require_readable(self, options: Mapping[str, Tree], notes: Notes) -> None:
+        """Raise for options under which a state is not what it is elsewhere."""
+
+    def facts_read(self, algorithm: str, options: Mapping[str, Any]) -> Facts:
+        """Return the facts of a group that was read, from the options that it really has."""
+        return self.facts(algorithm, options)
+
+    def read(self, tree: Tree, names: Names = NO_NAMES, *, class_name: str | None = None, notes: Notes) -> NeutralState:
+        """Return an optimizer or scheduler state in neutral terms."""
+        if self.is_optimizer(tree):
+            return NeutralState(optimizer=self._read_optimizer(tree, names, class_name, notes))
+        return NeutralState(scheduler=self.read_scheduler(tree, class_name, notes))
+
+    def algorithm(self, tree: Tree, *, class_name: str | None = None, notes: Notes) -> tuple[str, bool]:
+        """Return the neutral name of a state's algorithm and whether it is certain, which Adam or AdamW may not be."""
+        if class_name is None:
+            return recognised(self, tree, notes)
+        name = class_name.rpartition(".")[2]
+        if name not in OPTIMIZERS:
+            raise notes.error(f"found the optimizer {class_name}, expected one of {', '.join(OPTIMIZERS)}; {WAY_OUT}")
+        return ("AdamW" if name == "Adam" and decay_is_decoupled(self, tree) else name), True
+
+    def _read_optimizer(self, tree: Tree, names: Names, class_name: str | None, notes: Notes) -> OptimizerState:
+        algorithm, certain = self.algorithm(tree, class_name=class_name, notes=notes)
+        if not certain:
+            notes.warn(
+                f"found an Adam or AdamW with weight decay and no class name; read as {algorithm} by the order of its "
+                "options, so load it into that class, or name it as 'optimizer_class' in the checkpoint"
+            )
+        decoupled = algorithm == "AdamW" if certain and algorithm in ADAMS else None
+        stored = [self.group_options(group).get("param_names") for group in tree["param_groups"]]
+        names_of = labels(tree, stored, names, notes)
+        groups, tensors, steps = [], {}, {}
+        for i, (group, group_names) in enumerate(zip(tree["param_groups"], names_of, strict=True)):
+            options = {name: plain_numbers(value, tuple) for name, value in self.group_options(group).items()}
+            read = self._read_group(algorithm, options, decoupled, notes.at("param_groups", i))
+            groups.append(replace(read, names=tuple(group_names), ids=tuple(group["params"])))
+            for name, parameter in zip(group_names, group["params"], strict=True):
+                entry = self._read_entry(tree["state"].get(parameter), algorithm, notes.at("state", parameter))
+                if entry:
+                    tensors[name] = entry
+                    steps[name] = self._read_step(tree["state"], parameter, algorithm, notes)
+        return OptimizerState(algorithm, tuple(groups), tensors, steps)
+
+    def _read_group(self, algorithm: str, plain: Mapping[str, Any], decoupled: bool | None, notes: Notes) -> Group:
+        self.require_readable(plain, notes)
+        options = {name: plain.get(name, value) for name, value in OPTIMIZERS[algorithm].options.items()}
+        for name, value in options.items():
+            self._require_option(algorithm, name, value, notes)
+        facts = self.facts_read(algorithm, {name: plain[name] for name in options if name in plain})
+        known = {*options, *self.run_options, *self.local_options}
+        if algorithm in ADAMS:
+            known.add("decoupled_weight_decay")
+            if decoupled is None and "decoupled_weight_decay" in plain:
+                decoupled = bool(plain["decoupled_weight_decay"])
+        return Group(
+            names=(),
+            options=options,
+            facts=replace(facts, decay_decoupled=decoupled),
+            extras={name: value for name, value in plain.items() if name not in known},
+            local={name: (plain[name], reason) for name, reason in self._reasons(plain)},
+        )
+
+    def _require_option(self, algorithm: str, name: str, value: Tree, notes: Notes) -> None:
+        if value is REQUIRED:
+            raise notes.error(f"found no option {name!r}, expected one: every {algorithm} has it; the state is damaged")
+        row = self.known_rows[algorithm]
+        acts_on = row.idle.get(name, OPTIMIZERS[algorithm].options[name])
+        if (name in row.idle or name not in row.options) and value != acts_on:
+            raise notes.error(
+                f"found {algorithm} with {name} = {value}, expected {acts_on}: {self.title}'s does not heed it; {WAY_OUT}"
+            )
+
+    def _reasons(self, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Give the options in use that mean something in this framework alone, and what."""
+        for name, value in options.items():
+            if name in self.local_options:
+                yield name, self.local_options[name]
+            elif name in self.run_options and name in _WAYS and value is True:
+                yield name, "which says how a step is run, not what it computes"
+
+    def _read_entry(self, entry: Tree, algorithm: str, notes: Notes) -> dict[str, LazyTensor]:
+        """Return a parameter's tensors under their neutral names."""
+        neutral = {name: known for known, name in self.known_rows[algorithm].tensors.items()}
+        tensors = {}
+        for name, value in entry.items() if isinstance(entry, Mapping) else ():
+            if name in neutral and isinstance(value, LazyTensor):
+                tensors[neutral[name]] = value
+            elif name != "step" and value is not None:
+                notes.leave_out(f"{name}, which is no tensor of {algorithm}")
+        return tensors
+
+    def _read_step(self, state: Mapping[Any, Tree], parameter: Any, algorithm: str, notes: Notes) -> int:
+        step = self.step_of(state, parameter)
+        if step is None and algorithm != "SGD":  # which alone may do without a count
+            raise notes.error(f"found no step of parameter {parameter}, expected one; the state is damaged")
+        return int(plain_numbers(step or 0))
+
+    def write(self, neutral: NeutralState, names: Names = NO_NAMES, *, like: Tree = None) -> Tree:
+        """Return an optimizer or scheduler state in this dialect."""
+        if neutral.optimizer is None:
+            assert neutral.scheduler is not None
+            return self.write_scheduler(neutral.scheduler)
+        state = neutral.optimizer
+        if like is None:
+            parameters, targets = numbered(state, names), [None] * len(state.groups)
+        else:
+            targets = like["param_groups"]
+            stored = [self.group_options(target).get("param_names") for target in targets]
+            parameters = numbered_like(state, [target["params"] for target in targets], stored, names)
+        groups = [
+            self.group_tree(self._options(state.algorithm, group, [*named.values()], target), [*named], target)
+            for group, named, target in zip(state.groups, parameters, targets, strict=True)
+        ]
+        every = {parameter: name for named in parameters for parameter, name in named.items()}
+        return {"state": self.state_tree(state, every), "param_groups": groups}
+
+    def own_tensors(self, state: OptimizerState, name: str) -> dict[str, LazyTensor]:
+        """Return a parameter's tensors under this dialect's names, without those that it does not have."""
+        row = self.optimizers[state.algorithm].tensors
+        return {row[key]: tensor for key, tensor in state.tensors.get(name, {}).items() if key in row}
+
+    def option_order(self, algorithm: str, *, is_certain: bool) -> tuple[str, ...]:
+        """Return an algorithm's options in order; ``is_certain`` says whether Adam and AdamW were told apart."""
+        return self.optimizers[algorithm].options
+
+    def _options(self, algorithm: str, group: Group, names: list[str], target: Tree) -> dict[str, Tree]:
+        """Return the options of a group in order; for a live ``target`` without those that say how a step is run."""
+        decoupled = group.facts.decay_decoupled
+        known = {**self.run_options, **self.optimizers[algorithm].idle, **group.options}
+        order = self.option_order(algorithm, is_certain=decoupled is not None)
+        options = {name: known[name] for name in order if target is None or name not in self.run_options}
+        if decoupled is not None:
+            options["decoupled_weight_decay"] = decoupled
+        if target is None and group.named and not group.ids:
+            options["param_names"] = names
+        return options | dict(group.extras)
