@@ -13,6 +13,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DamagedError, FormatError, MissingFileError, ReplacedError, UnsafeError
@@ -136,14 +137,11 @@ class LocalFolder(Folder):
 
     def file(self, name: str) -> FolderFile:
         """Return a file, to be opened when it is read."""
-        require_below(self, name)
-        try:
+        with self._required(name):
             status = os.stat(name, dir_fd=self._descriptor.number, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no disk can have
-            raise missing_file(self, name) from None
-        if stat.S_ISLNK(status.st_mode):
-            held = Descriptor(self._open(name, _FILE))
-            status = os.fstat(held.number)
+            if stat.S_ISLNK(status.st_mode):
+                held = Descriptor(self._open(name, _FILE))
+                status = os.fstat(held.number)
         require_regular(status, f"{self.where}/{name}")
         return self.file_seen(name, status)
 
@@ -153,14 +151,23 @@ class LocalFolder(Folder):
 
     def folder(self, name: str) -> LocalFolder:
         """Return a folder below."""
+        with self._required(name):
+            return LocalFolder(self._open(name, _FOLDER), f"{self.where}/{name}", self.top)
+
+    @contextmanager
+    def _required(self, name: str) -> Iterator[None]:
+        """Look for a name below; MissingFileError where the system says that there is none, or that none can be."""
         require_below(self, name)
         try:
-            number = self._open(name, _FOLDER)
+            yield
         except FormatError:
             raise
-        except (FileNotFoundError, ValueError):  # ValueError: a name that no disk can have
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: NUL, or what no bytes stand for
             raise missing_file(self, name) from None
-        return LocalFolder(number, f"{self.where}/{name}", self.top)
+        except OSError as problem:
+            if problem.errno != errno.ENAMETOOLONG:
+                raise
+            raise missing_file(self, name) from None
 
     def read_fast(self, name: str, small: str, other: str) -> tuple[bytes, os.stat_result] | None:
         """Return the bytes of a small file in a folder below, and the status of another there, in the fewest calls.

@@ -8,7 +8,9 @@ from functools import lru_cache
 from math import prod
 from typing import SupportsIndex, TypeAlias
 
-__all__ = ["Box", "as_slices", "blocks", "c_strides", "normalized", "shape_of"]
+import numpy as np
+
+__all__ = ["Box", "as_slices", "blocks", "c_strides", "normalized", "shape_of", "taken"]
 
 #: One entry a dimension: the positions that are taken, or the one position of a dimension that goes away.
 Box: TypeAlias = "tuple[range | int, ...]"
@@ -56,6 +58,12 @@ def _slice(entry: range) -> slice:
     if not entry:
         return slice(0, 0)
     return slice(entry.start, entry.stop if entry.stop >= 0 else None, entry.step)
+
+
+def taken(array: np.ndarray, box: Box) -> np.ndarray:
+    """Return what a box takes of an array, as a view: an array of no dimensions, too, and no scalar."""
+    view: np.ndarray = array[(*as_slices(box), ...)]
+    return view
 
 
 @lru_cache(maxsize=4096)  # most tensors have the shape of another

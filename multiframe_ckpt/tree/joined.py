@@ -10,7 +10,7 @@ import numpy as np
 
 from ..dtypes import DType
 from ..errors import DamagedError
-from .boxes import Box, blocks, shape_of
+from .boxes import Box, blocks, shape_of, taken
 from .digests import Hashing, bytes_of, require_digest, scheme_of
 from .shapes import require_shape
 from .sources import Source
@@ -118,7 +118,7 @@ class Joined(Source):
     def into(self, out: np.ndarray) -> None:
         """Read every part into its box of the array, and compare it with its digest."""
         for part in self.parts:
-            target = _box_of(out, part.starts, part.stops)
+            target = taken(out, tuple(map(range, part.starts, part.stops)))
             if part.tensor.digest is None:
                 part.tensor.source.into(target)
             else:
@@ -177,15 +177,9 @@ def _fill(out: np.ndarray, block: tuple[range, ...], part: Part, check: _Check) 
         return
     inner = tuple(map(range, _less(starts, part.starts), _less(stops, part.starts)))
     origin = tuple(entry.start for entry in block)
-    target = _box_of(out, _less(starts, origin), _less(stops, origin))
+    target = taken(out, tuple(map(range, _less(starts, origin), _less(stops, origin))))
     part.tensor.source.part(inner).into(target)
     check.update(target)
-
-
-def _box_of(array: np.ndarray, starts: tuple[int, ...], stops: tuple[int, ...]) -> np.ndarray:
-    """Return a box of an array, as a view: one of no dimensions, too, and no scalar."""
-    view: np.ndarray = array[(*map(slice, starts, stops), ...)]
-    return view
 
 
 def _less(positions: tuple[int, ...], starts: tuple[int, ...]) -> tuple[int, ...]:

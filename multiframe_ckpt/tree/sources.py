@@ -20,7 +20,7 @@ import numpy as np
 
 from ..dtypes import DType, dtype_of_numpy
 from ..errors import DamagedError, DtypeRefusedError
-from .boxes import Box, as_slices, c_strides, shape_of
+from .boxes import Box, c_strides, shape_of, taken
 from .digests import PIECE, bytes_of, chunks_of
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Source(ABC):
 
     def part(self, box: Box) -> Source:
         """Return the source of a part, which reads no more than it must."""
-        return Computed(self.dtype, shape_of(box), lambda: _taken(self.array(), box))
+        return Computed(self.dtype, shape_of(box), lambda: taken(self.array(), box))
 
     def view_as(self, dtype: DType) -> Source:
         """Return the same bytes as elements of another dtype of the same size."""
@@ -198,12 +198,6 @@ class Source(ABC):
         """Wait until an asynchronous framework has the elements; return a source that need not wait."""
         bases = [base.ready() for base in self.bases]
         return self if all(map(operator.is_, bases, self.bases)) else self.over(bases)
-
-
-def _taken(array: np.ndarray, box: Box) -> np.ndarray:
-    """Return what a box takes of an array, as a view: an array of no dimensions, too, and no scalar."""
-    view: np.ndarray = array[(*as_slices(box), ...)]
-    return view
 
 
 class InMemory(Source):
@@ -231,7 +225,7 @@ class InMemory(Source):
 
     def part(self, box: Box) -> InMemory:
         """Return a view of the array."""
-        return InMemory(_taken(self._array, box))
+        return InMemory(taken(self._array, box))
 
 
 class Computed(Source):
