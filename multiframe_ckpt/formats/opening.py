@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import FormatError, MultiframeError, UnknownFormatError
@@ -13,8 +14,7 @@ from ..storage.atomic import current_path
 from ..storage.consistency import read_consistently
 from ..storage.files import open_file
 from ..storage.folders import Folder, files_below, open_folder
-from ..tree import File, LazyTensor, Strided, Tree, map_leaves
-from ..tree import Path as TreePath
+from ..tree import File, LazyTensor, map_leaves
 from .base import Format, Head, Opened, ReadOptions, WritableFormat
 
 __all__ = [
@@ -148,22 +148,25 @@ def _looks_like(head: Head) -> str:
 
 def _without_digests(opened: Opened) -> Opened:
     """Return what was opened with nothing that tensors are compared with when they are read."""
-    storages: dict[int, LazyTensor] = {}
+    done: dict[int, LazyTensor] = {}  # tensors may look into one storage
 
-    def strip(_: TreePath, leaf: Tree) -> Tree:
-        if not isinstance(leaf, LazyTensor):
-            return leaf
-        source = leaf.source
-        if isinstance(source, Strided) and source.storage.digest is not None:
-            storage = storages.setdefault(id(source.storage), source.storage.with_(digest=None))
-            source = Strided(storage, source.dtype, source.shape, source.offset, source.strides)
-        return leaf.with_(digest=None, source=source)
+    def strip(tensor: LazyTensor) -> LazyTensor:
+        if id(tensor) not in done and tensor.is_compared:
+            bases = tensor.source.bases
+            source = tensor.source.over([strip(base) for base in bases]) if bases else tensor.source
+            done[id(tensor)] = tensor.with_(digest=None, source=source)
+        return done.get(id(tensor), tensor)
 
-    return Opened(map_leaves(opened.tree, strip), opened.facts, opened.metadata, opened.unread)
+    tree = map_leaves(opened.tree, lambda _, leaf: strip(leaf) if isinstance(leaf, LazyTensor) else leaf)
+    return replace(opened, tree=tree)
 
 
 def require_replaceable(path: Path) -> None:
     """Raise FormatError for a folder that holds anything but a checkpoint: replacing it would lose that."""
+    read_consistently(path, lambda: _refuse_foreign(path))
+
+
+def _refuse_foreign(path: Path) -> None:
     place = open_folder(path)
     try:
         format = recognised(head_of(place))

@@ -32,7 +32,7 @@ from .manifest import (
     manifest_of,
     members_of,
     named_tensors,
-    own_entry,
+    own_manifest,
 )
 from .tree_json import dump_json, is_utf8, load_json
 
@@ -72,7 +72,7 @@ class SafetensorsFormat(WritableFormat):
         size = _header_size(file)
         header, metadata = _read_header(file, size)
         tensors = _read_members(file, header, _PREFIX + size)
-        manifest = own_entry(metadata, file.where)
+        manifest = own_manifest(metadata, file.where)
         users = _users(metadata)
         if manifest is not None:
             return Opened(assemble(manifest, tensors, f"{file.where}: {METADATA_KEY}", users), metadata=users)

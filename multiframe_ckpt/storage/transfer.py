@@ -19,7 +19,7 @@ import numpy as np
 from ..dtypes import DType
 from ..tree import Elementwise, Extent, Joined, LazyTensor, Path, Sharing, Tree, Turned, map_leaves, tensors
 from ..tree.digests import PIECE, Hashing, bytes_of, chunks_of, digest_of_bytes, require_digest, scheme_of
-from .parallel import SMALL, in_parallel
+from .parallel import SMALL_NBYTES, in_parallel
 
 __all__ = [
     "CopyJob",
@@ -146,7 +146,7 @@ class CopyJob:
 
 def copy(job: CopyJob) -> dict[str, str]:
     """Copy one tensor and return scheme → digest; DamagedError where its bytes are not the ones its file promised."""
-    if job.tensor.nbytes <= SMALL:
+    if job.tensor.nbytes <= SMALL_NBYTES:
         raw = read_small(job.key, job.tensor)
         write_at(job.descriptor, raw, write_at(job.descriptor, job.head, job.offset))
         return {scheme: digest_of_bytes(raw, scheme, job.head) for scheme in job.schemes}
@@ -239,7 +239,7 @@ def _streams(tensor: LazyTensor) -> bool:
 def _array(key: str, tensor: LazyTensor) -> np.ndarray:
     array = np.empty(tensor.shape, tensor.dtype.numpy)
     extent = tensor.extent
-    if array.nbytes > SMALL:
+    if array.nbytes > SMALL_NBYTES:
         for _ in HashingReader(key, tensor).into(array):
             pass
     elif extent is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from math import prod
 
 import numpy as np
@@ -55,9 +55,13 @@ class Strided(Source):
         return Extent(whole.file, whole.offset + start, nbytes) if whole else None
 
     @property
-    def is_covered(self) -> bool:
-        """Whether the storage has a digest."""
-        return self.storage.is_covered
+    def bases(self) -> tuple[LazyTensor, ...]:
+        """The storage."""
+        return (self.storage,)
+
+    def over(self, bases: Sequence[LazyTensor]) -> Strided:
+        """Return the same view into another storage."""
+        return Strided(bases[0], self.dtype, self.shape, self.offset, self.strides)
 
     @property
     def place(self) -> Hashable | None:
@@ -66,6 +70,9 @@ class Strided(Source):
 
     def array(self) -> np.ndarray:
         """Return the view over the storage's bytes."""
+        extent = self.extent
+        if extent is not None:
+            return InFile(extent.file, self.dtype, self.shape, extent.offset).array()
         raw = self.storage.source.array() if self.covers else self._checked()
         return self._over(np.asarray(raw, order="C"))
 
@@ -107,13 +114,6 @@ class Strided(Source):
         strides = tuple(entry.step * step for entry, step in pairs if isinstance(entry, range))
         return Strided(self.storage, self.dtype, shape_of(box), offset, strides)
 
-    def ready(self) -> Source:
-        """Wait for the storage."""
-        source = self.storage.source.ready()
-        if source is self.storage.source:
-            return self
-        return Strided(self.storage.with_(source=source), self.dtype, self.shape, self.offset, self.strides)
-
 
 class Elementwise(Source):
     """What ``change`` makes of another tensor's elements, each by itself, so that it can be made piece by piece."""
@@ -124,9 +124,13 @@ class Elementwise(Source):
         self.base, self.dtype, self.change, self.shape = base, dtype, change, base.shape
 
     @property
-    def is_covered(self) -> bool:
-        """Whether the other tensor has a digest."""
-        return self.base.is_covered
+    def bases(self) -> tuple[LazyTensor, ...]:
+        """The other tensor."""
+        return (self.base,)
+
+    def over(self, bases: Sequence[LazyTensor]) -> Elementwise:
+        """Return what ``change`` makes of another tensor."""
+        return Elementwise(bases[0], self.dtype, self.change)
 
     def array(self) -> np.ndarray:
         """Read the other tensor, and change it."""
@@ -135,7 +139,7 @@ class Elementwise(Source):
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Change piece by piece."""
         dtype = self.base.dtype.numpy
-        for piece in self.base.pieces(buffer):
+        for piece in self.base.pieces(_of_whole_elements(buffer, dtype.itemsize)):
             yield bytes_of(self.change(np.frombuffer(piece, np.uint8).view(dtype)))
 
     def part(self, box: Box) -> Elementwise:
@@ -143,12 +147,11 @@ class Elementwise(Source):
         part = LazyTensor(self.base.dtype, shape_of(box), self.base.source.part(box))
         return Elementwise(part, self.dtype, self.change)
 
-    def ready(self) -> Source:
-        """Wait for the other tensor."""
-        source = self.base.source.ready()
-        return (
-            self if source is self.base.source else Elementwise(self.base.with_(source=source), self.dtype, self.change)
-        )
+
+def _of_whole_elements(buffer: memoryview, itemsize: int) -> memoryview:
+    """Return as much of a buffer as whole elements fill, or another where it is too small for one."""
+    count = len(buffer) // itemsize
+    return buffer[: count * itemsize] if count else memoryview(bytearray(itemsize))
 
 
 def elementwise(
@@ -178,9 +181,13 @@ class Turned(Source):
         self.shape = tuple(base.shape[axis] for axis in axes)
 
     @property
-    def is_covered(self) -> bool:
-        """Whether the other tensor has a digest."""
-        return self.base.is_covered
+    def bases(self) -> tuple[LazyTensor, ...]:
+        """The other tensor."""
+        return (self.base,)
+
+    def over(self, bases: Sequence[LazyTensor]) -> Turned:
+        """Return another tensor turned in the same way."""
+        return Turned(bases[0], self.axes)
 
     def array(self) -> np.ndarray:
         """Return the turned array, over the other's."""
@@ -188,8 +195,8 @@ class Turned(Source):
 
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Read and turn one band after another, in the order of the turned rows."""
-        if self.base.digest is not None:
-            _compare(self.base, buffer)
+        if self.base.is_compared:
+            self.base.compare(buffer)  # bands are not: each takes a part of many rows
         for band in blocks(self.shape, self.dtype.itemsize, self.BAND):
             yield bytes_of(np.asarray(self.part(band).array(), order="C"))
 
@@ -201,14 +208,3 @@ class Turned(Source):
         part = LazyTensor(self.dtype, shape_of(inner), self.base.source.part(inner))
         order = [kept.index(axis) for axis, entry in zip(self.axes, box, strict=True) if isinstance(entry, range)]
         return Turned(part, tuple(order))
-
-    def ready(self) -> Source:
-        """Wait for the other tensor."""
-        source = self.base.source.ready()
-        return self if source is self.base.source else Turned(self.base.with_(source=source), self.axes)
-
-
-def _compare(tensor: LazyTensor, buffer: memoryview) -> None:
-    """Read a tensor once, so that its digest is compared before parts of it are used."""
-    for _ in tensor.pieces(buffer):
-        pass

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import io
 import mmap
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..dtypes import DType, dtype_of_numpy
 from ..errors import DamagedError, DtypeRefusedError
-from .boxes import Box, as_slices, c_strides, shape_of
+from .boxes import Box, c_strides, shape_of, taken
 from .digests import PIECE, bytes_of, chunks_of
+
+if TYPE_CHECKING:
+    from .tensor import LazyTensor
 
 __all__ = ["Computed", "Extent", "File", "InFile", "InMemory", "Source", "StridedInFile"]
 
@@ -147,9 +151,9 @@ class Source(ABC):
         return None
 
     @property
-    def is_covered(self) -> bool:
-        """Whether the bytes are compared with a digest of what they come from when they are read."""
-        return False
+    def bases(self) -> tuple[LazyTensor, ...]:
+        """The tensors that the elements are made of, which have digests of their own; none for a source by itself."""
+        return ()
 
     @property
     def is_in_memory(self) -> bool:
@@ -180,15 +184,20 @@ class Source(ABC):
 
     def part(self, box: Box) -> Source:
         """Return the source of a part, which reads no more than it must."""
-        return Computed(self.dtype, shape_of(box), lambda: self.array()[as_slices(box)])
+        return Computed(self.dtype, shape_of(box), lambda: taken(self.array(), box))
 
     def view_as(self, dtype: DType) -> Source:
         """Return the same bytes as elements of another dtype of the same size."""
         return Computed(dtype, self.shape, lambda: np.asarray(self.array(), order="C").view(dtype.numpy))
 
+    def over(self, bases: Sequence[LazyTensor]) -> Source:
+        """Return the source that is made of other tensors in the same way."""
+        return self
+
     def ready(self) -> Source:
         """Wait until an asynchronous framework has the elements; return a source that need not wait."""
-        return self
+        bases = [base.ready() for base in self.bases]
+        return self if all(map(operator.is_, bases, self.bases)) else self.over(bases)
 
 
 class InMemory(Source):
@@ -216,7 +225,7 @@ class InMemory(Source):
 
     def part(self, box: Box) -> InMemory:
         """Return a view of the array."""
-        return InMemory(self._array[as_slices(box)].view())
+        return InMemory(taken(self._array, box))
 
 
 class Computed(Source):
@@ -272,10 +281,10 @@ class InFile(Source):
 
     def into(self, out: np.ndarray) -> None:
         """Read into the array without a copy in between where it is C-ordered."""
-        if out.flags.c_contiguous:
-            self.file.read_into(self.offset, bytes_of(out))
-        else:
-            np.copyto(out, self.array())
+        dense = out if out.flags.c_contiguous else np.empty(self.shape, self.dtype.numpy)
+        self.file.read_into(self.offset, bytes_of(dense))
+        if dense is not out:
+            np.copyto(out, dense)
 
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Read piece by piece into the buffer."""

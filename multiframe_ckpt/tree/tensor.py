@@ -79,6 +79,11 @@ class LazyTensor:
             self.digest if digest is KEEP else digest,
         )
 
+    def ready(self) -> LazyTensor:
+        """Return the tensor for reading now: whatever a framework still does to its elements has been waited for."""
+        source = self.source.ready()
+        return self if source is self.source else self.with_(source=source)
+
     def view_as(self, dtype: DType, digest: str | None) -> LazyTensor:
         """Return the same bytes, of this digest, as elements of another dtype of the same size."""
         return LazyTensor(dtype, self.shape, self.source.view_as(dtype), self.alias, digest)
@@ -107,8 +112,16 @@ class LazyTensor:
 
     @property
     def is_covered(self) -> bool:
-        """Whether some digest covers its bytes: its own, its storage's, or those of all the tensors it is made of."""
-        return not self.nbytes or self.digest is not None or self.source.is_covered
+        """Whether some digest covers its bytes: its own, or those of all the tensors that it is made of."""
+        if not self.nbytes or self.digest is not None:
+            return True
+        bases = self.source.bases
+        return bool(bases) and all(base.is_covered for base in bases)
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether any of its bytes are compared with a digest when all are read, which its parts by themselves are not."""
+        return self.digest is not None or any(base.is_compared for base in self.source.bases)
 
     def numpy(self) -> np.ndarray:
         """Read the tensor now: C order, native byte order, read-only when it is mapped from a file.
@@ -149,6 +162,11 @@ class LazyTensor:
             hashing.update(piece)
             yield piece
         require_digest(self.place(), hashing.digests()[scheme], self.digest)
+
+    def compare(self, buffer: memoryview) -> None:
+        """Read all of it and keep nothing; raise DamagedError where bytes are not the ones that a digest promises."""
+        for _ in self.pieces(buffer):
+            pass
 
     def place(self) -> str:
         """Return what an error calls the tensor where its key is not known."""
