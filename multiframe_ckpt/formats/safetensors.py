@@ -241,7 +241,7 @@ class _Plan(Plan):
         """Write the tensors, and the header before them when their digests are known."""
         meter = ProgressMeter(self.tensors, on_progress)
         digests: dict[str, str] | None = {} if self.digest else None
-        with target.open("xb", buffering=0) as file:
+        with target.open("x+b", buffering=0) as file:
             # The header is as long as it will be when the digests are known.
             jobs = list(self._jobs(file.fileno(), len(self.header(digests))))
             runs = batches(jobs, lambda job: job.tensor.nbytes)

@@ -1,7 +1,7 @@
 """What a checkpoint is in memory: plain values, containers and lazy tensors. No file and no framework is known here."""
 
 from .boxes import Box
-from .derived import Elementwise, Strided, Turned, elementwise
+from .derived import Elementwise, Strided, elementwise
 from .edits import edit, synchronized, unknown_as_dicts
 from .joined import Joined, Part, joined
 from .keys import TOP, Path, join_key, key_of, split_key
@@ -28,6 +28,7 @@ from .nodes import (
 from .sharing import Sharing, tied_groups
 from .sources import Computed, Extent, File, InFile, InMemory, Source
 from .tensor import LazyTensor
+from .turned import Reshaped, Rows, Turned
 
 __all__ = [
     "MAX_DEPTH",
@@ -45,6 +46,8 @@ __all__ = [
     "Missing",
     "Part",
     "Path",
+    "Reshaped",
+    "Rows",
     "Sharing",
     "Source",
     "Strided",

@@ -89,7 +89,7 @@ class _Plan(Plan):
             NewMember(name + _SUFFIX, header_bytes(_stored_as(tensor.dtype).numpy.str, tensor.shape), tensor, name)
             for name, tensor in self.members.items()
         ]
-        with target.open("xb", buffering=0) as file:
+        with target.open("x+b", buffering=0) as file:
             archive = ZipWriter(file.fileno())
             written = archive.add(new, digest=self.digest, moved=meter.moved)
             digests = {name: written[name + _SUFFIX] for name in self.members} if self.digest else None

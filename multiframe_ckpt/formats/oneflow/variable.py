@@ -182,7 +182,7 @@ def _write_widened(out: int, variable: NewVariable, stored: DType, schemes: Sequ
 
 @contextmanager
 def _new_file(name: str, root: int) -> Iterator[int]:
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=root)
+    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=root)
     try:
         yield descriptor
     finally:

@@ -134,7 +134,7 @@ class TorchPlan(Plan):
         """Write the archive."""
         members = self._members()
         meter = ProgressMeter({member.name: member.tensor for member in members if member.tensor}, on_progress)
-        with target.open("xb", buffering=0) as file:
+        with target.open("x+b", buffering=0) as file:
             archive = ZipWriter(file.fileno())
             digests = archive.add(members, digest=self.digest, moved=meter.moved)
             if self.digest:
