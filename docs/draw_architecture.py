@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from html import escape
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def drawn_walk(column: int, title: str, colour: str, stops: tuple[tuple[int, str
     left = LEFT + COLUMN * column
     parts = [text(left + STOP / 2, 50, title, size=15, weight="bold", colour=colour, anchor="middle")]
     boxes = [(TOP + ROW * (9 - floor) + 18, *words) for floor, *words in stops]
-    for (top, _, _), (below, _, result) in zip(boxes, boxes[1:], strict=False):
+    for (top, _, _), (below, _, result) in itertools.pairwise(boxes):
         parts += [
             arrow(left + 40, top + 46, below, colour, dashed=False),
             arrow(left + STOP - 40, below, top + 46, colour, dashed=True),
@@ -91,7 +92,8 @@ def drawn_walk(column: int, title: str, colour: str, stops: tuple[tuple[int, str
         ]
     for top, words, _ in boxes:
         parts += [
-            f'<rect x="{left}" y="{top}" width="{STOP}" height="46" rx="6" fill="white" stroke="{colour}" stroke-width="1.6"/>',
+            f'<rect x="{left}" y="{top}" width="{STOP}" height="46" rx="6" fill="white" stroke="{colour}" '
+            'stroke-width="1.6"/>',
             text(left + STOP / 2, top + 28, words, size=11.5, anchor="middle"),
         ]
     first = boxes[0]

@@ -5,7 +5,20 @@
 ``multiframe_ckpt.testing`` has the suites that say whether what was written keeps its contract.
 """
 
-from .backend import Backend, LoadReport, Mismatch, TensorBackend, array_tensor, fill_array
+from .backend import (
+    Backend,
+    LoadReport,
+    Mismatch,
+    SupportsFilling,
+    SupportsRandomState,
+    SupportsStepChanges,
+    SupportsStepHook,
+    SupportsWholeModels,
+    TensorBackend,
+    array_tensor,
+    copied_tensor,
+    fill_array,
+)
 from .dtypes import DTYPES, DType, dtype_named, dtype_of_numpy
 from .errors import (
     DamagedError,
@@ -78,6 +91,11 @@ __all__ = [
     "Sharing",
     "Source",
     "Strided",
+    "SupportsFilling",
+    "SupportsRandomState",
+    "SupportsStepChanges",
+    "SupportsStepHook",
+    "SupportsWholeModels",
     "TensorBackend",
     "Tree",
     "Turned",
@@ -90,6 +108,7 @@ __all__ = [
     "WritableFormat",
     "WriteOptions",
     "array_tensor",
+    "copied_tensor",
     "dtype_named",
     "dtype_of_numpy",
     "elementwise",
