@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
+from mmap import mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ HEADER_CAP = 100_000_000  # tensor.rs: MAX_HEADER_SIZE
 _METADATA = "__metadata__"
 #: transformers refuses a file that has metadata without it.
 _FORMAT = ("format", "pt")
+_LARGE_HEADER = 1 << 20
 _PREFIX = 8  # the header's length, little-endian
 _OF_TENSOR = {"dtype", "shape", "data_offsets"}
 #: So many shapes are kept for the tensors that have the same: a file could make very many hash alike.
@@ -147,9 +149,16 @@ def _read_header(file: File, size: int) -> tuple[dict[str, Any], dict[str, str]]
     return header, metadata
 
 
-def _header_text(file: File, size: int) -> bytes:
-    text = file.read_at(_PREFIX, size, "header")
-    if not text.startswith(b"{"):
+def _header_text(file: File, size: int) -> bytes | mmap:
+    """Return the header's bytes, a large one's in memory that goes back to the system when they are let go of."""
+    text: bytes | mmap
+    if size < _LARGE_HEADER:
+        text = file.read_at(_PREFIX, size, "header")
+    else:
+        text = mmap(-1, size)
+        with memoryview(text) as buffer:
+            file.read_into(_PREFIX, buffer)
+    if text[:1] != b"{":
         raise _damaged(file, f"found a header that begins with {text[:1]!r}, expected '{{'")
     return text
 

@@ -23,6 +23,7 @@ import math
 import re
 import struct
 from collections.abc import Callable, Iterable
+from mmap import mmap
 from typing import Any, TypeAlias, TypeVar
 
 from ..errors import DamagedError, ValueRefusedError
@@ -46,7 +47,9 @@ def dump_json(value: Json) -> str:
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
-def load_json(text: str | bytes, where: str, object_hook: Callable[[dict[str, Json]], Json] | None = None) -> Json:
+def load_json(
+    text: str | bytes | mmap, where: str, object_hook: Callable[[dict[str, Json]], Json] | None = None
+) -> Json:
     """Read JSON strictly: DamagedError for bad syntax, keys that come twice, NaN literals and endless nesting.
 
     ``object_hook`` gives what stands for an object, from its entries.
@@ -56,8 +59,8 @@ def load_json(text: str | bytes, where: str, object_hook: Callable[[dict[str, Js
         return object_hook(_distinct_entries(pairs)) if object_hook else _distinct_entries(pairs)
 
     try:
-        if isinstance(text, bytes):
-            text = text.decode("utf-8")
+        if not isinstance(text, str):
+            text = str(text, "utf-8")
         return json.loads(text, object_pairs_hook=read_pairs, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as problem:
         raise _not_strict(where, problem) from None

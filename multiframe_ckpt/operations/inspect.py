@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..checkpoint import Checkpoint
 from ..checkpoint.restore import resume_parts
-from ..tree import LazyTensor, Tree, join_key, leaves, tied_groups
+from ..tree import LazyTensor, Tree, join_key, leaves, tensor_table, tied_groups
 
 __all__ = ["InspectReport", "TensorRow", "inspect", "opened"]
 
@@ -44,7 +44,7 @@ class InspectReport:
 def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> InspectReport:
     """Return what a checkpoint, or the one at a path, holds: from its headers."""
     checkpoint = opened(checkpoint)
-    table = checkpoint.tensors()
+    table = tensor_table(checkpoint.tree)
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
     rows = tuple(TensorRow(key, t.dtype.name, t.shape, t.nbytes, first.get(key)) for key, t in table.items())
     meta = dict(checkpoint.meta)

@@ -23,6 +23,7 @@ from .nodes import (
     partition,
     rebuild,
     tensor_paths,
+    tensor_table,
     tensors,
 )
 from .sharing import Sharing, tied_groups
@@ -73,6 +74,7 @@ __all__ = [
     "split_key",
     "synchronized",
     "tensor_paths",
+    "tensor_table",
     "tensors",
     "tied_groups",
     "unknown_as_dicts",
