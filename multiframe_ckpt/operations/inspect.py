@@ -47,15 +47,14 @@ def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> InspectReport:
     table = checkpoint.tensors()
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
     rows = tuple(TensorRow(key, t.dtype.name, t.shape, t.nbytes, first.get(key)) for key, t in table.items())
-    distinct = [tensor for key, tensor in table.items() if key not in first] if first else table.values()
     meta = dict(checkpoint.meta)
     return InspectReport(
         path=str(meta.pop("path", "")),
         format=str(meta.pop("format", "")),
         framework=meta.pop("framework", None),
         tensors=rows,
-        parameters=sum(tensor.size for tensor in distinct),
-        nbytes=sum(tensor.nbytes for tensor in distinct),
+        parameters=sum(tensor.size for key, tensor in table.items() if key not in first),
+        nbytes=sum(tensor.nbytes for key, tensor in table.items() if key not in first),
         dtypes=dict(Counter(row.dtype for row in rows)),
         values={join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)},
         meta=meta,
