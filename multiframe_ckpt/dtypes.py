@@ -136,7 +136,7 @@ def widen(array: np.ndarray, wider: DType) -> np.ndarray:
         return array.astype(wider.numpy)
     small, big, bits = shift
     widened = np.asarray(array, order="C").reshape(-1).view(small).astype(big)
-    np.left_shift(widened, bits, out=widened)  # no memory but what is given: taking it costs more than the shift
+    np.left_shift(widened, bits, out=widened)  # in place: memory for another costs more than the shift
     return widened.view(wider.numpy).reshape(array.shape)
 
 
@@ -146,9 +146,9 @@ def narrow(array: np.ndarray, dtype: DType) -> np.ndarray:
     shift = _UPPER_HALF.get((dtype.name, wider_row.name if wider_row else ""))
     if shift is not None:
         small, big, bits = shift
-        whole = np.asarray(array, order="C").reshape(-1).view(big)
-        narrowed = (whole >> bits).astype(small).view(dtype.numpy).reshape(array.shape)
-        exact = not int(np.bitwise_or.reduce(whole, axis=None)) & ((1 << bits) - 1)
+        wide_bits = np.asarray(array, order="C").reshape(-1).view(big)
+        narrowed = (wide_bits >> bits).astype(small).view(dtype.numpy).reshape(array.shape)
+        exact = not int(np.bitwise_or.reduce(wide_bits, axis=None)) & ((1 << bits) - 1)
     else:
         narrowed = array.astype(dtype.numpy)
         exact = wider_row is not None and widen(narrowed, wider_row).tobytes() == np.asarray(array, order="C").tobytes()

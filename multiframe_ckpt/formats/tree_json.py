@@ -27,6 +27,7 @@ from mmap import mmap
 from typing import Any, TypeAlias, TypeVar
 
 from ..errors import DamagedError, ValueRefusedError
+from ..terminal.text import short_repr
 from ..tree import MAX_DEPTH, TensorRef, Tree
 
 __all__ = ["Json", "decode", "dump_json", "encode", "float_text", "is_utf8", "load_json", "read_float_text"]
@@ -224,7 +225,7 @@ def _decode_leaf(tag: str, inner: Json, where: str) -> Tree:
 
 def _malformed(value: Json, where: str) -> DamagedError:
     return DamagedError(
-        f"{where}: found {repr(value)[:80]} in the tree, expected a value this version writes; "
+        f"{where}: found {short_repr(value)} in the tree, expected a value this version writes; "
         "the file is damaged, or newer than this library: upgrade it"
     )
 
