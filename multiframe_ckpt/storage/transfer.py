@@ -48,8 +48,6 @@ __all__ = [
     "write_at",
 ]
 
-#: A turned matrix of so many bytes and more is written block by block: a smaller one is one band.
-_BLOCKWISE = 32 << 20
 _AT_ONCE = 512  # pieces in one call; systems take 1,024
 
 _buffers = local()
@@ -168,57 +166,76 @@ def copy(job: CopyJob) -> dict[str, str]:
     framed = ("crc32",) if job.head and "crc32" in job.schemes else ()
     plain = set(job.schemes).difference(framed)
     offset = write_at(job.descriptor, job.head, job.offset)
-    source = job.tensor.source
-    if (
-        isinstance(source, Turned)
-        and source.is_matrix
-        and job.tensor.nbytes >= _BLOCKWISE
-        and job.tensor.digest is None
-    ):
-        _write_turned(job, offset, source)
-        return _digests_of_written(job, offset, plain, framed)
-    reader = HashingReader(job.key, job.tensor, plain)
     with_head = Hashing(framed)
     with_head.update(job.head)
+    source = job.tensor.source
+    if isinstance(source, Turned) and source.reads_parts and job.tensor.digest is None:
+        hashings = (Hashing(plain), with_head) if job.schemes else ()
+        _copy_turned(job.descriptor, offset, source, hashings)
+        return {scheme: digest for hashing in hashings for scheme, digest in hashing.digests().items()}
+    reader = HashingReader(job.key, job.tensor, plain)
     for piece in reader:
         with_head.update(piece)
         offset = write_at(job.descriptor, piece, offset)
     return reader.digests | with_head.digests()
 
 
-def _write_turned(job: CopyJob, offset: int, source: Turned) -> None:
-    """Write a turned matrix block by block, while another thread compares the matrix with its digest."""
-    if hasattr(os, "posix_fallocate"):  # half the time of a write is spent on pages that nobody said would come
-        os.posix_fallocate(job.descriptor, offset, job.tensor.nbytes)
-    with Workers(1, "multiframe-ckpt") as pool:
-        comparing = pool.submit(lambda: source.base.compare(_buffer()))
-        _write_blocks(job.descriptor, offset, source)
+def _copy_turned(descriptor: int, offset: int, source: Turned, hashings: Sequence[Hashing]) -> None:
+    """Copy a turned tensor, while another thread compares with its digest what it is made of."""
+    with Workers(1, "multiframe-ckpt") as beside:
+        comparing = beside.submit(lambda: source.base.compare(_buffer()))
+        if source.prefers_blocks:
+            _copy_blocks(descriptor, offset, source, hashings, beside)
+        else:
+            _copy_bands(descriptor, offset, source, hashings)
         comparing.result()
 
 
-def _write_blocks(descriptor: int, offset: int, source: Turned) -> None:
-    itemsize, row_nbytes, write = source.dtype.itemsize, source.shape[1] * source.dtype.itemsize, os.pwrite
+def _copy_bands(descriptor: int, offset: int, source: Turned, hashings: Sequence[Hashing]) -> None:
+    for band in source.bands():
+        for piece in chunks_of(band):
+            _hash(hashings, [piece])
+            offset = write_at(descriptor, piece, offset)
+
+
+def _copy_blocks(descriptor: int, offset: int, source: Turned, hashings: Sequence[Hashing], beside: Workers) -> None:
+    """Write a turned matrix block by block, each of its rows to where it belongs; rows that are whole are hashed beside."""
+    itemsize, row_nbytes = source.dtype.itemsize, source.shape[1] * source.dtype.itemsize
+    if hasattr(os, "posix_fallocate"):  # a third of the time of a write is spent on pages that nobody said would come
+        os.posix_fallocate(descriptor, offset, source.base.nbytes)
+    tasks = []
     for rows, columns, block in source.blocks():
-        position, nbytes = offset + rows.start * row_nbytes + columns.start * itemsize, len(columns) * itemsize
-        for row in block.view(np.uint8):
-            taken = write(descriptor, row, position)
-            if taken != nbytes:
-                write_at(descriptor, memoryview(row)[taken:], position + taken)
-            position += row_nbytes
+        start = offset + rows.start * row_nbytes
+        _write_rows(descriptor, start + columns.start * itemsize, row_nbytes, block.view(np.uint8))
+        if hashings and columns.stop == source.shape[1]:
+            written = _reread(descriptor, start, start + len(rows) * row_nbytes)
+            tasks.append(beside.submit(_hash, hashings, written))
+    for task in tasks:
+        task.result()
 
 
-def _digests_of_written(job: CopyJob, offset: int, plain: set[str], framed: tuple[str, ...]) -> dict[str, str]:
-    """Return the digests of bytes that were not written in their order, by reading them."""
-    hashing, with_head = Hashing(plain), Hashing(framed)
-    with_head.update(job.head)
-    end = offset + job.tensor.nbytes if job.schemes else offset
+def _hash(hashings: Sequence[Hashing], pieces: Iterable[memoryview]) -> None:
+    for piece in pieces:
+        for hashing in hashings:
+            hashing.update(piece)
+
+
+def _write_rows(descriptor: int, offset: int, step: int, rows: np.ndarray) -> None:
+    write, nbytes = os.pwrite, rows.shape[1]
+    for row in rows:
+        taken = write(descriptor, row, offset)
+        if taken != nbytes:
+            write_at(descriptor, memoryview(row)[taken:], offset + taken)
+        offset += step
+
+
+def _reread(descriptor: int, offset: int, end: int) -> Iterator[memoryview]:
+    """Yield bytes that were written, from an offset to before another."""
     while offset < end:
         piece = _buffer()[: end - offset]
-        count = os.preadv(job.descriptor, [piece], offset)
-        hashing.update(piece[:count])
-        with_head.update(piece[:count])
+        count = os.preadv(descriptor, [piece], offset)
+        yield piece[:count]
         offset += count
-    return hashing.digests() | with_head.digests()
 
 
 def copy_batch(batch: Sequence[CopyJob]) -> list[dict[str, str]]:

@@ -5,8 +5,8 @@ turned matrix as memory allows; to make one, every row of the file is touched on
 in the processor's cache while it is turned. Where what a band takes of a row is so little that to skip the rest costs more
 than to read it, the rest is read as well.
 
-A target that can be written anywhere is better served with blocks: what is read and what is written lies in longer runs, so
-that a matrix twice as large takes twice as long, where bands would take four times.
+Of very many rows a target that can be written anywhere is better served with blocks: what is read and what is written lies
+in longer runs, so that a matrix twice as large takes twice as long, where bands would take four times.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from .boxes import blocks, positions, shape_of
 from .digests import PIECE
 from .sources import Source
 
-__all__ = ["bands", "rectangles"]
+__all__ = ["IN_BLOCKS", "bands", "rectangles"]
 
 #: Bytes of all bands at once. A stream that finds none left still gets the least; a copy has up to four streams.
-_MOST, _LEAST = 44 << 20, 6 << 20
+_MOST, _LEAST = 54 << 20, 2 << 20
+#: Bytes and rows of a matrix from which on blocks are worth it: bands take less time to write, and no reading again.
+IN_BLOCKS = 2 * _MOST, 24_000
 #: Bytes of a tile, which a core's second cache holds beside what it is turned into.
 _TILE = PIECE // 2
 #: To skip so many bytes takes as long as to read them: a call of the system, 1 µs, at 8 GB/s.
 _SKIP = 8 << 10
-#: A run that is written takes so many times as long as one that is read: 6 µs into fresh pages of a file, on ext4.
-_WRITE_COST = 6
+#: To write a run takes so many times as long as to read one, on ext4, where 4 µs go for the pages it begins and ends in.
+_WRITE_COST = 5
+#: Rows of a multiple of so many bytes begin in few lines of the cache.
+_LINES = 256
 
 
 def bands(base: Source, axes: tuple[int, ...]) -> Iterator[np.ndarray]:
@@ -121,6 +125,8 @@ class _Reader:
 
     def read(self, box: tuple[range, ...]) -> np.ndarray:
         """Return what a box takes of the turned source, in C order."""
+        if len(self._band) < prod(shape_of(box)) * self._base.dtype.itemsize:
+            self._band = np.empty(0, np.uint8)  # before there is a larger one: two would take twice the memory
         self._band, band = _shaped(self._band, self._base.dtype.numpy, shape_of(box))
         target, box = band.transpose(self._back), tuple(box[axis] for axis in self._back)
         wide = self._widened(box)
@@ -141,9 +147,13 @@ class _Reader:
         return (*box[:axis], range(shape[axis]), *box[axis + 1 :])
 
     def _read_tile(self, box: tuple[range, ...]) -> np.ndarray:
-        self._tile, tile = _shaped(self._tile, self._base.dtype.numpy, shape_of(box))
-        self._base.part(box).into(tile)
-        return tile
+        """Read a tile into rows of which no column falls into few lines of the cache, as rows of 2**n bytes would."""
+        *outer, inner = shape_of(box)
+        itemsize = self._base.dtype.itemsize
+        padded = inner if inner * itemsize % _LINES else inner + _LINES // 4 // itemsize
+        self._tile, tile = _shaped(self._tile, self._base.dtype.numpy, (*outer, padded))
+        self._base.part(box).into(tile[..., :inner])
+        return tile[..., :inner]
 
 
 def _shaped(raw: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from .bands import bands, rectangles
+from .bands import IN_BLOCKS, bands, rectangles
 from .boxes import Box, shape_of
 from .digests import chunks_of
 from .sources import Extent, InFile, InMemory, Source
@@ -47,19 +47,23 @@ class Turned(Source):
             yield from chunks_of(np.asarray(self.array(), order="C"))
             return
         self.base.compare(buffer)
-        for band in bands(self.base.source, self.axes):
+        for band in self.bands():
             yield from chunks_of(band)
 
+    def bands(self) -> Iterator[np.ndarray]:
+        """Yield the elements in C order, band by band, each good until the next; the other tensor is not compared."""
+        return bands(self.base.source, self.axes)
+
     @property
-    def is_matrix(self) -> bool:
-        """Whether :meth:`blocks` can be asked for: of a matrix turned that is read in parts."""
-        return self.axes == (1, 0) and 0 not in self.shape and self.base.source.reads_parts
+    def prefers_blocks(self) -> bool:
+        """Whether a target that can be written anywhere takes less time in :meth:`blocks` than in :meth:`bands`."""
+        least_nbytes, least_rows = IN_BLOCKS
+        return self.axes == (1, 0) and self.base.nbytes >= least_nbytes and self.base.shape[0] >= least_rows
 
     def blocks(self) -> Iterator[tuple[range, range, np.ndarray]]:
         """Yield the rows, the columns and the elements of blocks that fill a matrix, each good until the next.
 
-        They are for a target that can be written anywhere: a large matrix takes less time in blocks than in :meth:`pieces`.
-        The other tensor is not compared with its digest: LazyTensor.compare does.
+        The other tensor is not compared with its digest.
         """
         return rectangles(self.base.source)
 
