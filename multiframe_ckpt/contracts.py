@@ -27,6 +27,7 @@ from .errors import (
     IncompleteError,
     KeyRefusedError,
     MismatchError,
+    MissingFileError,
     RefusedError,
     UnavailableError,
     UnknownFormatError,
@@ -34,7 +35,9 @@ from .errors import (
     ValueRefusedError,
 )
 from .formats import Changes, Format, Head, Opened, Plan, ReadOptions, Unread, WritableFormat, WriteOptions
-from .formats.base import ProgressMeter, require_file, require_folder
+from .formats.base import ProgressMeter, parsing, require_file, require_folder
+from .formats.manifest import assemble
+from .formats.plans import ManifestPlan, TablePlan
 from .progress import OnProgress, Progress
 from .storage.folders import Folder
 from .tree import (
@@ -78,8 +81,10 @@ __all__ = [
     "KeyRefusedError",
     "LazyTensor",
     "LoadReport",
+    "ManifestPlan",
     "Mismatch",
     "MismatchError",
+    "MissingFileError",
     "OnProgress",
     "Opened",
     "Part",
@@ -96,6 +101,7 @@ __all__ = [
     "SupportsStepChanges",
     "SupportsStepHook",
     "SupportsWholeModels",
+    "TablePlan",
     "TensorBackend",
     "Tree",
     "Turned",
@@ -108,6 +114,7 @@ __all__ = [
     "WritableFormat",
     "WriteOptions",
     "array_tensor",
+    "assemble",
     "copied_tensor",
     "dtype_named",
     "dtype_of_numpy",
@@ -116,6 +123,7 @@ __all__ = [
     "joined",
     "leaves",
     "map_leaves",
+    "parsing",
     "require_file",
     "require_folder",
     "tensors",

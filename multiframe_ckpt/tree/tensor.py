@@ -82,7 +82,7 @@ class LazyTensor:
     def ready(self) -> LazyTensor:
         """Return the tensor for reading now: whatever a framework still does to its elements has been waited for."""
         source = self.source.ready()
-        return self if source is self.source else replace(self, source=source)
+        return self if source is self.source else self.with_(source=source)
 
     def view_as(self, dtype: DType, digest: str | None) -> LazyTensor:
         """Return the same bytes, of this digest, as elements of another dtype of the same size."""
