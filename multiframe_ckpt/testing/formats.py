@@ -238,6 +238,7 @@ class FormatContract(ReadOnlyFormatContract):
 
     def written(self, tree: Tree, folder: Path, name: str = "checkpoint") -> Path:
         """Write the tree to a fresh path in ``folder`` and return the path."""
+        folder.mkdir(exist_ok=True)
         path = folder / (name + (self.format.suffixes[0] if self.format.suffixes else ""))
         write(self.format, tree, path)
         return path
@@ -323,7 +324,8 @@ class FormatContract(ReadOnlyFormatContract):
         path = self.written(self._held(flat_tree()), tmp_path)
         if not path.is_dir():
             pytest.skip("for formats that are folders")
-        assert all(self.format.owns(name) for name in _contents(path))
+        paths = [path, *(sample for sample, _ in self.samples(tmp_path / "samples"))]
+        assert all(self.format.owns(name) for path in paths for name in _contents(path))
         assert not self.format.owns("notes.txt")
 
     def test_reading_moves_no_tensor_bytes(self, tmp_path: Path) -> None:

@@ -127,6 +127,54 @@ def test_a_managers_checkpoints_in_a_strangers_folders_are_pruned(site):
     assert said == ["best_model checkpoint_epoch_0003 latest_checkpoint"]
 
 
+def test_a_suffix_of_several_words_is_kept_by_managers_and_asked_for_by_paths(site):
+    (site / "dotted_format.py").write_text(
+        "from npydir_format import NpyFolderFormat\n"
+        "class DottedFormat(NpyFolderFormat):\n"
+        "    name, suffixes = 'dotted', ('.npy-folder.v2',)\n"
+    )
+    with (site / "formats-1.0.dist-info" / "entry_points.txt").open("a") as file:
+        file.write("dotted = dotted_format:DottedFormat\n")
+    said = python(
+        site,
+        "from pathlib import Path\n"
+        "with mfc.CheckpointManager('run', format='dotted', max_to_keep=1) as manager:\n"
+        "    for epoch in range(3):\n"
+        "        manager.save(epoch, {'w': np.full(2, epoch, 'f4')}, loss=1 / (epoch + 1))\n"
+        "print(*sorted(path.name for path in Path('run').iterdir()))\n"
+        "mfc.save({'w': np.ones(2, 'f4')}, 'new.npy-folder.v2')\n"
+        "print(*sorted(path.name for path in Path('new.npy-folder.v2').iterdir()))\n",
+    )
+    names = (f"{stem}.npy-folder.v2" for stem in ("best_model", "checkpoint_epoch_0002", "latest_checkpoint"))
+    assert said == [" ".join(names), "0.npy index.json"]
+
+
+def test_a_plugin_that_fails_to_look_at_a_file_is_a_warning_and_the_rest_works(site):
+    (site / "broken_format.py").write_text(
+        "from multiframe_ckpt import contracts\n"
+        "class BrokenFormat(contracts.Format):\n"
+        "    name = 'broken'\n"
+        "    def recognises(self, head): return head.start.decode('ascii')[0] == 'x'\n"
+        "    def open(self, place, options): raise NotImplementedError\n"
+    )
+    with (site / "formats-1.0.dist-info" / "entry_points.txt").open("a") as file:
+        file.write("broken = broken_format:BrokenFormat\n")
+    run(site, "-c", gguf("model.gguf"))  # 'broken' is asked before
+    code = (
+        "import warnings\n"
+        "open('unknown', 'wb').write(bytes([255]))\n"
+        "with warnings.catch_warnings(record=True) as said:\n"
+        "    warnings.simplefilter('always')\n"
+        "    print(mfc.open('model.gguf').meta['format'])\n"
+        "    try: mfc.open('unknown')\n"
+        "    except mfc.UnknownFormatError: print('unknown')\n"
+        "print(*said[-1:], sep='')\n"
+    )
+    format, unknown, warning = python(site, code)
+    assert (format, unknown) == ("gguf", "unknown")
+    assert "format 'broken': found UnicodeDecodeError" in warning and "repair or remove the plugin 'broken'" in warning
+
+
 def test_a_hostile_index_leads_nowhere(site):
     code = (
         "import json\n"
