@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import FormatError, MultiframeError, UnknownFormatError
+from ..errors import CheckpointWarning, FormatError, MultiframeError, UnknownFormatError
 from ..registry import Registry
 from ..storage.atomic import current_path
 from ..storage.consistency import read_consistently
@@ -66,7 +67,7 @@ def format_for(path: Path) -> WritableFormat:
     if not path.suffix:
         return writable_format(_WITHOUT_SUFFIX)
     for kind in FORMATS.available():
-        if path.suffix.lower() in kind.suffixes:
+        if path.name.lower().endswith(kind.suffixes):
             return writable_format(kind.name)
     raise UnknownFormatError(
         f"{path}: found the suffix {path.suffix!r}, expected one that names a format; give the format "
@@ -132,6 +133,13 @@ def recognised(head: Head) -> Format:
                 return format
         except (MultiframeError, OSError):  # what looks like this format at first, and not any more on a closer look
             continue
+        except Exception as problem:  # a plugin's: it must not keep others from their files
+            warnings.warn(
+                f"{head.place.where}: format {format.name!r}: found {type(problem).__name__} while it looked at this, "
+                f"expected yes or no: {problem}; {FORMATS.remedy(format.name)}",
+                CheckpointWarning,
+                stacklevel=2,
+            )
     raise UnknownFormatError(
         f"{head.place.where}: found {_looks_like(head)}, expected one of {', '.join(FORMATS.names())}"
     )

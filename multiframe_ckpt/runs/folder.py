@@ -26,7 +26,7 @@ from .records import CheckpointRecord, Signature, read_record, signature_of
 __all__ = ["BEST", "LATEST", "CheckpointFolder", "epoch_of"]
 
 LATEST, BEST = "latest_checkpoint", "best_model"
-_NAME = re.compile(r"checkpoint_epoch_([0-9]{4,})(\.[a-z0-9_]+)?")
+_NAME = re.compile(r"checkpoint_epoch_([0-9]{4,})(\..+)?")
 _USUAL_SUFFIX = ".pth"
 
 
@@ -111,7 +111,7 @@ class CheckpointFolder:
 
     def point(self, stem: str, name: str) -> None:
         """Make the pointer stand for a checkpoint, and take away one that it had in another format."""
-        pointer = self.path / f"{stem}{Path(name).suffix}"
+        pointer = self.path / f"{stem}{name.removeprefix(name.partition('.')[0])}"
         if pointer_target(pointer, [name]) is None:
             self._require_pointer(pointer)
             if pointer.is_dir() and not pointer.is_symlink():  # no link can be renamed onto a folder

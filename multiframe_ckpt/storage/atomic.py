@@ -112,10 +112,13 @@ def _make_folder(folder: Path) -> None:
 
 def current_path(target: Path) -> Path:
     """Return the target, or the folder that stepped aside for it where nothing came after: that save died in between."""
-    if not os.path.lexists(target) and target.parent.is_dir():
+    if os.path.lexists(target) or not target.parent.is_dir():
+        return target
+    with suppress(UnicodeEncodeError):  # a name that no disk can have
+        prefix = _prefix(target)
         for name in os.listdir(target.parent):
             aside = target.parent / name / _ASIDE / target.name
-            if name.startswith(_prefix(target)) and name.endswith(STAGE_SUFFIX) and aside.is_dir():
+            if name.startswith(prefix) and name.endswith(STAGE_SUFFIX) and aside.is_dir():
                 return aside
     return target
 

@@ -12,7 +12,7 @@ import mmap
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class Folder(ABC):
     where: str
 
     @abstractmethod
-    def names(self) -> Mapping[str, bool]:
+    def names(self) -> dict[str, bool]:
         """Return the names in the folder, sorted, and whether a folder lies under each, and no link to one."""
 
     @abstractmethod
@@ -92,13 +92,16 @@ def missing_file(folder: Folder, name: str) -> MissingFileError:
     return MissingFileError(message, missing=(name,))
 
 
-def files_below(folder: Folder, prefix: str = "") -> Iterator[str]:
-    """Yield the name of every file in a folder and its folders; no link to a folder is followed."""
-    for name, is_folder in folder.names().items():
-        if is_folder:
-            yield from files_below(folder.folder(name), f"{prefix}{name}/")
-        else:
+def files_below(folder: Folder) -> Iterator[str]:
+    """Yield the name of every file in a folder and its folders, however deep; no link to a folder is followed."""
+    left = [(folder, "", name, is_folder) for name, is_folder in reversed(folder.names().items())]
+    while left:
+        above, prefix, name, is_folder = left.pop()
+        if not is_folder:
             yield f"{prefix}{name}"
+            continue
+        below, prefix = above.folder(name), f"{prefix}{name}/"
+        left += [(below, prefix, inner, is_folder) for inner, is_folder in reversed(below.names().items())]
 
 
 class LocalFolder(Folder):
@@ -116,7 +119,7 @@ class LocalFolder(Folder):
         """The checkpoint's own folder, out of which nothing leads."""
         return self._top or self
 
-    def names(self) -> Mapping[str, bool]:
+    def names(self) -> dict[str, bool]:
         """Return the names, which are listed once: what is read is the folder as it was then."""
         if self._names is None:
             # The checkpoint's own was opened to be listed, one in it only to be walked through.

@@ -35,7 +35,7 @@ class MemoryFolder(Folder):
     def __init__(self, contents: Mapping[str, bytes], where: str = "memory") -> None:
         self.contents, self.where = dict(contents), where
 
-    def names(self) -> Mapping[str, bool]:
+    def names(self) -> dict[str, bool]:
         """Return the names in the folder, and whether folders lie under them."""
         parts = (name.partition("/") for name in sorted(self.contents))
         return {first: bool(slash) for first, slash, _ in parts}

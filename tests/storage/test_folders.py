@@ -11,7 +11,7 @@ import pytest
 import multiframe_ckpt as mfc
 from multiframe_ckpt.errors import DamagedError, FormatError, MissingFileError, ReplacedError, UnsafeError
 from multiframe_ckpt.storage.files import open_file
-from multiframe_ckpt.storage.folders import open_folder
+from multiframe_ckpt.storage.folders import files_below, open_folder
 from multiframe_ckpt.testing import MemoryFolder
 
 OUTSIDE = [
@@ -165,6 +165,25 @@ def test_names_are_those_of_when_they_were_first_asked_for(top):
     (top / "later").touch()
     assert "later" not in folder.names()
     assert "later" in open_folder(top).names()
+
+
+@pytest.fixture
+def deep(top):
+    """A folder below which lie so many in each other that Python's own ways to delete them end in a RecursionError."""
+    descriptor = os.open(top / "below", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("a", dir_fd=descriptor)
+        inner = os.open("a", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(os.open("deep", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+    os.close(descriptor)
+    yield top
+    subprocess.run(["rm", "-r", str(top)], check=True)
+
+
+def test_every_file_below_is_named_however_deep_it_lies(deep):
+    assert list(files_below(open_folder(deep))) == [f"below/{'a/' * 1500}deep", "below/file", "file"]
 
 
 def test_arrays_of_thousands_of_files_hold_few_of_them_open(tmp_path):
