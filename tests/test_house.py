@@ -1,5 +1,6 @@
 """The house around the code: floors, the wheel, what importing costs, and the environments' own rules."""
 
+import ast
 import os
 import re
 import subprocess
@@ -63,6 +64,113 @@ def test_the_floors_hold():
     code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def python_files():
+    """Gives every module of every package, by its name in the repository."""
+    return {name: path for name, path in sources().items() if path.suffix == ".py"}
+
+
+LAZY_FIELDS = {"alias", "digest", "dtype", "shape", "source"}
+
+
+def assignments(path):
+    """Gives the class, function, target and field of every assignment to a field of a tensor's name."""
+    for holder in ast.walk(ast.parse(path.read_text())):
+        if isinstance(holder, ast.ClassDef):
+            for function in holder.body:
+                yield from ((holder.name, *found) for found in _assigned(function))
+        elif isinstance(holder, ast.Module):
+            for statement in holder.body:
+                if not isinstance(statement, ast.ClassDef):
+                    yield from (("", *found) for found in _assigned(statement))
+
+
+def _assigned(statement):
+    name = getattr(statement, "name", "")
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del) and node.attr in LAZY_FIELDS:
+            yield name, ast.unparse(node.value), node.attr
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("setattr", "object.__setattr__", "delattr"):
+            fields = [argument.value for argument in node.args[1:2] if isinstance(argument, ast.Constant)]
+            yield from ((name, ast.unparse(node.args[0]), field) for field in fields if field in LAZY_FIELDS)
+
+
+def test_no_module_changes_a_field_that_a_tensor_has():
+    # A source, a storage in the making and the like set their own, once, when they are made.
+    changed = [
+        (name, holder, function, target, field)
+        for name, path in python_files().items()
+        for holder, function, target, field in assignments(path)
+        if not (function == "__init__" and target == "self")
+    ]
+    assert changed == []
+
+
+def test_the_search_for_changes_finds_them(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(
+        "leaf.alias = 1\n"
+        "def f(x):\n    x.digest, y = 1, 2\n    del x.source\n    setattr(x, 'shape', ())\n"
+        "class A:\n    def __init__(self, x):\n        self.dtype = x.shape = 1\n"
+        "    def g(self):\n        self.shape += 1\n"
+    )
+    assert {(holder, function, target, field) for holder, function, target, field in assignments(path)} == {
+        ("", "", "leaf", "alias"),
+        ("", "f", "x", "digest"),
+        ("", "f", "x", "source"),
+        ("", "f", "x", "shape"),
+        ("A", "__init__", "self", "dtype"),
+        ("A", "__init__", "x", "shape"),
+        ("A", "g", "self", "shape"),
+    }
+
+
+PLUGINS = sorted(
+    {*(ROOT / "tests" / "plugin").rglob("*_format.py"), *(ROOT / "tests" / "plugin").rglob("*_adapter.py")}
+)
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: path.stem)
+def test_a_strangers_plugin_needs_no_module_of_the_library_but_its_contracts(path):
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            is_contracts = node.module == "multiframe_ckpt" and [alias.name for alias in node.names] == ["contracts"]
+            imported.add("multiframe_ckpt.contracts" if is_contracts else node.module)
+    frameworks = {"frozenframe", "toyframe"}
+    assert imported <= {*sys.stdlib_module_names, *frameworks, "numpy", "multiframe_ckpt.contracts"}
+
+
+def test_the_contracts_have_all_that_the_abstract_methods_of_a_plugin_speak_of():
+    from multiframe_ckpt import contracts
+
+    spoken = set()
+    for kind in (
+        contracts.Format,
+        contracts.WritableFormat,
+        contracts.Plan,
+        contracts.Source,
+        contracts.Folder,
+        contracts.File,
+    ):
+        for member in vars(kind).values():
+            hints = getattr(member, "__annotations__", {})
+            spoken |= {word for hint in hints.values() for word in re.findall(r"[A-Z][A-Za-z]+", str(hint))}
+    from_python = {
+        "Path",
+        "Iterator",
+        "Mapping",
+        "Sequence",
+        "Hashable",
+        "AbstractContextManager",
+        "RawIOBase",
+        "None",
+        "ClassVar",
+    }
+    assert spoken - from_python <= set(contracts.__all__)
 
 
 def test_importing_the_library_imports_no_framework_and_nothing_slow(tmp_path):

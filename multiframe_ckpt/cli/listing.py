@@ -15,7 +15,7 @@ __all__ = ["backends_command", "formats_command"]
 def formats_command(out: Output) -> Status:
     """List the formats, and the suffixes that name them."""
     formats = [kind() for kind in FORMATS.available()]
-    rows = [(format.name, " ".join(format.suffixes) or "none", _summary(format)) for format in formats]
+    rows = [(format.name, " ".join(format.suffixes) or "none", _use(format), _summary(format)) for format in formats]
     records = [
         {
             "name": format.name,
@@ -26,8 +26,12 @@ def formats_command(out: Output) -> Status:
         }
         for format in formats
     ]
-    out.report({"formats": records}, table([("format", "suffixes", "what it is"), *rows], columns=width()))
+    out.report({"formats": records}, table(rows, header=("format", "suffixes", "use", "what it is"), columns=width()))
     return Status.DONE
+
+
+def _use(format: Format) -> str:
+    return "read and written" if isinstance(format, WritableFormat) else "only read"
 
 
 def _summary(format: Format) -> str:
@@ -44,5 +48,5 @@ def backends_command(out: Output) -> Status:
     with out.waiting("importing frameworks"):
         records = backends()
     rows = [(row.name, "yes" if row.available else "no", row.version or row.reason or "-") for row in records]
-    out.report({"backends": records}, table([("backend", "here", "version, or why not"), *rows], columns=width()))
+    out.report({"backends": records}, table(rows, header=("backend", "here", "version, or why not"), columns=width()))
     return Status.DONE

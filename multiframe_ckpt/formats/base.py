@@ -8,12 +8,14 @@ tree, which says what will change before a byte is written. ``testing.FormatCont
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from struct import error
 from typing import ClassVar, NamedTuple
 
-from ..errors import UnknownFormatError
+from ..errors import DamagedError, FormatError, UnknownFormatError
 from ..progress import OnProgress, Progress, silent
 from ..storage.folders import Folder
 from ..tree import File, LazyTensor, Sharing, Tree
@@ -29,6 +31,7 @@ __all__ = [
     "Unread",
     "WritableFormat",
     "WriteOptions",
+    "parsing",
     "require_file",
     "require_folder",
 ]
@@ -178,6 +181,34 @@ class ProgressMeter:
             return
         self._done += tensor.nbytes
         self._on_progress(Progress(key, self._done, self._total))
+
+
+@contextmanager
+def parsing(where: str) -> Iterator[None]:
+    """Turn what parsers raise for a broken file into DamagedError; a FormatError passes as it is."""
+    try:
+        yield
+    except FormatError:
+        raise
+    except _BROKEN as problem:
+        raise DamagedError(
+            f"{where}: found what cannot be read ({type(problem).__name__}: {problem}), expected a whole file; "
+            "the file is damaged: fetch it again"
+        ) from None
+
+
+#: What Python's own and NumPy's parsers raise for text and bytes that are not what they should be.
+_BROKEN = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    error,
+)
 
 
 def require_file(place: File | Folder, format: Format) -> File:

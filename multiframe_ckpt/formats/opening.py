@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from ..errors import FormatError, MultiframeError, UnknownFormatError
+from ..errors import CheckpointWarning, FormatError, MultiframeError, UnknownFormatError
 from ..registry import Registry
 from ..storage.atomic import current_path
 from ..storage.consistency import read_consistently
 from ..storage.files import open_file
 from ..storage.folders import Folder, files_below, open_folder
-from ..tree import File, LazyTensor, Strided, Tree, map_leaves
-from ..tree import Path as TreePath
+from ..tree import File, LazyTensor, map_leaves
 from .base import Format, Head, Opened, ReadOptions, WritableFormat
 
 __all__ = [
@@ -66,7 +67,7 @@ def format_for(path: Path) -> WritableFormat:
     if not path.suffix:
         return writable_format(_WITHOUT_SUFFIX)
     for kind in FORMATS.available():
-        if path.suffix.lower() in kind.suffixes:
+        if path.name.lower().endswith(kind.suffixes):
             return writable_format(kind.name)
     raise UnknownFormatError(
         f"{path}: found the suffix {path.suffix!r}, expected one that names a format; give the format "
@@ -132,6 +133,13 @@ def recognised(head: Head) -> Format:
                 return format
         except (MultiframeError, OSError):  # what looks like this format at first, and not any more on a closer look
             continue
+        except Exception as problem:  # a plugin's: it must not keep others from their files
+            warnings.warn(
+                f"{head.place.where}: format {format.name!r}: found {type(problem).__name__} while it looked at this, "
+                f"expected yes or no: {problem}; {FORMATS.remedy(format.name)}",
+                CheckpointWarning,
+                stacklevel=2,
+            )
     raise UnknownFormatError(
         f"{head.place.where}: found {_looks_like(head)}, expected one of {', '.join(FORMATS.names())}"
     )
@@ -148,22 +156,25 @@ def _looks_like(head: Head) -> str:
 
 def _without_digests(opened: Opened) -> Opened:
     """Return what was opened with nothing that tensors are compared with when they are read."""
-    storages: dict[int, LazyTensor] = {}
+    done: dict[int, LazyTensor] = {}  # tensors may look into one storage
 
-    def strip(_: TreePath, leaf: Tree) -> Tree:
-        if not isinstance(leaf, LazyTensor):
-            return leaf
-        source = leaf.source
-        if isinstance(source, Strided) and source.storage.digest is not None:
-            storage = storages.setdefault(id(source.storage), source.storage.with_(digest=None))
-            source = Strided(storage, source.dtype, source.shape, source.offset, source.strides)
-        return leaf.with_(digest=None, source=source)
+    def strip(tensor: LazyTensor) -> LazyTensor:
+        if id(tensor) not in done and tensor.is_compared:
+            bases = tensor.source.bases
+            source = tensor.source.over([strip(base) for base in bases]) if bases else tensor.source
+            done[id(tensor)] = tensor.with_(digest=None, source=source)
+        return done.get(id(tensor), tensor)
 
-    return Opened(map_leaves(opened.tree, strip), opened.facts, opened.metadata, opened.unread)
+    tree = map_leaves(opened.tree, lambda _, leaf: strip(leaf) if isinstance(leaf, LazyTensor) else leaf)
+    return replace(opened, tree=tree)
 
 
 def require_replaceable(path: Path) -> None:
     """Raise FormatError for a folder that holds anything but a checkpoint: replacing it would lose that."""
+    read_consistently(path, lambda: _require_checkpoint_alone(path))
+
+
+def _require_checkpoint_alone(path: Path) -> None:
     place = open_folder(path)
     try:
         format = recognised(head_of(place))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..checkpoint import Checkpoint
 from ..checkpoint.restore import resume_parts
-from ..tree import LazyTensor, Tree, join_key, leaves, tied_groups
+from ..tree import LazyTensor, Tree, join_key, leaves, tensor_table, tied_groups
 
 __all__ = ["InspectReport", "TensorRow", "inspect", "opened"]
 
@@ -43,20 +44,18 @@ class InspectReport:
 def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> InspectReport:
     """Return what a checkpoint, or the one at a path, holds: from its headers."""
     checkpoint = opened(checkpoint)
-    table = checkpoint.tensors()
+    table = tensor_table(checkpoint.tree)
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
     rows = tuple(TensorRow(key, t.dtype.name, t.shape, t.nbytes, first.get(key)) for key, t in table.items())
-    distinct = [table[row.key] for row in rows if row.tied_to is None]
-    names = [row.dtype for row in rows]
     meta = dict(checkpoint.meta)
     return InspectReport(
         path=str(meta.pop("path", "")),
         format=str(meta.pop("format", "")),
         framework=meta.pop("framework", None),
         tensors=rows,
-        parameters=sum(tensor.size for tensor in distinct),
-        nbytes=sum(tensor.nbytes for tensor in distinct),
-        dtypes={name: names.count(name) for name in dict.fromkeys(names)},
+        parameters=sum(tensor.size for key, tensor in table.items() if key not in first),
+        nbytes=sum(tensor.nbytes for key, tensor in table.items() if key not in first),
+        dtypes=dict(Counter(row.dtype for row in rows)),
         values={join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)},
         meta=meta,
         resume=resume_parts(checkpoint.tree),

@@ -119,12 +119,14 @@ class LocalFile(File):
         self.require(offset, nbytes, "values")
         if os.fstat(self._descriptor.number).st_size < offset + nbytes:
             raise self.cut_short(offset)
-        if nbytes == 0:
-            return memoryview(b"")
-        return memoryview(self.contents())[offset : offset + nbytes]
+        return memoryview(self.contents() if nbytes else b"")[offset : offset + nbytes]
 
     def contents(self) -> bytes | mmap.mmap:
-        """Return the file mapped read-only; an empty one cannot be."""
+        """Return the file mapped read-only, as far as it reached when it was opened; an empty one cannot be."""
         if self._map is None and self.size:
-            self._map = mmap.mmap(self._descriptor.number, 0, access=mmap.ACCESS_READ)
+            nbytes = min(self.size, os.fstat(self._descriptor.number).st_size)
+            try:
+                self._map = mmap.mmap(self._descriptor.number, nbytes, access=mmap.ACCESS_READ)
+            except ValueError:  # nothing is left of it, or less than just now
+                raise self.cut_short(0) from None
         return b"" if self._map is None else self._map

@@ -12,20 +12,34 @@ import mmap
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import DamagedError, ReplacedError, UnsafeError
+from ..errors import DamagedError, FormatError, MissingFileError, ReplacedError, UnsafeError
 from ..tree.sources import File
 from .files import Descriptor, Identity, LocalFile, identity_of, require_regular
 
-__all__ = ["Folder", "FolderFile", "LocalFolder", "files_below", "open_folder"]
+__all__ = [
+    "Folder",
+    "FolderFile",
+    "LocalFolder",
+    "files_below",
+    "leads_out",
+    "missing_file",
+    "open_folder",
+    "require_below",
+]
 
 _FOLLOW = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_DIRECTORY", 0)
 _FILE = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _FOLDER = _FILE | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)  # enough to open what lies in it, and faster
 #: A file of this many bytes is not small any more.
 _SMALL = 1 << 10
+#: Smaller files are read where larger ones are mapped: a map holds its file open, and a folder may have thousands.
+_MAPPED = 1 << 20
+#: Components of names that no folder gives to what lies in it.
+_OUTSIDE = {"", ".", ".."}
 #: What opening a link without following it gives: the second where a folder is asked for.
 _IS_LINK = {errno.ELOOP, errno.ENOTDIR}
 
@@ -41,29 +55,53 @@ class Folder(ABC):
     where: str
 
     @abstractmethod
-    def names(self) -> Mapping[str, bool]:
+    def names(self) -> dict[str, bool]:
         """Return the names in the folder, sorted, and whether a folder lies under each, and no link to one."""
 
     @abstractmethod
     def has(self, name: str) -> bool:
-        """Return whether a file lies there; False for a name that no disk can have."""
+        """Return whether a file lies there; False for a name that no disk can have, or that leads out."""
 
     @abstractmethod
     def file(self, name: str) -> File:
-        """Return a file below; raise FileNotFoundError, UnsafeError where it leads out, DamagedError for no file."""
+        """Return a file below; raise MissingFileError, UnsafeError where it leads out, DamagedError for what is no file."""
 
     @abstractmethod
     def folder(self, name: str) -> Folder:
-        """Return a folder below; raise FileNotFoundError, or UnsafeError where it leads out."""
+        """Return a folder below; raise as :meth:`file` does."""
 
 
-def files_below(folder: Folder, prefix: str = "") -> Iterator[str]:
-    """Yield the name of every file in a folder and its folders; no link to a folder is followed."""
-    for name, is_folder in folder.names().items():
-        if is_folder:
-            yield from files_below(folder.folder(name), f"{prefix}{name}/")
-        else:
+def leads_out(name: str) -> bool:
+    """Return whether a name has components that no folder gives, such as ``..``: a file's own text may be forged."""
+    return not _OUTSIDE.isdisjoint(name.split("/"))
+
+
+def require_below(folder: Folder, name: str) -> None:
+    """Raise UnsafeError for a name that leads out of a folder."""
+    if leads_out(name):
+        raise UnsafeError(
+            f"{folder.where}: found the name {name!r}, expected one of what lies in the folder; the checkpoint is forged"
+        )
+
+
+def missing_file(folder: Folder, name: str) -> MissingFileError:
+    """Return the error for a name under which nothing lies."""
+    message = (
+        f"{folder.where}/{name}: found nothing there, expected it, as the checkpoint names it; restore it from a copy"
+    )
+    return MissingFileError(message, missing=(name,))
+
+
+def files_below(folder: Folder) -> Iterator[str]:
+    """Yield the name of every file in a folder and its folders, however deep; no link to a folder is followed."""
+    left = [(folder, "", name, is_folder) for name, is_folder in reversed(folder.names().items())]
+    while left:
+        above, prefix, name, is_folder = left.pop()
+        if not is_folder:
             yield f"{prefix}{name}"
+            continue
+        below, prefix = above.folder(name), f"{prefix}{name}/"
+        left += [(below, prefix, inner, is_folder) for inner, is_folder in reversed(below.names().items())]
 
 
 class LocalFolder(Folder):
@@ -81,7 +119,7 @@ class LocalFolder(Folder):
         """The checkpoint's own folder, out of which nothing leads."""
         return self._top or self
 
-    def names(self) -> Mapping[str, bool]:
+    def names(self) -> dict[str, bool]:
         """Return the names, which are listed once: what is read is the folder as it was then."""
         if self._names is None:
             # The checkpoint's own was opened to be listed, one in it only to be walked through.
@@ -96,16 +134,17 @@ class LocalFolder(Folder):
     def has(self, name: str) -> bool:
         """Return whether a file lies there, itself or behind a link."""
         try:
-            return stat.S_ISREG(os.stat(name, dir_fd=self._descriptor.number).st_mode)
+            return stat.S_ISREG(os.stat(name, dir_fd=self._descriptor.number).st_mode) and not leads_out(name)
         except (OSError, ValueError):
             return False
 
     def file(self, name: str) -> FolderFile:
         """Return a file, to be opened when it is read."""
-        status = os.stat(name, dir_fd=self._descriptor.number, follow_symlinks=False)
-        if stat.S_ISLNK(status.st_mode):
-            held = Descriptor(self._open(name, _FILE))
-            status = os.fstat(held.number)
+        with self._required(name):
+            status = os.stat(name, dir_fd=self._descriptor.number, follow_symlinks=False)
+            if stat.S_ISLNK(status.st_mode):
+                held = Descriptor(self._open(name, _FILE))
+                status = os.fstat(held.number)
         require_regular(status, f"{self.where}/{name}")
         return self.file_seen(name, status)
 
@@ -115,7 +154,23 @@ class LocalFolder(Folder):
 
     def folder(self, name: str) -> LocalFolder:
         """Return a folder below."""
-        return LocalFolder(self._open(name, _FOLDER), f"{self.where}/{name}", self.top)
+        with self._required(name):
+            return LocalFolder(self._open(name, _FOLDER), f"{self.where}/{name}", self.top)
+
+    @contextmanager
+    def _required(self, name: str) -> Iterator[None]:
+        """Look for a name below; MissingFileError where the system says that there is none, or that none can be."""
+        require_below(self, name)
+        try:
+            yield
+        except FormatError:
+            raise
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: NUL, or what no bytes stand for
+            raise missing_file(self, name) from None
+        except OSError as problem:
+            if problem.errno != errno.ENAMETOOLONG:
+                raise
+            raise missing_file(self, name) from None
 
     def read_fast(self, name: str, small: str, other: str) -> tuple[bytes, os.stat_result] | None:
         """Return the bytes of a small file in a folder below, and the status of another there, in the fewest calls.
@@ -205,8 +260,8 @@ class FolderFile(File):
         return self.opened().read_at(offset, nbytes, what)
 
     def mapped(self, offset: int, nbytes: int) -> memoryview:
-        """Open the file and map it."""
-        return self.opened().mapped(offset, nbytes)
+        """Open the file and map it, or read few bytes."""
+        return self.opened().mapped(offset, nbytes) if nbytes >= _MAPPED else memoryview(self.read_at(offset, nbytes))
 
     def contents(self) -> bytes | mmap.mmap:
         """Open the file and map all of it."""

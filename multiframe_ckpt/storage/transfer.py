@@ -31,9 +31,8 @@ from ..tree import (
     map_leaves,
     tensors,
 )
-from ..tree.compared import compare_once
 from ..tree.digests import PIECE, Hashing, bytes_of, chunks_of, digest_of_bytes, require_digest, scheme_of
-from .parallel import SMALL, Workers, in_parallel
+from .parallel import SMALL_NBYTES, Workers, in_parallel
 
 __all__ = [
     "CopyJob",
@@ -160,7 +159,7 @@ class CopyJob:
 
 def copy(job: CopyJob) -> dict[str, str]:
     """Copy one tensor and return scheme → digest; DamagedError where its bytes are not the ones its file promised."""
-    if job.tensor.nbytes <= SMALL:
+    if job.tensor.nbytes <= SMALL_NBYTES:
         raw = read_small(job.key, job.tensor)
         write_at(job.descriptor, raw, write_at(job.descriptor, job.head, job.offset))
         return {scheme: digest_of_bytes(raw, scheme, job.head) for scheme in job.schemes}
@@ -184,7 +183,7 @@ def copy(job: CopyJob) -> dict[str, str]:
 def _copy_turned(descriptor: int, offset: int, source: Turned, hashings: Sequence[Hashing]) -> None:
     """Copy a turned tensor, while another thread compares with its digest what it is made of."""
     with Workers(1, "multiframe-ckpt") as beside:
-        comparing = beside.submit(lambda: compare_once(source.base, _buffer()))
+        comparing = beside.submit(lambda: source.base.compare(_buffer()))
         if source.prefers_blocks:
             _copy_blocks(descriptor, offset, source, hashings, beside)
         else:
@@ -317,7 +316,7 @@ def _streams(tensor: LazyTensor) -> bool:
 def _array(key: str, tensor: LazyTensor) -> np.ndarray:
     array = np.empty(tensor.shape, tensor.dtype.numpy)
     extent = tensor.extent
-    if array.nbytes > SMALL:
+    if array.nbytes > SMALL_NBYTES:
         for _ in HashingReader(key, tensor).into(array):
             pass
     elif extent is None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import tempfile
 import tracemalloc
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -31,7 +32,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ..dtypes import DTYPES, DType
-from ..errors import FormatError, MultiframeError, RefusedError, ValueRefusedError
+from ..errors import CheckpointWarning, FormatError, MultiframeError, RefusedError, ValueRefusedError
 from ..formats import Changes, Format, Opened, ReadOptions, WritableFormat, WriteOptions
 from ..formats.opening import head_of
 from ..progress import OnProgress, Progress, silent
@@ -47,6 +48,8 @@ __all__ = ["FormatContract", "ReadOnlyFormatContract", "changes", "open_at", "re
 _MIB = 1 << 20
 #: A damaged file may claim any size; reading it may not allocate more than this over what the file holds.
 _DAMAGE_ALLOWANCE = 32 * _MIB
+#: Stands for the name of a checkpoint that is one file, and not one of a folder's.
+_BY_ITSELF = ""
 
 
 def open_at(format: Format, place: Path | File | Folder, options: ReadOptions | None = None) -> Opened:
@@ -130,18 +133,26 @@ class ReadOnlyFormatContract:
 
     def test_a_file_cut_short_anywhere_is_a_format_error(self, tmp_path: Path) -> None:
         """Unless the cut loses nothing, as that of a last newline."""
-        for blob, tree in self._small_files(tmp_path):
-            for length in range(len(blob)):
-                self._read_damaged(blob[:length], partial(assert_trees_equal, expected=tree))
+        for contents, name, tree in self._small_files(tmp_path):
+            for length in range(len(contents[name])):
+                cut = contents | {name: contents[name][:length]}
+                self._read_damaged(cut, partial(assert_trees_equal, expected=tree))
 
     def test_a_flipped_bit_anywhere_is_a_format_error_or_reads_without_one(self, tmp_path: Path) -> None:
         """Never another exception, never an allocation that the file's size does not warrant."""
-        for blob, tree in self._small_files(tmp_path):
-            for position in range(len(blob)):
+        for contents, name, tree in self._small_files(tmp_path):
+            for position in range(len(contents[name])):
                 for mask in (1 << position % 8, 0xFF) if position < 1024 else (1 << position % 8,):
-                    flipped = bytearray(blob)
+                    flipped = bytearray(contents[name])
                     flipped[position] ^= mask
-                    self._read_damaged(bytes(flipped), partial(self._judge_flipped, expected=tree))
+                    self._read_damaged(contents | {name: bytes(flipped)}, partial(self._judge_flipped, expected=tree))
+
+    def test_a_missing_file_of_a_folder_is_a_format_error_or_takes_nothing_away(self, tmp_path: Path) -> None:
+        """Whichever of its files it is."""
+        for contents, name, tree in self._small_files(tmp_path):
+            if name != _BY_ITSELF:
+                left = {other: raw for other, raw in contents.items() if other != name}
+                self._read_damaged(left, partial(assert_trees_equal, expected=tree))
 
     def test_any_slice_of_a_tensor_is_numpys_slice_of_the_whole(self, tmp_path: Path) -> None:
         """Ints, steps and ellipses; from disk and from memory."""
@@ -179,28 +190,25 @@ class ReadOnlyFormatContract:
                 row.numpy()
                 assert file.read_bytes - before == row.nbytes
 
-    def _small_files(self, folder: Path) -> Iterator[tuple[bytes, Tree]]:
-        files = [(path.read_bytes(), tree) for path, tree in self.samples(folder) if path.is_file()]
-        if not files:
-            pytest.skip("for formats that are one file")
-        yield from files
+    def _small_files(self, folder: Path) -> Iterator[tuple[dict[str, bytes], str, Tree]]:
+        """Yield the files of each sample, the name of one of them, and the sample's tree."""
+        for path, tree in self.samples(folder):
+            contents = _contents(path) if path.is_dir() else {_BY_ITSELF: path.read_bytes()}
+            yield from ((contents, name, tree) for name in contents)
 
     def _judge_flipped(self, found: Tree, expected: Tree) -> None:
         if self.notices_every_flip:
             assert_trees_equal(found, expected)
 
-    def _read_damaged(self, blob: bytes, judge: Callable[[Tree], None]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "damaged"
-            path.write_bytes(blob)
-            with _peak_below(_DAMAGE_ALLOWANCE):
-                try:
-                    place = place_at(path)
-                    recognises(self.format, place)
-                    tree = map_leaves(self.format.open(place, ReadOptions()).tree, _read_now)
-                except FormatError:
-                    return
-            judge(tree)
+    def _read_damaged(self, contents: dict[str, bytes], judge: Callable[[Tree], None]) -> None:
+        with _placed(contents) as place, _peak_below(_DAMAGE_ALLOWANCE), warnings.catch_warnings():
+            warnings.simplefilter("ignore", CheckpointWarning)
+            try:
+                recognises(self.format, place)
+                tree = map_leaves(self.format.open(place, ReadOptions()).tree, _read_now)
+            except FormatError:
+                return
+        judge(tree)
 
 
 class FormatContract(ReadOnlyFormatContract):
@@ -230,6 +238,7 @@ class FormatContract(ReadOnlyFormatContract):
 
     def written(self, tree: Tree, folder: Path, name: str = "checkpoint") -> Path:
         """Write the tree to a fresh path in ``folder`` and return the path."""
+        folder.mkdir(exist_ok=True)
         path = folder / (name + (self.format.suffixes[0] if self.format.suffixes else ""))
         write(self.format, tree, path)
         return path
@@ -315,7 +324,8 @@ class FormatContract(ReadOnlyFormatContract):
         path = self.written(self._held(flat_tree()), tmp_path)
         if not path.is_dir():
             pytest.skip("for formats that are folders")
-        assert all(self.format.owns(name) for name in _contents(path))
+        paths = [path, *(sample for sample, _ in self.samples(tmp_path / "samples"))]
+        assert all(self.format.owns(name) for path in paths for name in _contents(path))
         assert not self.format.owns("notes.txt")
 
     def test_reading_moves_no_tensor_bytes(self, tmp_path: Path) -> None:
@@ -346,6 +356,18 @@ class FormatContract(ReadOnlyFormatContract):
             yield
         except self.may_refuse as refusal:
             pytest.skip(f"refused: {refusal}")
+
+
+@contextmanager
+def _placed(contents: dict[str, bytes]) -> Iterator[File | Folder]:
+    """Put a file on the disk, as readers meet it, and the many files of a folder into memory."""
+    if _BY_ITSELF not in contents:
+        yield MemoryFolder(contents)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "damaged"
+        path.write_bytes(contents[_BY_ITSELF])
+        yield place_at(path)
 
 
 def _read_now(_: TreePath, leaf: Tree) -> Tree:

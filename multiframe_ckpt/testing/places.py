@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 
 from ..storage.files import open_file
-from ..storage.folders import Folder, files_below, open_folder
+from ..storage.folders import Folder, files_below, missing_file, open_folder, require_below
 from ..tree import File
 
 __all__ = ["MemoryFile", "MemoryFolder", "in_memory", "place_at"]
@@ -35,7 +35,7 @@ class MemoryFolder(Folder):
     def __init__(self, contents: Mapping[str, bytes], where: str = "memory") -> None:
         self.contents, self.where = dict(contents), where
 
-    def names(self) -> Mapping[str, bool]:
+    def names(self) -> dict[str, bool]:
         """Return the names in the folder, and whether folders lie under them."""
         parts = (name.partition("/") for name in sorted(self.contents))
         return {first: bool(slash) for first, slash, _ in parts}
@@ -46,15 +46,17 @@ class MemoryFolder(Folder):
 
     def file(self, name: str) -> MemoryFile:
         """Return a file."""
+        require_below(self, name)
         if name not in self.contents:
-            raise FileNotFoundError(f"{self.where}/{name}: found nothing there, expected a file")
+            raise missing_file(self, name)
         return MemoryFile(self.contents[name], f"{self.where}/{name}")
 
     def folder(self, name: str) -> MemoryFolder:
         """Return a folder below."""
+        require_below(self, name)
         below = {key[len(name) + 1 :]: raw for key, raw in self.contents.items() if key.startswith(f"{name}/")}
         if not below:
-            raise FileNotFoundError(f"{self.where}/{name}: found nothing there, expected a folder")
+            raise missing_file(self, name)
         return MemoryFolder(below, f"{self.where}/{name}")
 
 

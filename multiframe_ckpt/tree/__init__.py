@@ -15,6 +15,7 @@ from .nodes import (
     Visit,
     children,
     combine,
+    has_tensors,
     is_leaf,
     is_plain,
     leaves,
@@ -22,6 +23,7 @@ from .nodes import (
     partition,
     rebuild,
     tensor_paths,
+    tensor_table,
     tensors,
 )
 from .sharing import Sharing, tied_groups
@@ -59,6 +61,7 @@ __all__ = [
     "combine",
     "edit",
     "elementwise",
+    "has_tensors",
     "is_leaf",
     "is_plain",
     "join_key",
@@ -71,6 +74,7 @@ __all__ = [
     "split_key",
     "synchronized",
     "tensor_paths",
+    "tensor_table",
     "tensors",
     "tied_groups",
     "unknown_as_dicts",

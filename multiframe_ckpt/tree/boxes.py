@@ -8,7 +8,9 @@ from functools import lru_cache
 from math import prod
 from typing import SupportsIndex, TypeAlias
 
-__all__ = ["Box", "as_slices", "blocks", "c_strides", "normalized", "positions", "shape_of"]
+import numpy as np
+
+__all__ = ["Box", "as_slices", "blocks", "c_strides", "normalized", "positions", "shape_of", "taken"]
 
 #: One entry a dimension: the positions that are taken, or the one position of a dimension that goes away.
 Box: TypeAlias = "tuple[range | int, ...]"
@@ -20,12 +22,13 @@ def normalized(index: object, shape: tuple[int, ...]) -> Box:
     An index is an int, a slice, an Ellipsis, or a tuple of these. Raise IndexError as NumPy does, TypeError for any other.
     """
     parts = index if isinstance(index, tuple) else (index,)
-    if parts.count(Ellipsis) > 1:
+    ellipses = [position for position, part in enumerate(parts) if part is Ellipsis]
+    if len(ellipses) > 1:
         raise IndexError("an index can only have a single ellipsis ('...')")
-    missing = len(shape) - sum(part is not Ellipsis for part in parts)
+    missing = len(shape) - (len(parts) - len(ellipses))
     if missing < 0:
         raise IndexError(f"too many indices: found {len(shape) - missing}, expected at most {len(shape)}")
-    position = parts.index(Ellipsis) if Ellipsis in parts else len(parts)
+    position = ellipses[0] if ellipses else len(parts)
     filled = (*parts[:position], *[slice(None)] * missing, *parts[position + 1 :])
     return tuple(_entry(part, size, axis) for axis, (part, size) in enumerate(zip(filled, shape, strict=True)))
 
@@ -55,6 +58,12 @@ def _slice(entry: range) -> slice:
     if not entry:
         return slice(0, 0)
     return slice(entry.start, entry.stop if entry.stop >= 0 else None, entry.step)
+
+
+def taken(array: np.ndarray, box: Box) -> np.ndarray:
+    """Return what a box takes of an array, as a view: an array of no dimensions, too, and no scalar."""
+    view: np.ndarray = array[(*as_slices(box), ...)]
+    return view
 
 
 @lru_cache(maxsize=4096)  # most tensors have the shape of another

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from math import prod
 
 import numpy as np
@@ -59,10 +59,9 @@ class Strided(Source):
         """The storage."""
         return (self.storage,)
 
-    @property
-    def is_covered(self) -> bool:
-        """Whether the storage has a digest."""
-        return self.storage.is_covered
+    def over(self, bases: Sequence[LazyTensor]) -> Strided:
+        """Return the same view into another storage."""
+        return Strided(bases[0], self.dtype, self.shape, self.offset, self.strides)
 
     @property
     def reads_parts(self) -> bool:
@@ -76,6 +75,9 @@ class Strided(Source):
 
     def array(self) -> np.ndarray:
         """Return the view over the storage's bytes."""
+        extent = self.extent
+        if extent is not None:
+            return InFile(extent.file, self.dtype, self.shape, extent.offset).array()
         raw = self.storage.source.array() if self.covers else self._checked()
         return self._over(np.asarray(raw, order="C"))
 
@@ -87,16 +89,12 @@ class Strided(Source):
         return array if array.flags.aligned else array.copy()
 
     def _needs_no_check(self) -> bool:
-        digest = self.storage.digest
-        return digest is None or getattr(self.storage.source, "verified", None) == digest
+        return self.storage.digest is None or self.storage.compared
 
     def _checked(self) -> np.ndarray:
         if self._needs_no_check():
             return self.storage.source.array()
-        array = self.storage.numpy()
-        if hasattr(self.storage.source, "verified"):
-            self.storage.source.verified = self.storage.digest
-        return array
+        return self.storage.numpy()
 
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Read piece by piece where the bytes lie whole in a file."""
@@ -117,13 +115,6 @@ class Strided(Source):
         strides = tuple(entry.step * step for entry, step in pairs if isinstance(entry, range))
         return Strided(self.storage, self.dtype, shape_of(box), offset, strides)
 
-    def ready(self) -> Source:
-        """Wait for the storage."""
-        source = self.storage.source.ready()
-        if source is self.storage.source:
-            return self
-        return Strided(self.storage.with_(source=source), self.dtype, self.shape, self.offset, self.strides)
-
 
 class Elementwise(Source):
     """What ``change`` makes of another tensor's elements, each by itself, so that it can be made piece by piece."""
@@ -138,10 +129,9 @@ class Elementwise(Source):
         """The other tensor."""
         return (self.base,)
 
-    @property
-    def is_covered(self) -> bool:
-        """Whether the other tensor has a digest."""
-        return self.base.is_covered
+    def over(self, bases: Sequence[LazyTensor]) -> Elementwise:
+        """Return what ``change`` makes of another tensor."""
+        return Elementwise(bases[0], self.dtype, self.change)
 
     @property
     def reads_parts(self) -> bool:
@@ -155,7 +145,7 @@ class Elementwise(Source):
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Change piece by piece."""
         dtype = self.base.dtype.numpy
-        for piece in self.base.pieces(buffer):
+        for piece in self.base.pieces(_of_whole_elements(buffer, dtype.itemsize)):
             yield bytes_of(self.change(np.frombuffer(piece, np.uint8).view(dtype)))
 
     def part(self, box: Box) -> Elementwise:
@@ -163,12 +153,11 @@ class Elementwise(Source):
         part = LazyTensor(self.base.dtype, shape_of(box), self.base.source.part(box))
         return Elementwise(part, self.dtype, self.change)
 
-    def ready(self) -> Source:
-        """Wait for the other tensor."""
-        source = self.base.source.ready()
-        return (
-            self if source is self.base.source else Elementwise(self.base.with_(source=source), self.dtype, self.change)
-        )
+
+def _of_whole_elements(buffer: memoryview, itemsize: int) -> memoryview:
+    """Return as much of a buffer as whole elements fill, or another where it is too small for one."""
+    count = len(buffer) // itemsize
+    return buffer[: count * itemsize] if count else memoryview(bytearray(itemsize))
 
 
 def elementwise(

@@ -19,13 +19,7 @@ _NONE: Mapping[str, Any] = {}
 def synchronized(tree: Tree) -> Tree:
     """Return the tree for reading now: whatever a framework still does to its live tensors has been waited for."""
 
-    def wait(_: Path, leaf: Tree) -> Tree:
-        if type(leaf) is not LazyTensor:
-            return leaf
-        source = leaf.source.ready()
-        return leaf if source is leaf.source else leaf.with_(source=source)
-
-    return map_leaves(tree, wait)
+    return map_leaves(tree, lambda _, leaf: leaf.ready() if type(leaf) is LazyTensor else leaf)
 
 
 def unknown_as_dicts(tree: Tree) -> tuple[Tree, list[str]]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..dtypes import DType
 from ..errors import DamagedError
-from .boxes import Box, blocks, shape_of
-from .compared import compare_once
+from .boxes import Box, blocks, shape_of, taken
 from .digests import Hashing, bytes_of, require_digest, scheme_of
+from .shapes import require_shape
 from .sources import Source
 from .tensor import LazyTensor
 
@@ -41,6 +41,7 @@ def joined(dtype: DType, shape: tuple[int, ...], parts: Sequence[Part], *, where
     Raise DamagedError, naming ``where``, unless the boxes lie inside the shape and fill it without overlap, each with a
     tensor of this dtype.
     """
+    require_shape(shape, dtype, where)
     distinct = {(part.starts, part.tensor.shape): part for part in reversed(parts)}
     ordered = tuple(sorted(distinct.values(), key=lambda part: part.starts))
     for part in ordered:
@@ -99,14 +100,14 @@ class Joined(Source):
         self.dtype, self.shape, self.parts = dtype, shape, parts
 
     @property
-    def is_covered(self) -> bool:
-        """Whether every part has a digest."""
-        return all(part.tensor.is_covered for part in self.parts)
-
-    @property
     def bases(self) -> tuple[LazyTensor, ...]:
         """The tensors of the parts."""
         return tuple(part.tensor for part in self.parts)
+
+    def over(self, bases: Sequence[LazyTensor]) -> Joined:
+        """Return other tensors in the boxes of these."""
+        parts = tuple(Part(part.starts, tensor) for part, tensor in zip(self.parts, bases, strict=True))
+        return Joined(self.dtype, self.shape, parts)
 
     @property
     def reads_parts(self) -> bool:
@@ -122,18 +123,21 @@ class Joined(Source):
     def into(self, out: np.ndarray) -> None:
         """Read every part into its box of the array, and compare it with its digest."""
         for part in self.parts:
-            box = tuple(map(slice, part.starts, part.stops))
+            target = taken(out, tuple(map(range, part.starts, part.stops)))
             if part.tensor.digest is None:
-                part.tensor.source.into(out[box])
+                part.tensor.source.into(target)
             else:
-                np.copyto(out[box], part.tensor.numpy())
+                np.copyto(target, part.tensor.numpy())
 
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
-        """Read in blocks of rows, each from the parts that it crosses; digests of parts are compared at their ends."""
+        """Read in blocks of rows, each from the parts that it crosses; digests of parts are compared at their ends.
+
+        A part that is made of tensors with digests of their own is read once more before, to compare these.
+        """
         checks = [_Check(part.tensor) for part in self.parts]
-        for part in self.parts:
-            if part.tensor.digest is None:
-                compare_once(part.tensor, buffer)
+        for tensor in self.bases:
+            if tensor.digest is None:
+                tensor.compare(buffer)
         for block in blocks(self.shape, self.dtype.itemsize, len(buffer)):
             nbytes = prod(shape_of(block)) * self.dtype.itemsize
             raw = buffer[:nbytes] if nbytes <= len(buffer) else memoryview(bytearray(nbytes))
@@ -151,11 +155,6 @@ class Joined(Source):
         if len(parts) == 1 and parts[0].tensor.shape == shape_of(box):
             return parts[0].tensor.source
         return Joined(self.dtype, shape_of(box), parts)
-
-    def ready(self) -> Source:
-        """Wait for every part."""
-        parts = tuple(Part(part.starts, part.tensor.with_(source=part.tensor.source.ready())) for part in self.parts)
-        return Joined(self.dtype, self.shape, parts)
 
 
 class _Check:
@@ -183,7 +182,7 @@ def _fill(out: np.ndarray, block: tuple[range, ...], part: Part, check: _Check) 
         return
     inner = tuple(map(range, _less(starts, part.starts), _less(stops, part.starts)))
     origin = tuple(entry.start for entry in block)
-    target = out[tuple(map(slice, _less(starts, origin), _less(stops, origin)))]
+    target = taken(out, tuple(map(range, _less(starts, origin), _less(stops, origin))))
     part.tensor.source.part(inner).into(target)
     check.update(target)
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
 from .derived import Strided
+from .sources import Source
 from .tensor import LazyTensor
 
 __all__ = ["Sharing", "tied_groups"]
+
+#: Whether two views with gaps share an element is hard to say, and a file may hold very many, made to be hard: past so
+#: many steps for a pair, and so many pairs of a storage, they count as lying on each other.
+_MOST_WORK, _MOST_LOOKS = 10_000, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -50,20 +56,66 @@ class Sharing:
         places: dict[Hashable, list[str]] = {}
         for key in group:
             places.setdefault(self.tensors[key].identity, []).append(key)
-        clusters: list[list[list[str]]] = []
-        for keys in places.values():
-            touched = [cluster for cluster in clusters if any(self._overlap(keys[0], other[0]) for other in cluster)]
-            clusters = [cluster for cluster in clusters if cluster not in touched]
-            clusters.append([keys, *(other for cluster in touched for other in cluster)])
+        clusters = _touching([self.tensors[keys[0]].source for keys in places.values()])
+        keys_of = list(places.values())
         order = {key: number for number, key in enumerate(group)}
-        apart = ([key for keys in cluster for key in keys] for cluster in clusters if len(cluster) > 1)
-        return [sorted(keys, key=order.__getitem__) for keys in apart]
+        return [
+            sorted((key for place in cluster for key in keys_of[place]), key=order.__getitem__) for cluster in clusters
+        ]
 
-    def _overlap(self, one: str, other: str) -> bool:
-        first, second = self.tensors[one].source, self.tensors[other].source
-        if not (isinstance(first, Strided) and isinstance(second, Strided)):
-            return True  # nobody says where in the storage it lies
-        return bool(np.shares_memory(_addresses(first), _addresses(second)))
+
+def _touching(sources: Sequence[Source]) -> list[list[int]]:
+    """Return the clusters, of two and more, of sources into one storage that lie on each other, by their positions."""
+    views = [source for source in sources if isinstance(source, Strided)]
+    if len(views) < len(sources):  # nobody says where in the storage the others lie
+        return [list(range(len(sources)))]
+    owner = list(range(len(views)))
+
+    def top(position: int) -> int:
+        while owner[position] != position:
+            owner[position] = position = owner[owner[position]]
+        return position
+
+    for one, other in _meeting(views):
+        owner[max(top(one), top(other))] = min(top(one), top(other))
+    clusters: dict[int, list[int]] = {}
+    for position in range(len(views)):
+        clusters.setdefault(top(position), []).append(position)
+    return [cluster for cluster in clusters.values() if len(cluster) > 1]
+
+
+def _meeting(views: Sequence[Strided]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of views that lie on each other: of those whose spans do, looked at in the order of these."""
+    spans = [_span(view) for view in views]
+    arrays = [np.asarray(_Address(view)) for view in views]
+    looks = _MOST_LOOKS
+    behind: list[int] = []
+    for position in sorted(
+        (position for position, view in enumerate(views) if prod(view.shape)), key=spans.__getitem__
+    ):
+        behind = [other for other in behind if spans[other][1] > spans[position][0]]
+        for other in behind:
+            looks -= 1
+            if looks < 0 or _overlap(arrays[other], arrays[position]):
+                yield other, position
+        behind.append(position)
+        if looks < 0:  # all of these count as one by now: the one that reaches furthest stands for them
+            behind = [max(behind, key=lambda position: spans[position][1])]
+
+
+def _span(view: Strided) -> tuple[int, int]:
+    """Return the first byte of the storage that a view looks at, and the one behind the last."""
+    reach = [(size - 1) * step for size, step in zip(view.shape, view.strides, strict=True)]
+    first = view.offset + sum(steps for steps in reach if steps < 0)
+    last = view.offset + sum(steps for steps in reach if steps > 0)
+    return first * view.dtype.itemsize, (last + 1) * view.dtype.itemsize
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> bool:
+    try:
+        return bool(np.shares_memory(one, other, max_work=_MOST_WORK))  # type: ignore[arg-type]  # the stubs know two
+    except np.exceptions.TooHardError:
+        return True
 
 
 class _Address:
@@ -78,10 +130,6 @@ class _Address:
             "data": ((1 << 40) + view.offset * size, False),
             "strides": tuple(step * size for step in view.strides),
         }
-
-
-def _addresses(view: Strided) -> np.ndarray:
-    return np.asarray(_Address(view))
 
 
 def _groups(names: Iterable[tuple[str, Hashable | None]]) -> list[list[str]]:

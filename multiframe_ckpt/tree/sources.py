@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import mmap
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from math import prod
@@ -20,7 +21,7 @@ import numpy as np
 
 from ..dtypes import DType, dtype_of_numpy
 from ..errors import DamagedError, DtypeRefusedError
-from .boxes import Box, as_slices, c_strides, shape_of
+from .boxes import Box, c_strides, shape_of, taken
 from .digests import PIECE, bytes_of, chunks_of
 
 if TYPE_CHECKING:  # a tensor has a source, and a source may be made of tensors
@@ -157,13 +158,8 @@ class Source(ABC):
         return None
 
     @property
-    def is_covered(self) -> bool:
-        """Whether the bytes are compared with a digest of what they come from when they are read."""
-        return False
-
-    @property
     def bases(self) -> tuple[LazyTensor, ...]:
-        """The tensors that this one is made of."""
+        """The tensors that the elements are made of, which have digests of their own; none for a source by itself."""
         return ()
 
     @property
@@ -200,15 +196,20 @@ class Source(ABC):
 
     def part(self, box: Box) -> Source:
         """Return the source of a part, which reads no more than it must."""
-        return Computed(self.dtype, shape_of(box), lambda: self.array()[as_slices(box)])
+        return Computed(self.dtype, shape_of(box), lambda: taken(self.array(), box))
 
     def view_as(self, dtype: DType) -> Source:
         """Return the same bytes as elements of another dtype of the same size."""
         return Computed(dtype, self.shape, lambda: np.asarray(self.array(), order="C").view(dtype.numpy))
 
+    def over(self, bases: Sequence[LazyTensor]) -> Source:
+        """Return the source that is made of other tensors in the same way."""
+        return self
+
     def ready(self) -> Source:
         """Wait until an asynchronous framework has the elements; return a source that need not wait."""
-        return self
+        bases = [base.ready() for base in self.bases]
+        return self if all(map(operator.is_, bases, self.bases)) else self.over(bases)
 
 
 class InMemory(Source):
@@ -241,17 +242,16 @@ class InMemory(Source):
 
     def part(self, box: Box) -> InMemory:
         """Return a view of the array."""
-        return InMemory(self._array[as_slices(box)].view())
+        return InMemory(taken(self._array, box))
 
 
 class Computed(Source):
     """An array that a function makes when asked: inflated, parsed, or read by a library."""
 
-    __slots__ = ("_read", "dtype", "shape", "verified")
+    __slots__ = ("_read", "dtype", "shape")
 
     def __init__(self, dtype: DType, shape: tuple[int, ...], read: Callable[[], np.ndarray]) -> None:
         self.dtype, self.shape, self._read = dtype, shape, read
-        self.verified: str | None = None
 
     def array(self) -> np.ndarray:
         """Make the array."""
@@ -259,16 +259,12 @@ class Computed(Source):
 
 
 class InFile(Source):
-    """Elements that lie in a file from byte ``offset`` on, little-endian and in C order.
+    """Elements that lie in a file from byte ``offset`` on, little-endian and in C order."""
 
-    ``verified`` is the digest that all the bytes were seen to have: whoever reads a part of them need not look again.
-    """
-
-    __slots__ = ("dtype", "file", "offset", "shape", "verified")
+    __slots__ = ("dtype", "file", "offset", "shape")
 
     def __init__(self, file: File, dtype: DType, shape: tuple[int, ...], offset: int = 0) -> None:
         self.file, self.dtype, self.shape, self.offset = file, dtype, shape, offset
-        self.verified: str | None = None
 
     @property
     def nbytes(self) -> int:

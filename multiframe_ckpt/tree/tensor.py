@@ -34,6 +34,7 @@ class LazyTensor:
     source: Source
     alias: Hashable | None = field(default=None)
     digest: str | None = field(default=None)
+    compared: bool = field(default=False, init=False)  # all its bytes were seen to be those that the digest promises
 
     @classmethod
     def from_array(cls, array: np.ndarray, *, name: str = "array", alias: Hashable | None = None) -> LazyTensor:
@@ -79,6 +80,11 @@ class LazyTensor:
             self.digest if digest is KEEP else digest,
         )
 
+    def ready(self) -> LazyTensor:
+        """Return the tensor for reading now: whatever a framework still does to its elements has been waited for."""
+        source = self.source.ready()
+        return self if source is self.source else self.with_(source=source)
+
     def view_as(self, dtype: DType, digest: str | None) -> LazyTensor:
         """Return the same bytes, of this digest, as elements of another dtype of the same size."""
         return LazyTensor(dtype, self.shape, self.source.view_as(dtype), self.alias, digest)
@@ -107,8 +113,16 @@ class LazyTensor:
 
     @property
     def is_covered(self) -> bool:
-        """Whether some digest covers its bytes: its own, its storage's, or those of all the tensors it is made of."""
-        return not self.nbytes or self.digest is not None or self.source.is_covered
+        """Whether some digest covers its bytes: its own, or those of all the tensors that it is made of."""
+        if not self.nbytes or self.digest is not None:
+            return True
+        bases = self.source.bases
+        return bool(bases) and all(base.is_covered for base in bases)
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether any of its bytes are compared with a digest when all are read, which its parts by themselves are not."""
+        return self.digest is not None or any(base.is_compared for base in self.source.bases)
 
     def numpy(self) -> np.ndarray:
         """Read the tensor now: C order, native byte order, read-only when it is mapped from a file.
@@ -121,6 +135,7 @@ class LazyTensor:
         array = np.asarray(array, order="C")
         if self.digest is not None:
             require_digest(self.place(), digest_of(array, scheme_of(self.digest)), self.digest)
+            self.compared = True
         return array
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
@@ -149,6 +164,24 @@ class LazyTensor:
             hashing.update(piece)
             yield piece
         require_digest(self.place(), hashing.digests()[scheme], self.digest)
+        self.compared = True
+
+    def compare(self, buffer: memoryview) -> None:
+        """Read what a digest covers, its own or those of what it is made of, unless that was done before.
+
+        Parts have no digest: whoever reads parts compares the whole first. Raise DamagedError for bytes of another digest.
+        """
+        if self.digest is None:
+            for base in self.source.bases:
+                base.compare(buffer)
+        elif not self.compared:
+            for _ in self.pieces(buffer):
+                pass
+
+    @property
+    def needs_no_compare(self) -> bool:
+        """Whether :meth:`compare` has nothing to do."""
+        return self.compared if self.digest is not None else all(base.needs_no_compare for base in self.source.bases)
 
     def place(self) -> str:
         """Return what an error calls the tensor where its key is not known."""

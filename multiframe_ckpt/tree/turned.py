@@ -9,7 +9,6 @@ import numpy as np
 
 from .bands import IN_BLOCKS, bands, rectangles
 from .boxes import Box, shape_of
-from .compared import compare_once, was_compared
 from .digests import chunks_of
 from .sources import Extent, InFile, InMemory, Source
 from .tensor import LazyTensor
@@ -34,11 +33,6 @@ class Turned(Source):
         return (self.base,)
 
     @property
-    def is_covered(self) -> bool:
-        """Whether the other tensor has a digest."""
-        return self.base.is_covered
-
-    @property
     def reads_parts(self) -> bool:
         """Whether the other tensor is read in parts."""
         return self.base.source.reads_parts
@@ -52,12 +46,12 @@ class Turned(Source):
         if not (self.shape and self.base.source.reads_parts):
             yield from chunks_of(np.asarray(self.array(), order="C"))
             return
-        compare_once(self.base, buffer)
+        self.base.compare(buffer)
         for band in self.bands():
             yield from chunks_of(band)
 
     def bands(self) -> Iterator[np.ndarray]:
-        """Yield the elements in C order, band by band, each good until the next; :func:`compare_once` is not called."""
+        """Yield the elements in C order, band by band, each good until the next; the other tensor is not compared."""
         return bands(self.base.source, self.axes)
 
     @property
@@ -69,7 +63,7 @@ class Turned(Source):
     def blocks(self) -> Iterator[tuple[range, range, np.ndarray]]:
         """Yield the rows, the columns and the elements of blocks that fill a matrix, each good until the next.
 
-        :func:`compare_once` is not called.
+        The other tensor is not compared with its digest.
         """
         return rectangles(self.base.source)
 
@@ -82,10 +76,9 @@ class Turned(Source):
         order = [kept.index(axis) for axis, entry in zip(self.axes, box, strict=True) if isinstance(entry, range)]
         return Turned(part, order)
 
-    def ready(self) -> Source:
-        """Wait for the other tensor."""
-        source = self.base.source.ready()
-        return self if source is self.base.source else Turned(self.base.with_(source=source), self.axes)
+    def over(self, bases: Sequence[LazyTensor]) -> Turned:
+        """Return another tensor laid out in the same way."""
+        return Turned(bases[0], self.axes)
 
 
 class Rows(Source):
@@ -103,17 +96,12 @@ class Rows(Source):
     @property
     def extent(self) -> Extent | None:
         """Where the bytes lie whole in a file, unless the other tensor must be read to compare it."""
-        return self._part.extent if was_compared(self.base) else None
+        return self._part.extent if self.base.needs_no_compare else None
 
     @property
     def bases(self) -> tuple[LazyTensor, ...]:
         """The other tensor."""
         return (self.base,)
-
-    @property
-    def is_covered(self) -> bool:
-        """Whether the other tensor has a digest."""
-        return self.base.is_covered
 
     @property
     def reads_parts(self) -> bool:
@@ -122,23 +110,22 @@ class Rows(Source):
 
     def array(self) -> np.ndarray:
         """Read the rows."""
-        if was_compared(self.base):
+        if self.base.needs_no_compare:
             return self._part.array()
         return self.base.numpy()[self.start : self.stop]
 
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Read the rows piece by piece."""
-        compare_once(self.base, buffer)
+        self.base.compare(buffer)
         yield from self._part.pieces(buffer)
 
     def part(self, box: Box) -> Source:
         """Return a part of the rows."""
         return self._part.part(box)
 
-    def ready(self) -> Source:
-        """Wait for the other tensor."""
-        source = self.base.source.ready()
-        return self if source is self.base.source else Rows(self.base.with_(source=source), self.start, self.stop)
+    def over(self, bases: Sequence[LazyTensor]) -> Rows:
+        """Return another tensor laid out in the same way."""
+        return Rows(bases[0], self.start, self.stop)
 
 
 class Reshaped(Source):
@@ -154,17 +141,12 @@ class Reshaped(Source):
     @property
     def extent(self) -> Extent | None:
         """Where the bytes lie, unless they are to be compared with a digest of the other tensor's."""
-        return self.base.extent if was_compared(self.base) else None
+        return self.base.extent if self.base.needs_no_compare else None
 
     @property
     def bases(self) -> tuple[LazyTensor, ...]:
         """The other tensor."""
         return (self.base,)
-
-    @property
-    def is_covered(self) -> bool:
-        """Whether the other tensor has a digest."""
-        return self.base.is_covered
 
     @property
     def reads_parts(self) -> bool:
@@ -188,7 +170,6 @@ class Reshaped(Source):
             return InMemory(np.asarray(self.base.source.array(), order="C").reshape(self.shape)).part(box)
         return super().part(box)
 
-    def ready(self) -> Source:
-        """Wait for the other tensor."""
-        source = self.base.source.ready()
-        return self if source is self.base.source else Reshaped(self.base.with_(source=source), self.shape)
+    def over(self, bases: Sequence[LazyTensor]) -> Reshaped:
+        """Return another tensor laid out in the same way."""
+        return Reshaped(bases[0], self.shape)

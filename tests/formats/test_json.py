@@ -55,7 +55,7 @@ def read_layers(path, *layers, **more):
 def reread(array):
     text = "".join(value_texts(array, LazyTensor.from_array(array).dtype)).encode()
     strict(text)
-    return parse_values(text, 0, len(text), LazyTensor.from_array(array).dtype, array.shape, "test")
+    return parse_values(text, LazyTensor.from_array(array).dtype, array.shape, "test")
 
 
 def test_any_json_reader_finds_shape_dtype_and_nested_values(path):

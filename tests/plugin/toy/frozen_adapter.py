@@ -4,7 +4,7 @@ from importlib import import_module
 
 import numpy as np
 
-from multiframe_ckpt.backend import TensorBackend, array_tensor
+from multiframe_ckpt.contracts import TensorBackend, array_tensor
 
 
 class FrozenBackend(TensorBackend):

@@ -5,7 +5,9 @@ import numpy as np
 import toyframe
 
 from multiframe_ckpt.backend import backend_named
-from multiframe_ckpt.testing import BackendContract, LikeBackendContract
+from multiframe_ckpt.contracts import ValueRefusedError
+from multiframe_ckpt.formats import format_named
+from multiframe_ckpt.testing import BackendContract, FormatContract, LikeBackendContract
 
 
 class TestToy(BackendContract, LikeBackendContract):
@@ -28,3 +30,9 @@ class TestFrozen(LikeBackendContract):
 
     def array(self, tensor):
         return np.asarray(tensor)
+
+
+class TestToyFormat(FormatContract):
+    format = format_named("toy")
+    holds_ties = holds_plain_values = False
+    may_refuse = (ValueRefusedError,)

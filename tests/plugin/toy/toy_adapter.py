@@ -4,8 +4,7 @@ from importlib import import_module
 
 import numpy as np
 
-from multiframe_ckpt.backend import TensorBackend
-from multiframe_ckpt.tree import LazyTensor
+from multiframe_ckpt.contracts import LazyTensor, TensorBackend
 
 
 class ToyBackend(TensorBackend):

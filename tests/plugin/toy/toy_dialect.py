@@ -7,11 +7,12 @@ say the step; a scheduler's count stands inside, the names of all parameters bes
 from math import log
 from typing import NamedTuple
 
-from multiframe_ckpt.training.dialects import (
+from multiframe_ckpt.contracts import (
     NO_NAMES,
     Dialect,
     Facts,
     Group,
+    LazyTensor,
     NeutralState,
     Notes,
     OptimizerRow,
@@ -19,7 +20,6 @@ from multiframe_ckpt.training.dialects import (
     SchedulerState,
     note_unheld,
 )
-from multiframe_ckpt.tree import LazyTensor
 
 
 class Hyper(NamedTuple):

@@ -1,42 +1,39 @@
-"""A third party's format: a line of magic, then one line for each float32 vector of a flat state dict."""
+"""A third party's format: a line of JSON that names the tensors of a flat state dict, and their bytes behind it."""
 
-from dataclasses import dataclass
+import json
 
-import numpy as np
+from multiframe_ckpt.contracts import LazyTensor, Opened, TablePlan, WritableFormat, dtype_named, parsing, require_file
 
-from multiframe_ckpt.contracts import Changes, LazyTensor, Opened, Plan, WritableFormat, require_file, tensors
-
-MAGIC = b"toy 1\n"
+MAGIC = '{"toy": '
 
 
 class ToyFormat(WritableFormat):
-    """Lines of numbers, of a third party."""
+    """A line of names and the bytes of numbers, of a third party."""
 
     name = "toy"
     suffixes = (".toy",)
 
     def recognises(self, head):
-        return head.start.startswith(MAGIC)
+        return head.start.startswith(MAGIC.encode())
 
     def open(self, place, options):
-        file = require_file(place, self)
-        lines = file.read_at(0, file.size).decode().splitlines()[1:]
-        pairs = (line.split("=") for line in lines)
-        return Opened({key: LazyTensor.from_array(np.array(values.split(), np.float32)) for key, values in pairs})
+        file, tree = require_file(place, self), {}
+        with parsing(file.where):
+            line, end, _ = file.read_at(0, min(file.size, 1 << 16)).partition(b"\n")
+            offset = len(line + end)
+            for key, dtype, shape in json.loads(line)["toy"]:
+                tree[key] = LazyTensor.in_file(file, dtype_named(dtype), tuple(shape), offset, what=key)
+                offset += tree[key].nbytes
+            if not end or offset != file.size:
+                raise ValueError(f"{file.size} bytes, not {offset}")
+        return Opened(tree)
 
     def plan(self, tree, options):
-        return ToyPlan(tensors(tree), Changes())
+        return TablePlan.of(tree, options, self._write)
 
-
-@dataclass(frozen=True)
-class ToyPlan(Plan):
-    table: dict
-    changes: Changes
-
-    @property
-    def nbytes(self):
-        return 0
-
-    def write(self, target, on_progress):
-        lines = (f"{key}={' '.join(map(str, tensor.numpy().tolist()))}\n" for key, tensor in self.table.items())
-        target.write_text(MAGIC.decode() + "".join(lines))
+    def _write(self, target, arrays):
+        arrays = dict(arrays)
+        outlines = [[key, array.dtype.name, array.shape] for key, array in arrays.items()]
+        with target.open("xb") as file:
+            file.write(f"{MAGIC}{json.dumps(outlines)}}}\n".encode())
+            file.writelines(array.tobytes() for array in arrays.values())

@@ -1,0 +1,139 @@
+"""How a place is opened: what may lie there, whose digests are compared, and what may be replaced."""
+
+import os
+
+import numpy as np
+import pytest
+
+import multiframe_ckpt as mfc
+from multiframe_ckpt.dtypes import dtype_named
+from multiframe_ckpt.errors import DamagedError, FormatError, UnknownFormatError
+from multiframe_ckpt.formats import ReadOptions, open_path, require_replaceable
+from multiframe_ckpt.testing import MemoryFile
+from multiframe_ckpt.tree import tensors
+
+ARRAY = np.arange(24, dtype=np.float32).reshape(4, 6)
+
+
+def flip(path, raw):
+    """Flip a bit of a number in the middle of the bytes, which must lie in the file once."""
+    content = path.read_bytes()
+    assert content.count(raw) == 1
+    position = content.index(raw) + len(raw) // 2 + 3  # in the upper half of a float32: bfloat16 holds it still
+    path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+
+
+def plain(format):
+    def write(path):
+        mfc.save({"w": ARRAY}, path, format=format)
+        flip(path / "w" / "out" if format == "oneflow" else path, ARRAY.tobytes())
+        return ARRAY
+
+    return write
+
+
+def widened(path):
+    """bfloat16, which OneFlow has as float32."""
+    array = ARRAY.astype(dtype_named("bfloat16").numpy)
+    mfc.save({"w": array}, path, format="oneflow")
+    flip(path / "w" / "out", array.astype(np.float32).tobytes())
+    return array
+
+
+def named(path):
+    """bfloat16, which npz has as unsigned ints under another name."""
+    array = ARRAY.astype(dtype_named("bfloat16").numpy)
+    mfc.save({"w": array}, path, format="npz")
+    flip(path, array.tobytes())
+    return array
+
+
+def fortran(path):
+    """An array of NumPy's in Fortran order, whose CRC is that of the turned bytes."""
+    np.savez(path, w=np.asfortranarray(ARRAY))
+    path.with_suffix(".npz").rename(path)
+    flip(path, ARRAY.tobytes(order="F"))
+    return ARRAY
+
+
+def views(path):
+    """Parts of one storage, which has the digest."""
+    torch = pytest.importorskip("torch")
+    whole = torch.from_numpy(ARRAY.copy())
+    mfc.save({"w": whole[1:3], "v": whole[:, 2:]}, path, format="torch")
+    flip(path, ARRAY.tobytes())
+    return ARRAY[1:3]
+
+
+DAMAGED = {
+    "torch": plain("torch"),
+    "oneflow": plain("oneflow"),
+    "safetensors": plain("safetensors"),
+    "npz": plain("npz"),
+    "hdf5": plain("hdf5"),
+    "widened": widened,
+    "named": named,
+    "fortran": fortran,
+    "views": views,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_without_digests_damaged_bytes_are_read_as_they_are_and_with_them_they_are_damage(name, tmp_path):
+    expected = DAMAGED[name](tmp_path / "checkpoint")
+    with pytest.raises(DamagedError, match="digest"):
+        mfc.open(tmp_path / "checkpoint").tree["w"].numpy()
+    tensor = mfc.open(tmp_path / "checkpoint", verify=False).tree["w"]
+    assert not (tensor.is_covered or tensor.is_compared)
+    found = tensor.numpy()
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    assert (found.tobytes() != expected.tobytes()) and (found != expected).sum() == 1
+    assert b"".join(bytes(piece) for piece in tensor.pieces(memoryview(bytearray(40)))) == found.tobytes()
+
+
+def test_without_digests_views_of_one_storage_stay_so(tmp_path):
+    views(tmp_path / "checkpoint")
+    table = tensors(open_path(tmp_path / "checkpoint", None, ReadOptions(verify=False))[1].tree)
+    assert table["w"].alias == table["v"].alias is not None
+    assert table["w"].source.storage is table["v"].source.storage
+
+
+@pytest.mark.parametrize("make", ["pipe", "link to a pipe", "socket"])
+def test_what_is_no_file_is_refused_and_waited_for_by_nobody(make, tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint"
+    if make == "socket":
+        import socket
+
+        monkeypatch.chdir(tmp_path)  # a socket's path has room for a hundred bytes
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("checkpoint")
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "pipe").rename(path) if make == "pipe" else path.symlink_to("pipe")
+    with pytest.raises(UnknownFormatError, match="pipe or device"):
+        mfc.open(path)
+
+
+@pytest.mark.parametrize("path", ["absent", "absent/absent", "a\0b", "\ud800", "file/inside"], ids=ascii)
+def test_a_path_at_which_nothing_lies_is_not_found(path, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError, match="check the path"):
+        mfc.open(f"{tmp_path}/{path}")
+
+
+def test_a_folder_with_something_of_the_users_own_is_not_to_be_replaced_however_deep_it_lies(tmp_path):
+    path = tmp_path / "checkpoint"
+    mfc.save({"model": {"w": ARRAY}, "epoch": 1}, path, format="oneflow")
+    require_replaceable(path)
+    (path / "model" / "w" / "notes").write_text("mine")
+    with pytest.raises(FormatError, match="notes"):
+        require_replaceable(path)
+    (path / "model" / "w" / "notes").unlink()
+    (path / "model" / "link").symlink_to(tmp_path)
+    with pytest.raises(FormatError, match="link"):
+        require_replaceable(path)
+
+
+def test_two_openings_of_one_content_in_memory_are_one_file():
+    content = b"x" * 10
+    assert MemoryFile(content).identity == MemoryFile(content).identity
