@@ -7,10 +7,11 @@ checked against the file before any byte of a tensor is used. What a flat header
 
 from __future__ import annotations
 
+import operator
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from ..storage.folders import Folder
 from ..storage.parallel import batches, in_parallel
 from ..storage.transfer import CopyJob, copy_batch, write_at
 from ..tree import File, InFile, LazyTensor, Sharing, Tree
-from ..tree.shapes import require_shape
+from ..tree.shapes import is_small_shape, require_shape
 from .base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions, require_file
 from .manifest import (
     METADATA_KEY,
@@ -101,7 +102,7 @@ def _damaged(file: File, found: str) -> DamagedError:
 
 
 class _Entry(NamedTuple):
-    """What the header says of a tensor; small, since a header may have hundreds of thousands."""
+    """What the header says of a tensor that needs a closer look."""
 
     dtype: DType
     shape: tuple[int, ...]
@@ -109,8 +110,12 @@ class _Entry(NamedTuple):
     stop: int
 
 
-def _packing() -> Callable[[dict[str, Any]], Any]:
-    """Return what makes an _Entry of an object in the header, if it says what it should of a tensor."""
+def _packing(file: File, data: int) -> Callable[[dict[str, Any]], Any]:
+    """Return what makes of an object in the header what reads the tensor, if it says what it should of one.
+
+    ``data`` is where the tensors' bytes begin. Nothing but that is kept of a usual one, since a header may have hundreds
+    of thousands; an _Entry needs a closer look.
+    """
     shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # most tensors have the shape of another
 
     def packed(entry: dict[str, Any]) -> Any:
@@ -123,7 +128,10 @@ def _packing() -> Callable[[dict[str, Any]], Any]:
         shape = tuple(shape)
         if len(shapes) < _SHAPES:
             shapes.setdefault(shape, shape)
-        return _Entry(_BY_TAG[tag], shapes.get(shape, shape), *offsets)
+        dtype, shape, (start, stop) = _BY_TAG[tag], shapes.get(shape, shape), offsets
+        if is_small_shape(shape) and 0 < prod(shape) * dtype.itemsize == stop - start:
+            return InFile(file, dtype, shape, data + start)
+        return _Entry(dtype, shape, start, stop)
 
     return packed
 
@@ -140,7 +148,7 @@ def _header_size(file: File) -> int:
 def _read_header(file: File, size: int) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the tensors' entries, in the header's order, and the metadata."""
     # The text is held by nobody but the parser, which lets go of it early: it may have 100 MB.
-    header = load_json(_header_text(file, size), f"{file.where}: header", _packing())
+    header = load_json(_header_text(file, size), f"{file.where}: header", _packing(file, _PREFIX + size))
     metadata = header.pop(_METADATA, {}) if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _damaged(file, f"found {_METADATA} that is not all text, expected str to str")
@@ -157,36 +165,33 @@ def _header_text(file: File, size: int) -> bytes:
 def _read_members(file: File, header: dict[str, Any], data: int) -> dict[str, LazyTensor]:
     """Return the tensors in the header's order; DamagedError unless their bytes fill the file from ``data`` on.
 
-    Takes the entries out of the header one by one: both together would need much memory.
+    Turns the header's own entries into them, one by one: both together would need much memory.
     """
     for name, entry in header.items():
-        _check_entry(file, name, entry)
-    end = 0
-    for name in _by_offset(header):
-        start, stop = header[name][2:]
-        if start != end:
-            raise _damaged(file, f"{name!r}: found bytes from {start} on, expected from {end}, with no hole or overlap")
-        end = stop
-    if data + end != file.size:
-        raise _damaged(file, f"found {file.size - data} bytes of tensors, expected {end}")
-    entries = ((name, header.pop(name)) for name in list(header))
-    return {name: _tensor(file, entry, data) for name, entry in entries}
+        if type(entry) is not InFile:
+            header[name] = _source(file, name, entry, data)
+    end = data
+    for name, source in _by_offset(header):
+        if source.offset != end:
+            found = f"{name!r}: found bytes from {source.offset - data} on, expected from {end - data}"
+            raise _damaged(file, f"{found}, with no hole or overlap")
+        end += source.nbytes
+    if end != file.size:
+        raise _damaged(file, f"found {file.size - data} bytes of tensors, expected {end - data}")
+    for name, source in header.items():
+        header[name] = LazyTensor(source.dtype, source.shape, source)
+    return header
 
 
-def _tensor(file: File, entry: _Entry, data: int) -> LazyTensor:
-    dtype, shape, start, _ = entry
-    return LazyTensor(dtype, shape, InFile(file, dtype, shape, data + start))
+def _by_offset(header: dict[str, InFile]) -> Iterable[tuple[str, InFile]]:
+    """Return names and sources in the order of their bytes, which most headers are in already."""
+    offsets = [source.offset for source in header.values()]
+    if all(map(operator.lt, offsets, islice(offsets, 1, None))):
+        return header.items()
+    return sorted(header.items(), key=lambda item: (item[1].offset, item[1].nbytes))
 
 
-def _by_offset(header: dict[str, _Entry]) -> Iterable[str]:
-    """Return the names in the order of their bytes, which most headers are in already."""
-    ends = (entry.stop for entry in header.values())
-    if all(entry.start == end for entry, end in zip(header.values(), chain([0], ends), strict=False)):
-        return header
-    return sorted(header, key=lambda name: header[name][2:])
-
-
-def _check_entry(file: File, name: str, entry: Any) -> None:
+def _source(file: File, name: str, entry: Any, data: int) -> InFile:
     where = f"{file.where}: {name!r}"
     if not isinstance(entry, _Entry):
         raise _not_a_tensor(where, entry)
@@ -194,6 +199,7 @@ def _check_entry(file: File, name: str, entry: Any) -> None:
     require_shape(shape, dtype, where)  # first: the product of many dimensions would have millions of digits
     if stop - start != prod(shape) * dtype.itemsize:
         raise DamagedError(f"{where}: found data_offsets {[start, stop]}, expected {dtype.name} {shape} to fill them")
+    return InFile(file, dtype, shape, data + start)
 
 
 def _not_a_tensor(where: str, entry: Any) -> FormatError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -43,23 +44,22 @@ class InspectReport:
 def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> InspectReport:
     """Return what a checkpoint, or the one at a path, holds: from its headers."""
     checkpoint = opened(checkpoint)
+    resume = resume_parts(checkpoint.tree)  # before the rows are there, since both take memory for each tensor
     table = checkpoint.tensors()
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
     rows = tuple(TensorRow(key, t.dtype.name, t.shape, t.nbytes, first.get(key)) for key, t in table.items())
-    distinct = [table[row.key] for row in rows if row.tied_to is None]
-    names = [row.dtype for row in rows]
     meta = dict(checkpoint.meta)
     return InspectReport(
         path=str(meta.pop("path", "")),
         format=str(meta.pop("format", "")),
         framework=meta.pop("framework", None),
         tensors=rows,
-        parameters=sum(tensor.size for tensor in distinct),
-        nbytes=sum(tensor.nbytes for tensor in distinct),
-        dtypes={name: names.count(name) for name in dict.fromkeys(names)},
+        parameters=sum(table[row.key].size for row in rows if row.tied_to is None),
+        nbytes=sum(row.nbytes for row in rows if row.tied_to is None),
+        dtypes=dict(Counter(row.dtype for row in rows)),
         values={join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)},
         meta=meta,
-        resume=resume_parts(checkpoint.tree),
+        resume=resume,
     )
 
 
