@@ -71,7 +71,7 @@ def read_into_fresh(place: Place) -> Callable[[], None]:
 
 
 def memcpy(place: Place, *, workers: int) -> Callable[[], None]:
-    """The state's bytes copied from memory to memory that is in use already."""
+    """Copy the state's bytes from memory to memory that is in use already."""
     import numpy as np
 
     source = np.ones(nbytes(place.workload, place.scale), np.uint8)

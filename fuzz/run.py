@@ -34,7 +34,7 @@ _LIMITS = ["-timeout=10", "-rss_limit_mb=1024", "-max_len=20000", "-print_final_
 
 def attempt(target: Target, data: bytes, folder: Path) -> None:
     """Read a checkpoint with the bytes in it; only an error of ours or the system's may stop that."""
-    path = _laid_out(target, data, folder)
+    path = _write_checkpoint(target, data, folder)
     for format in target.formats:
         for lenient in (True, False):
             with suppress(mfc.MultiframeError, OSError):
@@ -43,7 +43,7 @@ def attempt(target: Target, data: bytes, folder: Path) -> None:
                     tensor.numpy()
 
 
-def _laid_out(target: Target, data: bytes, folder: Path) -> Path:
+def _write_checkpoint(target: Target, data: bytes, folder: Path) -> Path:
     path = folder / "x"
     for name, raw in target.frame(data).items():
         file = path / name if name else path
@@ -56,18 +56,18 @@ def _laid_out(target: Target, data: bytes, folder: Path) -> Path:
 def fuzz(name: str, minutes: float) -> None:
     """Fuzz one parser in this process, which ends with it."""
     target, learned = TARGETS[name], _LEARNED / name
-    for folder in (learned, _FINDINGS):
-        folder.mkdir(parents=True, exist_ok=True)
+    for kept in (learned, _FINDINGS):
+        kept.mkdir(parents=True, exist_ok=True)
     seeds = Path(tempfile.mkdtemp())
     for number, seed in enumerate(target.seeds()):
         (seeds / str(number)).write_bytes(seed)
     limits = [*_LIMITS, f"-max_total_time={int(60 * minutes)}", f"-artifact_prefix={_FINDINGS}/{name}-"]
-    place = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-    atheris.Setup([sys.argv[0], *limits, str(learned), str(seeds)], lambda data: attempt(target, data, place))
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    atheris.Setup([sys.argv[0], *limits, str(learned), str(seeds)], lambda data: attempt(target, data, folder))
     try:
         atheris.Fuzz()
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def again(finding: Path) -> None:
@@ -83,24 +83,24 @@ def main() -> None:
     options.add_argument("names", nargs="*", metavar="NAME", help=", ".join(TARGETS))
     options.add_argument("--minutes", type=float, default=1)
     options.add_argument("--again", type=Path, metavar="FILE")
-    options.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
-    given = options.parse_args()
-    unknown = sorted(set(given.names) - set(TARGETS))
+    options.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
+    arguments = options.parse_args()
+    unknown = sorted(set(arguments.names) - set(TARGETS))
     if unknown:
         options.error(f"found {', '.join(unknown)}, expected some of {', '.join(TARGETS)}")
     warnings.simplefilter("ignore", mfc.CheckpointWarning)
-    if given.again:
-        again(given.again)
-    elif given.here:
-        fuzz(given.names[0], given.minutes)
+    if arguments.again:
+        again(arguments.again)
+    elif arguments.in_process:
+        fuzz(arguments.names[0], arguments.minutes)
     else:
-        found = [name for name in given.names or TARGETS if not _clean(name, given.minutes)]
-        sys.exit(f"{_FINDINGS}: found something with {', '.join(found)}" if found else 0)
+        faulty = [name for name in arguments.names or TARGETS if not _is_clean(name, arguments.minutes)]
+        sys.exit(f"{_FINDINGS}: found something with {', '.join(faulty)}" if faulty else 0)
 
 
-def _clean(name: str, minutes: float) -> bool:
+def _is_clean(name: str, minutes: float) -> bool:
     print(f"=== {name}, {minutes:g} minutes", flush=True)
-    command = [sys.executable, str(Path(__file__)), "--here", "--minutes", str(minutes), name]
+    command = [sys.executable, str(Path(__file__)), "--in-process", "--minutes", str(minutes), name]
     return subprocess.run(command, check=False).returncode == 0
 
 

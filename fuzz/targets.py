@@ -37,9 +37,6 @@ class Target(NamedTuple):
     seeds: Callable[[], Iterator[bytes]]
 
 
-# Frames
-
-
 def _alone(data: bytes) -> Files:
     return {"": data}
 
@@ -83,9 +80,6 @@ def _as_manifest(data: bytes) -> Files:
     tensors = {name: {**entry, "data_offsets": place} for name, place in offsets}
     header = json.dumps({"__metadata__": {"multiframe_ckpt": text}} | tensors).encode()
     return {"": struct.pack("<Q", len(header)) + header + bytes(48)}
-
-
-# Seeds
 
 
 def _trees() -> Iterator[mfc.Checkpoint]:
@@ -169,11 +163,11 @@ def _headers() -> Iterator[bytes]:
         yield file.getvalue()
 
 
-def _documents() -> Iterator[bytes]:
+def _manifests() -> Iterator[bytes]:
     weight = mfc.LazyTensor.from_array(np.zeros((2, 3), np.float32), alias="w")
     for tree in ({"model/w": weight, "model/t": weight}, {"model": {"w": weight, "t": weight}, "lr": _PLAIN}):
-        document = manifest_of(tree, fits=lambda _: True, stored_as=lambda dtype: dtype)[0]
-        yield document.text({}, {}).rpartition(',"seal"')[0].encode()
+        manifest = manifest_of(tree, fits=lambda _: True, stored_as=lambda dtype: dtype)[0]
+        yield manifest.text({}, {}).rpartition(',"seal"')[0].encode()
 
 
 TARGETS = {
@@ -185,6 +179,6 @@ TARGETS = {
     "safetensors": Target(("safetensors",), _alone, _files_of("safetensors")),
     "npy": Target(("npz",), _in_npz, _headers),
     "json": Target(("json",), _alone, _files_of("json")),
-    "document": Target(("safetensors",), _as_manifest, _documents),
+    "manifest": Target(("safetensors",), _as_manifest, _manifests),
     "hdf5": Target(("hdf5",), _alone, _files_of("hdf5")),
 }

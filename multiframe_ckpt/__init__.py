@@ -29,6 +29,7 @@ _HOMES = {
     "operations.crossing": "Crossing",
     "operations.diff": "Change DiffReport diff",
     "operations.inspect": "InspectReport TensorRow inspect",
+    "operations.layout": "Layout",
     "operations.rules": "Edits",
     "operations.verify": "VerifyReport verify",
     "progress": "OnProgress Progress",

@@ -26,6 +26,7 @@ from .operations.diff import diff as diff
 from .operations.inspect import InspectReport as InspectReport
 from .operations.inspect import TensorRow as TensorRow
 from .operations.inspect import inspect as inspect
+from .operations.layout import Layout as Layout
 from .operations.rules import Edits as Edits
 from .operations.verify import VerifyReport as VerifyReport
 from .operations.verify import verify as verify

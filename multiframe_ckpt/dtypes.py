@@ -17,13 +17,15 @@ __all__ = [
     "BFLOAT16",
     "DTYPES",
     "FLOAT32",
+    "HDF5_MAX_DIMENSIONS",
     "INT8",
+    "NUMPY_MAX_DIMENSIONS",
+    "TORCH_MAX_DIMENSIONS",
     "UINT8",
     "DType",
     "dtype_named",
     "dtype_of_numpy",
     "is_numpys_own",
-    "most_dimensions",
     "narrow",
     "unsigned_of",
     "widen",
@@ -94,8 +96,9 @@ _BY_NAME = {row.name: row for row in DTYPES}
 _BY_NUMPY = {row.numpy: row for row in DTYPES}
 UINT8, INT8, FLOAT32, BFLOAT16 = (_BY_NAME[name] for name in ("uint8", "int8", "float32", "bfloat16"))
 _UNSIGNED = {_BY_NAME[name].itemsize: _BY_NAME[name] for name in ("uint8", "uint16", "uint32", "uint64")}
-#: NumPy's own limit.
-most_dimensions = 64 if int(np.__version__.partition(".")[0]) >= 2 else 32
+#: How many dimensions a tensor may have at most: in NumPy, in torch, and in HDF5 (``H5S_MAX_RANK``).
+NUMPY_MAX_DIMENSIONS = 64 if int(np.__version__.partition(".")[0]) >= 2 else 32
+TORCH_MAX_DIMENSIONS, HDF5_MAX_DIMENSIONS = 64, 32
 
 
 def dtype_named(name: str) -> DType | None:
@@ -133,7 +136,7 @@ def widen(array: np.ndarray, wider: DType) -> np.ndarray:
         return array.astype(wider.numpy)
     small, big, bits = shift
     widened = np.asarray(array, order="C").reshape(-1).view(small).astype(big)
-    np.left_shift(widened, bits, out=widened)  # no memory but what is given: taking it costs more than the shift
+    np.left_shift(widened, bits, out=widened)  # in place: memory for another costs more than the shift
     return widened.view(wider.numpy).reshape(array.shape)
 
 
@@ -143,9 +146,9 @@ def narrow(array: np.ndarray, dtype: DType) -> np.ndarray:
     shift = _UPPER_HALF.get((dtype.name, wider_row.name if wider_row else ""))
     if shift is not None:
         small, big, bits = shift
-        whole = np.asarray(array, order="C").reshape(-1).view(big)
-        narrowed = (whole >> bits).astype(small).view(dtype.numpy).reshape(array.shape)
-        exact = not int(np.bitwise_or.reduce(whole, axis=None)) & ((1 << bits) - 1)
+        wide_bits = np.asarray(array, order="C").reshape(-1).view(big)
+        narrowed = (wide_bits >> bits).astype(small).view(dtype.numpy).reshape(array.shape)
+        exact = not int(np.bitwise_or.reduce(wide_bits, axis=None)) & ((1 << bits) - 1)
     else:
         narrowed = array.astype(dtype.numpy)
         exact = wider_row is not None and widen(narrowed, wider_row).tobytes() == np.asarray(array, order="C").tobytes()

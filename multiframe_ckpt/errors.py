@@ -2,22 +2,22 @@
 
     MultiframeError
     ├── FormatError (ValueError)              a path that cannot be read as a checkpoint
-    │   ├── UnknownFormatError                no known layout is recognised there
+    │   ├── UnknownFormatError                no known format is recognised there
     │   ├── DamagedError                      promised bytes are missing, or are not the promised ones
     │   │   ├── MissingFileError              a file of its folder is not there
     │   │   └── ReplacedError                 another save replaced or deleted it while it was read: read again
     │   ├── IncompleteError                   a save that never finished
     │   └── UnsafeError                       content that is refused rather than obeyed
     ├── RefusedError (ValueError)             a tree that the target cannot hold as it is
-    │   ├── KeyRefusedError                   a name the layout cannot hold
-    │   ├── DtypeRefusedError                 a dtype the layout cannot hold, nor any exact wider one
-    │   └── ValueRefusedError                 a plain value or container the layout cannot hold
+    │   ├── KeyRefusedError                   a name the format cannot hold
+    │   ├── DtypeRefusedError                 a dtype the format cannot hold, nor any exact wider one
+    │   └── ValueRefusedError                 a plain value or container the format cannot hold
     ├── MismatchError (ValueError)            a strict load whose keys, shapes or dtypes differ
     ├── AnswerError (ValueError)              an answer that is wrong, or needed with nobody to ask
     ├── UnknownNameError (LookupError)        a format or backend nobody registered
     ├── UnavailableError (ImportError)        a backend whose framework is absent or broken
     ├── TargetExistsError (FileExistsError)   a target that would be overwritten unasked
-    ├── NoSpaceError (OSError, ENOSPC)         a disk with too little room for a save
+    ├── NoSpaceError (OSError, ENOSPC)        a disk with too little space for a save
     ├── LinkRefusedError (OSError, ENOTSUP)   a file system without the links a pointer needs
     └── NotTrainedError (FileNotFoundError)   a test of a model that was never trained and saved
 
@@ -73,7 +73,7 @@ class FormatError(MultiframeError, ValueError):
 
 
 class UnknownFormatError(FormatError):
-    """No known layout is recognised at the path."""
+    """No known format is recognised at the path."""
 
 
 class DamagedError(FormatError):
@@ -101,15 +101,15 @@ class RefusedError(MultiframeError, ValueError):
 
 
 class KeyRefusedError(RefusedError):
-    """A name the layout cannot hold."""
+    """A name the format cannot hold."""
 
 
 class DtypeRefusedError(RefusedError):
-    """A dtype the layout cannot hold, nor any exact wider one."""
+    """A dtype the format cannot hold, nor any exact wider one."""
 
 
 class ValueRefusedError(RefusedError):
-    """A plain value or container the layout cannot hold."""
+    """A plain value or container the format cannot hold."""
 
 
 class MismatchError(MultiframeError, ValueError):
@@ -152,7 +152,7 @@ class _SystemError(MultiframeError, OSError):
 
 
 class NoSpaceError(_SystemError):
-    """A disk with too little room for a save; nothing was written."""
+    """A disk with too little space for a save; nothing was written."""
 
     _code = errno.ENOSPC
 

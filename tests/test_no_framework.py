@@ -54,7 +54,7 @@ def run(code: str, *args: str) -> str:
     return found.stdout.strip()
 
 
-def test_opening_and_converting_between_all_layouts_asks_for_no_framework(tmp_path: Path) -> None:
+def test_opening_and_converting_between_all_formats_asks_for_no_framework(tmp_path: Path) -> None:
     seen = "print(asked, [name for name in sys.modules if name.split('.')[0] in ('torch', 'oneflow')])"
     assert run(GUARD + TOUR + seen, str(tmp_path), *FORMATS) == "[] []"
 

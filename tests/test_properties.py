@@ -84,12 +84,12 @@ def plain_states() -> st.SearchStrategy[dict[str, Any]]:
 
 
 @contextmanager
-def source_of(tree: Any, layout: str) -> Iterator[Path]:
-    """Gives the path of the tree written in a layout; trees that it refuses are drawn again."""
+def source_of(tree: Any, format: str) -> Iterator[Path]:
+    """Gives the path of the tree written in a format; trees that it refuses are drawn again."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "source"
         try:
-            mfc.Checkpoint(tree).save(path, format=layout)
+            mfc.Checkpoint(tree).save(path, format=format)
         except RefusedError:
             assert os.listdir(folder) == []
             assume(False)
@@ -142,19 +142,19 @@ def test_there_and_back_is_the_same_for_a_training_checkpoint_of_every_dtype_bot
     assert files_of(tmp_path / "back") == files_of(tmp_path / "a")
 
 
-def holds(layout: str, dtype: str) -> bool:
+def holds(format: str, dtype: str) -> bool:
     row = dtype_named(dtype)
     assert row is not None
     try:
         with tempfile.TemporaryDirectory() as folder:
-            mfc.Checkpoint({"x": LazyTensor.from_array(np.zeros(1, row.numpy))}).save(Path(folder) / "x", format=layout)
+            mfc.Checkpoint({"x": LazyTensor.from_array(np.zeros(1, row.numpy))}).save(Path(folder) / "x", format=format)
     except RefusedError:
         return False
     return True
 
 
-@pytest.mark.parametrize("layout", FORMATS)
-def test_a_chain_through_every_layout_ends_where_it_began(layout: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_chain_through_every_format_ends_where_it_began(format: str, tmp_path: Path) -> None:
     weight = LazyTensor.from_array(np.array([[-0.0, np.nan, 5e-324], [np.inf, 1e308, -1.5]]), alias="w")
     small = LazyTensor.from_array(np.arange(-3, 3, dtype=np.int8))
     tree = {
@@ -163,8 +163,8 @@ def test_a_chain_through_every_layout_ends_where_it_began(layout: str, tmp_path:
         "best": float("nan"),
         "tags": ("x", None),
     }
-    mfc.Checkpoint(tree).save(tmp_path / "0", format=layout)
-    for step, to in enumerate((*FORMATS, layout)):
+    mfc.Checkpoint(tree).save(tmp_path / "0", format=format)
+    for step, to in enumerate((*FORMATS, format)):
         assert mfc.convert(tmp_path / str(step), tmp_path / str(step + 1), format=to).lossless
     last = tmp_path / str(len(FORMATS) + 1)
     assert_trees_equal(mfc.open(last).tree, tree)

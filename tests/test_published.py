@@ -1,4 +1,4 @@
-"""Checkpoints that others saved and published: read as torch reads them, and the same after every layout and back.
+"""Checkpoints that others saved and published: read as torch reads them, and the same after every format and back.
 
 ``tests/published/fetch.py`` fetches them. Where MULTIFRAME_PUBLISHED names their folder, as make does, a missing one
 fails; else these tests are skipped without them.
@@ -59,7 +59,7 @@ def test_a_published_file_is_read_as_torch_reads_it(file: str) -> None:
 
 
 @pytest.mark.parametrize(("file", "to"), CASES, ids=["-".join(case) for case in CASES])
-def test_a_published_file_comes_back_from_every_layout_bit_for_bit(file: str, to: str, tmp_path: Path) -> None:
+def test_a_published_file_comes_back_from_every_format_bit_for_bit(file: str, to: str, tmp_path: Path) -> None:
     there = mfc.convert(FOLDER / file, tmp_path / "there", format=to)
     back = mfc.convert(tmp_path / "there", tmp_path / "back", format="torch")
     assert there.lossless

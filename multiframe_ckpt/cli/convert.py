@@ -34,6 +34,12 @@ _MOST_LISTED = 10
 @click.option("--include", metavar="GLOB", multiple=True, help="Keep tensors whose key matches; may be repeated.")
 @click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out tensors whose key matches; may be repeated.")
 @click.option("--rename", metavar="OLD=NEW", multiple=True, help="Rename tensors; * matches any text; may be repeated.")
+@click.option(
+    "--layout",
+    metavar="RULE",
+    multiple=True,
+    help="Lay parameters out otherwise, such as 'fc.weight=turn'; may be repeated.",
+)
 @click.option("--dtype", metavar="NAME", help="Cast the floating tensors of the weights, such as to bfloat16.")
 @click.option("--optimizer-dtype", metavar="NAME", help="Cast the floating tensors of optimizer state.")
 @click.option("--model-only", is_flag=True, help="Take the state dict out of a training checkpoint.")
@@ -87,6 +93,7 @@ def _changes(report: ConvertReport) -> Iterator[tuple[str, str, list[str]]]:
     yield "to be minded", "", list(map(as_flags, report.warnings))
     yield "changed by the translation", "; translating back does not give them again", list(report.inexact)
     yield "left out", "", list(report.excluded)
+    yield "laid out otherwise", "", [f"{key} = {how}" for key, how in report.laid_out.items()]
     yield "renamed", "", [f"{old} -> {new}" for old, new in report.renamed.items()]
     yield "cast", "", [f"{key} to {dtype}" for key, dtype in report.cast.items()]
     widened = [f"{key} to {dtype}" for key, dtype in report.widened.items()]

@@ -29,6 +29,7 @@ VALUES = {
     "exclude": "--exclude",
     "format": "--to",
     "include": "--include",
+    "layout": "--layout",
     "optimizer_dtype": "--optimizer-dtype",
     "rename": "--rename",
 }

@@ -20,6 +20,7 @@ from .program import NAME, Status, verb
 
 __all__ = ["diff_command", "inspect_command", "verify_command"]
 
+_TENSOR_HEADER = ("dtype", "shape", "size", "tensor")
 _SHORTEST_VALUE = 20
 #: How people call the frameworks.
 _FRAMEWORKS = {"torch": "PyTorch", "oneflow": "OneFlow"}
@@ -65,7 +66,7 @@ def _inspect_lines(report: InspectReport, tree: Tree) -> Iterator[str]:
         yield from ("", "values", *values)
     if report.tensors:
         yield ""
-        yield from table([None, *report.tensors], right={2}, spell=_tensor_cells, columns=width())
+        yield from table(report.tensors, header=_TENSOR_HEADER, right={2}, spell=_tensor_cells, columns=width())
 
 
 def _resume(parts: Mapping[str, bool]) -> str:
@@ -75,9 +76,7 @@ def _resume(parts: Mapping[str, bool]) -> str:
     return f"{sum(parts.values())}/{len(parts)}: {'; '.join(what)}"
 
 
-def _tensor_cells(row: TensorRow | None) -> tuple[str, ...]:
-    if row is None:
-        return "dtype", "shape", "size", "tensor"
+def _tensor_cells(row: TensorRow) -> tuple[str, ...]:
     tie = f" (tied to {row.tied_to})" if row.tied_to is not None else ""
     return row.dtype, str(list(row.shape)), human_size(row.nbytes), (row.key or TOP) + tie
 

@@ -58,13 +58,13 @@ def _lines(folder: str, runs: Sequence[RunRecord], seeds: Sequence[SeedCompariso
         return
     for run in runs:
         yield f"{run.name}: {_said_numbers(run.metrics) or 'no metrics'}"
-        yield from table([_HEADER, *_rows(run)], right={1, 2}, columns=width())
+        yield from table(_rows(run), header=_HEADER, right={1, 2}, columns=width())
         yield ""
     sizes = [record.nbytes for run in runs for record in (*run.checkpoints, *filter(None, [run.model]))]
     yield f"{plural(len(runs), 'run')}, {plural(len(sizes), 'file')} of checkpoints, {human_size(sum(sizes))}"
     if seeds:
         yield from ("", "over seeds")
-        yield from table([_SEED_HEADER, *map(_seed_row, seeds)], right={2}, columns=width())
+        yield from table(map(_seed_row, seeds), header=_SEED_HEADER, right={2}, columns=width())
 
 
 _HEADER = ("checkpoint", "epoch", "size", "optimizer", "state", "metrics, or what is wrong")

@@ -26,7 +26,7 @@ def formats_command(out: Output) -> Status:
         }
         for format in formats
     ]
-    out.report({"formats": records}, table([("format", "suffixes", "use", "what it is"), *rows], columns=width()))
+    out.report({"formats": records}, table(rows, header=("format", "suffixes", "use", "what it is"), columns=width()))
     return Status.DONE
 
 
@@ -48,5 +48,5 @@ def backends_command(out: Output) -> Status:
     with out.waiting("importing frameworks"):
         records = backends()
     rows = [(row.name, "yes" if row.available else "no", row.version or row.reason or "-") for row in records]
-    out.report({"backends": records}, table([("backend", "here", "version, or why not"), *rows], columns=width()))
+    out.report({"backends": records}, table(rows, header=("backend", "here", "version, or why not"), columns=width()))
     return Status.DONE

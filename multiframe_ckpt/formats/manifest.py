@@ -9,7 +9,7 @@
                   "digest": "xxh3:…"},  of its little-endian bytes; absent where none was asked for
                  …],
      "metadata": "xxh3:…",              of the user's own metadata, in formats with a slot for them
-     "seal": "xxh3:…"}                  the header digest: of the text before it, and every member's name, dtype and shape
+     "seal": "xxh3:…"}                  the header digest: of the text before it, and of each member's name, dtype and shape
 
 The header digest tells damage anywhere in the headers when they are read; the digests that in the tensors when those are.
 """
@@ -25,8 +25,8 @@ from typing import Any, NamedTuple, TypeAlias
 from ..dtypes import DType, dtype_named
 from ..errors import DamagedError, FormatError, KeyRefusedError, ValueRefusedError
 from ..tree import LazyTensor, TensorRef, Tree, combine, leaves, partition, tied_groups
-from ..tree.digests import digest_of_bytes
-from .tree_json import decode, dump_json, encode, is_utf8, load_json
+from ..tree.digests import XXH3_PATTERN, digest_of_bytes, is_own_digest
+from .tree_json import Json, decode, dump_json, encode, is_utf8, load_json
 
 __all__ = [
     "METADATA_KEY",
@@ -36,14 +36,14 @@ __all__ = [
     "Members",
     "assemble",
     "check_metadata",
+    "fill_tree",
     "looks_like_manifest",
     "manifest_of",
     "member_names",
     "members_of",
     "named_tensors",
-    "own_entry",
+    "own_manifest",
     "read_manifest",
-    "rebuild",
     "require_named",
 ]
 
@@ -53,19 +53,18 @@ _READABLE = (1, 2)  # version 1 says nothing of the user's metadata
 METADATA_KEY = "multiframe_ckpt"
 #: Stands in for a digest that is known only once the bytes have been written; as long as a real one.
 PENDING = "xxh3:" + "0" * 32
-_DIGEST = re.compile(r"xxh3:[0-9a-f]{32}")
 _DIGEST_KEY = ',"seal":"'
-_START = b'{"format_version":'
-_WITH_DIGEST = re.compile(_DIGEST_KEY + r'xxh3:[0-9a-f]{32}"}\Z')
-_SHOWN = 5
-_CHANGED = (
-    "the file was damaged, or another tool changed it and kept this note about it: restore it from a copy, or save it "
+_MANIFEST_START = b'{"format_version":'
+_WITH_DIGEST = re.compile(_DIGEST_KEY + XXH3_PATTERN + r'"}\Z')
+_SHOWN_NAMES = 5
+_CHANGED_HINT = (
+    "the file was damaged, or another tool changed it and kept this manifest of it: restore it from a copy, or save it "
     f"again without the {METADATA_KEY!r} metadata"
 )
-_ENTRIES = {"format_version", "tree", "tensors", "metadata", "seal"}
-_NOTED = {"name", "member", "dtype", "tied_to", "digest"}
-_TEXTS = {str}
-_TAIL = len(_DIGEST_KEY) + len(PENDING) + len('"}')
+_MANIFEST_KEYS = {"format_version", "tree", "tensors", "metadata", "seal"}
+_ENTRY_KEYS = {"name", "member", "dtype", "tied_to", "digest"}
+_ONLY_TEXT = {str}
+_TAIL_LENGTH = len(_DIGEST_KEY) + len(PENDING) + len('"}')
 
 
 #: Member → its dtype as the format has it, and its shape.
@@ -102,7 +101,7 @@ class Manifest:
         ``digests`` are by member, PENDING where one is missing, None for no digest at all. ``metadata`` is the user's own
         as the format reads it back, None in a format without a slot for it.
         """
-        body: dict[str, Any] = {"format_version": FORMAT_VERSION}
+        body: dict[str, Json] = {"format_version": FORMAT_VERSION}
         if not self.flat:
             body["tree"] = encode(self.tree)
         body["tensors"] = [
@@ -115,7 +114,7 @@ class Manifest:
         return f'{text}{_DIGEST_KEY}{_header_digest(text, members)}"}}'
 
 
-def _entry_json(entry: ManifestEntry, digest: str | None) -> dict[str, Any]:
+def _entry_json(entry: ManifestEntry, digest: str | None) -> dict[str, Json]:
     body = {"name": encode(entry.name)}
     if entry.member != entry.name:
         body["member"] = entry.member
@@ -127,8 +126,8 @@ def _entry_json(entry: ManifestEntry, digest: str | None) -> dict[str, Any]:
 
 
 def _header_digest(text: str, members: Members) -> str:
-    outline = dump_json(sorted((name, dtype.name, list(shape)) for name, (dtype, shape) in members.items()))
-    return digest_of_bytes((text + outline).encode("utf-8", "surrogatepass"))
+    headers = dump_json(sorted((name, dtype.name, list(shape)) for name, (dtype, shape) in members.items()))
+    return digest_of_bytes((text + headers).encode("utf-8", "surrogatepass"))
 
 
 def _metadata_digest(metadata: Mapping[str, str]) -> str:
@@ -152,19 +151,19 @@ def manifest_of(
     A name that does not fit the format gets a neutral member name; ``stored_as`` gives the dtype whose bits it holds.
     """
     flat = _is_flat(tree)
-    outline, table = (None, dict(tree)) if flat else partition(tree)
+    tree_of_refs, table = (None, dict(tree)) if flat else partition(tree)
     members = member_names(table, fits)
-    first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
+    first_of_tie = {key: group[0] for group in tied_groups(table) for key in group[1:]}
     entries = [
         ManifestEntry(
             name,
             members[name],
             dtype=None if stored_as(tensor.dtype) == tensor.dtype else tensor.dtype.name,
-            tied_to=first.get(name),
+            tied_to=first_of_tie.get(name),
         )
         for name, tensor in table.items()
     ]
-    return Manifest(tuple(entries), flat, outline), {members[name]: tensor for name, tensor in table.items()}
+    return Manifest(tuple(entries), flat, tree_of_refs), {members[name]: tensor for name, tensor in table.items()}
 
 
 def member_names(names: Iterable[str], fits: Callable[[str], bool]) -> dict[str, str]:
@@ -197,7 +196,7 @@ def read_manifest(text: str | bytes, where: str) -> Manifest:
             f"{where}: found format version {version!r}, expected 1 to {FORMAT_VERSION}; "
             "the file is damaged, or newer than this library: upgrade it"
         )
-    if not {"format_version", "tensors", "seal"} <= body.keys() <= _ENTRIES:
+    if not {"format_version", "tensors", "seal"} <= body.keys() <= _MANIFEST_KEYS:
         raise _malformed(f"{where}: found entries {sorted(body)}")
     if not isinstance(body["tensors"], list):
         raise _malformed(f"{where}: found no list of tensors")
@@ -206,22 +205,23 @@ def read_manifest(text: str | bytes, where: str) -> Manifest:
     return Manifest(entries, flat="tree" not in body, tree=tree, metadata=metadata)
 
 
-def _read_entry(entry: Any, where: str) -> ManifestEntry:
-    if not isinstance(entry, dict) or "name" not in entry or not entry.keys() <= _NOTED:
+def _read_entry(entry: Json, where: str) -> ManifestEntry:
+    if not isinstance(entry, dict) or "name" not in entry or not entry.keys() <= _ENTRY_KEYS:
         raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
-    values: dict[str, Any] = entry
-    if not _TEXTS.issuperset(map(type, entry.values())):
+    values: dict[str, Json] = entry
+    if not _ONLY_TEXT.issuperset(map(type, entry.values())):
         values = {key: value if type(value) is str else decode(value, where) for key, value in entry.items()}
-        if not _TEXTS.issuperset(map(type, values.values())):
+        if not _ONLY_TEXT.issuperset(map(type, values.values())):
             raise _malformed(f"{where}: found the tensor entry {str(entry)[:80]!r}")
-    digest, name = values.get("digest"), values["name"]
-    if digest is not None and not _DIGEST.fullmatch(digest):
+    name: str = values["name"]
+    digest: str | None = values.get("digest")
+    if digest is not None and not is_own_digest(digest):
         raise _malformed(f"{where}: found the digest {digest[:80]!r}")
     return ManifestEntry(name, values.get("member", name), values.get("dtype"), values.get("tied_to"), digest)
 
 
-def _malformed(found: str) -> DamagedError:
-    return DamagedError(f"{found}, expected what this version writes; the file was damaged: restore it from a copy")
+def _malformed(problem: str) -> DamagedError:
+    return DamagedError(f"{problem}, expected what this version writes; the file was damaged: restore it from a copy")
 
 
 def assemble(
@@ -232,49 +232,51 @@ def assemble(
     ``metadata`` is the user's own as the file has it, None in a format without a slot for it.
     """
     manifest = read_manifest(text, where)
-    listed = [entry.member for entry in manifest.entries]
-    if len(set(listed)) != len(listed):
+    listed_members = [entry.member for entry in manifest.entries]
+    if len(set(listed_members)) != len(listed_members):
         raise _malformed(f"{where}: found a member listed twice")
-    require_named(dict.fromkeys(listed), members, where, _CHANGED)
+    require_named(dict.fromkeys(listed_members), members, where, _CHANGED_HINT)
     _check_header_digest(text if isinstance(text, str) else text.decode("utf-8"), members, where)
     _check_metadata(manifest.metadata, metadata, where)
-    table = {entry.name: _restored(entry, members[entry.member], where) for entry in manifest.entries}
+    table = {entry.name: _member_as_saved(entry, members[entry.member], where) for entry in manifest.entries}
     if len(table) != len(manifest.entries):
         raise _malformed(f"{where}: found a tensor name twice")
     _tie(manifest.entries, table, where)
-    return table if manifest.flat else rebuild(manifest.tree, table, where)
+    return table if manifest.flat else fill_tree(manifest.tree, table, where)
 
 
-def require_named(listed: Collection[str], there: Collection[str], where: str, hint: str) -> None:
-    """Raise DamagedError, naming both kinds, unless what a file lists and what is there are the same names."""
-    missing = tuple(dict.fromkeys(name for name in listed if name not in there))
-    extra = tuple(name for name in there if name not in listed)
+def require_named(listed: Collection[str], present: Collection[str], where: str, hint: str) -> None:
+    """Raise DamagedError, naming both kinds, unless what a file lists and what is present are the same names."""
+    missing = tuple(dict.fromkeys(name for name in listed if name not in present))
+    extra = tuple(name for name in present if name not in listed)
     if missing or extra:
-        found = [f"no {_few(missing)}, which it lists"] * bool(missing) + [f"{_few(extra)}, unlisted"] * bool(extra)
+        problems = [f"no {_first_names(missing)}, which it lists"] if missing else []
+        problems += [f"{_first_names(extra)}, unlisted"] if extra else []
         raise DamagedError(
-            f"{where}: found {'; and '.join(found)}, expected what it lists and no more; {hint}",
+            f"{where}: found {'; and '.join(problems)}, expected what it lists and no more; {hint}",
             missing=missing,
             extra=extra,
         )
 
 
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+def _first_names(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_SHOWN_NAMES])
+    return shown if len(names) <= _SHOWN_NAMES else f"{shown} and {len(names) - _SHOWN_NAMES} more"
 
 
 def _check_header_digest(text: str, members: Mapping[str, LazyTensor], where: str) -> None:
-    body, tail = text[:-_TAIL], text[-_TAIL:]
+    body, tail = text[:-_TAIL_LENGTH], text[-_TAIL_LENGTH:]
     if tail != f'{_DIGEST_KEY}{_header_digest(body, members_of(members))}"}}':
-        raise DamagedError(f"{where}: found a digest of other headers, expected that of these; {_CHANGED}")
+        raise DamagedError(f"{where}: found a digest of other headers, expected that of these; {_CHANGED_HINT}")
 
 
-def _check_metadata(promised: str | None, metadata: Mapping[str, str] | None, where: str) -> None:
-    if promised is not None and metadata is not None and _metadata_digest(metadata) != promised:
-        raise DamagedError(f"{where}: found metadata {_few(sorted(metadata))}, expected those written; {_CHANGED}")
+def _check_metadata(expected: str | None, metadata: Mapping[str, str] | None, where: str) -> None:
+    if expected is not None and metadata is not None and _metadata_digest(metadata) != expected:
+        names = _first_names(sorted(metadata))
+        raise DamagedError(f"{where}: found metadata {names}, expected those written; {_CHANGED_HINT}")
 
 
-def _restored(entry: ManifestEntry, stored: LazyTensor, where: str) -> LazyTensor:
+def _member_as_saved(entry: ManifestEntry, stored: LazyTensor, where: str) -> LazyTensor:
     digest = entry.digest or stored.digest  # the format may have one of its own, such as a zip's CRC
     if entry.dtype is None:
         return stored if digest == stored.digest else stored.with_(digest=digest)
@@ -299,11 +301,11 @@ def _tie(entries: Iterable[ManifestEntry], table: dict[str, LazyTensor], where: 
 
 def looks_like_manifest(text: bytes) -> bool:
     """Return whether bytes begin or end as a manifest does: damage at one end leaves the other."""
-    return text.startswith(_START) or _WITH_DIGEST.search(text[-_TAIL:].decode("latin-1")) is not None
+    return text.startswith(_MANIFEST_START) or _WITH_DIGEST.search(text[-_TAIL_LENGTH:].decode("latin-1")) is not None
 
 
-def own_entry(metadata: Mapping[str, str], where: str) -> str | None:
-    """Return the manifest among a file's metadata, or None; DamagedError where one stands under another key."""
+def own_manifest(metadata: Mapping[str, str], where: str) -> str | None:
+    """Return the text of the manifest in a file's metadata, or None; DamagedError where it stands under another key."""
     if METADATA_KEY not in metadata and any(_WITH_DIGEST.search(value) for value in metadata.values()):
         raise _malformed(f"{where}: found {METADATA_KEY}'s own metadata under another key")
     return metadata.get(METADATA_KEY)
@@ -320,10 +322,10 @@ def check_metadata(metadata: Mapping[Any, Any]) -> None:
             )
 
 
-def rebuild(tree: Tree, table: Mapping[str, LazyTensor], where: str) -> Tree:
+def fill_tree(tree: Tree, table: Mapping[str, LazyTensor], where: str) -> Tree:
     """Put the tensors of ``table`` into a tree that names each of them exactly once; else DamagedError."""
-    listed = [leaf.key for _, leaf in leaves(tree) if isinstance(leaf, TensorRef)]
-    if len(set(listed)) != len(listed):
+    listed_keys = [leaf.key for _, leaf in leaves(tree) if isinstance(leaf, TensorRef)]
+    if len(set(listed_keys)) != len(listed_keys):
         raise _malformed(f"{where}: found a tensor that the tree names twice")
-    require_named(dict.fromkeys(listed), table, where, "the file was damaged: restore it from a copy")
+    require_named(dict.fromkeys(listed_keys), table, where, "the file was damaged: restore it from a copy")
     return combine(tree, table)

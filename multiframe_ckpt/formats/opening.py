@@ -171,6 +171,10 @@ def _without_digests(opened: Opened) -> Opened:
 
 def require_replaceable(path: Path) -> None:
     """Raise FormatError for a folder that holds anything but a checkpoint: replacing it would lose that."""
+    read_consistently(path, lambda: _require_checkpoint_alone(path))
+
+
+def _require_checkpoint_alone(path: Path) -> None:
     place = open_folder(path)
     try:
         format = recognised(head_of(place))

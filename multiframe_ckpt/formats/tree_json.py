@@ -23,17 +23,23 @@ import math
 import re
 import struct
 from collections.abc import Callable, Iterable
-from typing import Any
+from mmap import mmap
+from typing import Any, TypeAlias, TypeVar
 
 from ..errors import DamagedError, ValueRefusedError
+from ..terminal.text import short_repr
 from ..tree import MAX_DEPTH, TensorRef, Tree
 
-__all__ = ["decode", "dump_json", "encode", "float_text", "is_utf8", "load_json", "read_float_text"]
+__all__ = ["Json", "decode", "dump_json", "encode", "float_text", "is_utf8", "load_json", "read_float_text"]
 
-Json = Any  # None | bool | int | float | str | list | dict, which mypy cannot say without cost to every caller
+T = TypeVar("T")
+
+Json: TypeAlias = (
+    Any  # None | bool | int | float | str | list | dict, which mypy cannot say without cost to every caller
+)
 
 _EXACT_INT = 1 << 53  # the range of RFC 7493 (I-JSON): what every JSON reader takes in exactly
-_HEX = re.compile(r"-?0x[0-9a-f]+")
+_HEXADECIMAL = re.compile(r"-?0x[0-9a-f]+")
 _NAN_BITS = 0x7FF8_0000_0000_0000  # the NaN that float("nan") gives
 
 
@@ -42,19 +48,21 @@ def dump_json(value: Json) -> str:
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
-def load_json(text: str | bytes, where: str, made: Callable[[dict[str, Json]], Json] | None = None) -> Json:
+def load_json(
+    text: str | bytes | mmap, where: str, object_hook: Callable[[dict[str, Json]], Json] | None = None
+) -> Json:
     """Read JSON strictly: DamagedError for bad syntax, keys that come twice, NaN literals and endless nesting.
 
-    ``made`` gives what stands for an object, from its entries.
+    ``object_hook`` gives what stands for an object, from its entries.
     """
 
-    def pairs_made(pairs: list[tuple[str, Json]]) -> Json:
-        return made(_no_duplicates(pairs)) if made else _no_duplicates(pairs)
+    def read_pairs(pairs: list[tuple[str, Json]]) -> Json:
+        return object_hook(_distinct_entries(pairs)) if object_hook else _distinct_entries(pairs)
 
     try:
-        if isinstance(text, bytes):
-            text = text.decode("utf-8")
-        return json.loads(text, object_pairs_hook=pairs_made, parse_constant=_no_constants)
+        if not isinstance(text, str):
+            text = str(text, "utf-8")
+        return json.loads(text, object_pairs_hook=read_pairs, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as problem:
         raise _not_strict(where, problem) from None
 
@@ -66,14 +74,14 @@ def _not_strict(where: str, problem: Exception) -> DamagedError:
     )
 
 
-def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+def _distinct_entries(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     entries = dict(pairs)
     if len(entries) != len(pairs):
         raise ValueError("a key comes twice in one object")
     return entries
 
 
-def _no_constants(name: str) -> Json:
+def _refuse_constant(name: str) -> Json:
     raise ValueError(f"{name} is no JSON value")
 
 
@@ -117,8 +125,8 @@ def encode(node: Tree, *, depth: int = 0) -> Json:
 
 def _encode_dict(node: dict[Any, Tree], depth: int) -> Json:
     items = [(encode(key, depth=depth), encode(item, depth=depth)) for key, item in node.items()]
-    texts = all(type(key) is str for key, _ in items)
-    if texts and not (len(items) == 1 and items[0][0].startswith("$")):
+    keys_are_text = all(type(key) is str for key, _ in items)
+    if keys_are_text and not (len(items) == 1 and items[0][0].startswith("$")):
         return dict(items)
     return {"$dict": [[key, item] for key, item in items]}
 
@@ -192,18 +200,18 @@ def _decode_object(value: dict[str, Json], where: str, depth: int) -> Tree:
         return tuple(_decode_items(inner, where, depth))
     if tag == "$dict" and isinstance(inner, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in inner):
         keys, items = (_decode_items((pair[side] for pair in inner), where, depth) for side in (0, 1))
-        return _dict(keys, items, where)
+        return _distinct_dict(keys, items, where)
     return _decode_leaf(tag, inner, where)
 
 
-def _dict(keys: list[Any], items: list[Tree], where: str) -> dict[Any, Tree]:
+def _distinct_dict(keys: list[Any], items: list[Tree], where: str) -> dict[Any, Tree]:
     try:
-        found = dict(zip(keys, items, strict=True))
+        entries = dict(zip(keys, items, strict=True))
     except TypeError:  # a key that cannot be hashed
         raise _malformed("a key that no dict can have", where) from None
-    if len(found) != len(keys):
+    if len(entries) != len(keys):
         raise _malformed("a key that comes twice in one dict", where)
-    return found
+    return entries
 
 
 def _decode_leaf(tag: str, inner: Json, where: str) -> Tree:
@@ -217,13 +225,13 @@ def _decode_leaf(tag: str, inner: Json, where: str) -> Tree:
 
 def _malformed(value: Json, where: str) -> DamagedError:
     return DamagedError(
-        f"{where}: found {repr(value)[:80]} in the tree, expected a value this version writes; "
+        f"{where}: found {short_repr(value)} in the tree, expected a value this version writes; "
         "the file is damaged, or newer than this library: upgrade it"
     )
 
 
 def _decode_int(value: Json, where: str) -> int:
-    if not _HEX.fullmatch(value):
+    if not _HEXADECIMAL.fullmatch(value):
         raise ValueError
     return int(value, 16)
 
@@ -249,7 +257,7 @@ def _decode_tensor(value: Json, where: str) -> TensorRef:
     return TensorRef(_require(decode(value, where), str))
 
 
-def _require(value: Json, kind: type) -> Any:
+def _require(value: Json, kind: type[T]) -> T:
     if type(value) is not kind:
         raise TypeError
     return value

@@ -12,8 +12,10 @@ from ..errors import UnknownNameError
 from ..formats import Changes, format_for, writable_format
 from ..progress import OnProgress, silent
 from ..training import dialects_to_write
+from ..tree.moves import parse_move
 from ..tree.rules import Select, parse_rename
 from .crossing import Crossing, cross
+from .layout import Layout, lay_out
 from .rules import DtypeRules, Edits, Rules, floating_dtype
 
 __all__ = ["ConvertReport", "convert"]
@@ -31,13 +33,19 @@ class ConvertReport:
     nbytes: int
     dry_run: bool = False
     edits: Edits = field(default_factory=Edits)
+    layout: Layout = field(default_factory=Layout)
     crossing: Crossing = field(default_factory=Crossing)
     changes: Changes = field(default_factory=Changes)
 
     @property
     def excluded(self) -> tuple[str, ...]:
-        """The keys left out on request."""
-        return self.edits.excluded
+        """The keys left out on request, and of tensors some of whose elements no layout rule takes."""
+        return (*self.layout.left_out, *self.edits.excluded)
+
+    @property
+    def laid_out(self) -> Mapping[str, str]:
+        """How each tensor is made that is laid out otherwise, by its key in the state dict; it can be undone: no loss."""
+        return self.layout.laid_out
 
     @property
     def renamed(self) -> Mapping[str, str]:
@@ -61,8 +69,8 @@ class ConvertReport:
 
     @property
     def lost_ties(self) -> tuple[tuple[str, ...], ...]:
-        """The groups of tensors that shared a storage at different places and do no more."""
-        return self.changes.lost_ties
+        """The groups of tensors that shared a storage at different places, or were laid out differently, and do no more."""
+        return (*self.layout.lost_ties, *self.changes.lost_ties)
 
     @property
     def lost_metadata(self) -> tuple[str, ...]:
@@ -96,7 +104,10 @@ class ConvertReport:
 
     @property
     def lossless(self) -> bool:
-        """Whether converting back gives every tensor and plain value again, bit for bit and tied as it was."""
+        """Whether converting back gives every tensor and plain value again, bit for bit and tied as it was.
+
+        Of what was laid out otherwise, the way back is the rules that undo it: every element is in the target.
+        """
         return not (self.excluded or self.cast or self.lost_ties or self.unknown or self.lost_metadata or self.inexact)
 
     @property
@@ -114,6 +125,7 @@ def convert(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     rename: Sequence[str] = (),
+    layout: Sequence[str] = (),
     dtype: str | None = None,
     optimizer_dtype: str | None = None,
     model_only: bool = False,
@@ -129,6 +141,8 @@ def convert(
     """Write the checkpoint at ``source`` to ``target`` in ``format`` (default: by suffix, or ``oneflow``).
 
     ``include`` and ``exclude`` are globs over keys; ``rename`` rules read ``OLD=NEW`` (:mod:`~multiframe_ckpt.tree.rules`);
+    ``layout`` rules lay parameters out otherwise, and optimizers' tensors with them (:mod:`~multiframe_ckpt.tree.moves`);
+    they name parameters by their keys in the state dict, and are done first, so that other rules name what comes of them.
     ``dtype`` names the dtype that floating tensors of the weights get, ``optimizer_dtype`` that of the optimizer's;
     ``model_only`` takes the state dict out of a training checkpoint; ``dry_run`` writes nothing. Tensors are selected,
     cast and renamed in this order, and named by their keys in the source. ``verify``, ``digest`` and ``durable`` are
@@ -146,7 +160,8 @@ def convert(
     opened = Checkpoint.open(source, verify=verify, allow_unknown=allow_unknown, allow_incomplete=allow_incomplete)
     target = Path(target)
     writer = writable_format(format) if format else format_for(target)
-    edited, edits = rules.apply(opened.tree)
+    laid_out, layout_report = lay_out(opened.tree, tuple(map(parse_move, layout)), model_only=model_only)
+    edited, edits = rules.apply(laid_out)
     tree, crossing = cross(edited, backend or writer.dialect)
     checkpoint = replace(opened, tree=tree)
     planned = checkpoint.plan(target, format=writer.name, overwrite=overwrite, digest=digest, durable=durable)
@@ -162,6 +177,7 @@ def convert(
         nbytes=sum(tensor.nbytes for tensor in table.values()),
         dry_run=dry_run,
         edits=edits,
+        layout=layout_report,
         crossing=crossing,
         changes=planned.changes,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..checkpoint import Checkpoint
 from ..checkpoint.restore import resume_parts
-from ..tree import LazyTensor, Tree, join_key, leaves, tied_groups
+from ..tree import LazyTensor, Tree, join_key, leaves, tensor_table, tied_groups
 
 __all__ = ["InspectReport", "TensorRow", "inspect", "opened"]
 
@@ -44,8 +44,7 @@ class InspectReport:
 def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> InspectReport:
     """Return what a checkpoint, or the one at a path, holds: from its headers."""
     checkpoint = opened(checkpoint)
-    resume = resume_parts(checkpoint.tree)  # before the rows are there, since both take memory for each tensor
-    table = checkpoint.tensors()
+    table = tensor_table(checkpoint.tree)
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
     rows = tuple(TensorRow(key, t.dtype.name, t.shape, t.nbytes, first.get(key)) for key, t in table.items())
     meta = dict(checkpoint.meta)
@@ -54,12 +53,12 @@ def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> InspectReport:
         format=str(meta.pop("format", "")),
         framework=meta.pop("framework", None),
         tensors=rows,
-        parameters=sum(table[row.key].size for row in rows if row.tied_to is None),
-        nbytes=sum(row.nbytes for row in rows if row.tied_to is None),
+        parameters=sum(tensor.size for key, tensor in table.items() if key not in first),
+        nbytes=sum(tensor.nbytes for key, tensor in table.items() if key not in first),
         dtypes=dict(Counter(row.dtype for row in rows)),
         values={join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)},
         meta=meta,
-        resume=resume,
+        resume=resume_parts(checkpoint.tree),
     )
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 __all__ = ["is_dangerous"]
 
 #: Modules of which every name is refused, and every name of the modules below them, by what they reach.
-_MODULES = {
+_DANGEROUS_MODULES = {
     module
     for modules in {
         "processes": "os posix nt sys subprocess _posixsubprocess pty commands popen2 multiprocessing concurrent asyncio "
@@ -39,7 +39,7 @@ _MODULES = {
 }
 
 #: Names refused in modules that checkpoints use otherwise, and whatever is below these names.
-_NAMES = {
+_DANGEROUS_NAMES = {
     f"{module}.{name}"
     for modules, names in {
         "builtins __builtin__ __builtins__": "eval exec execfile compile open file input raw_input breakpoint __import__ "
@@ -77,22 +77,22 @@ _HARMLESS = {
 }
 
 
-_REFUSED = _MODULES | _NAMES
-_MAX_PARTS = 32  # no name is of more
+_DANGEROUS = _DANGEROUS_MODULES | _DANGEROUS_NAMES
+_MAX_PARTS = 32  # no honest name has more
 
 
 def is_dangerous(module: str, name: str) -> bool:
     """Return whether a pickle that mentions the name is refused; a dotted name may lead from any module to another."""
-    path = f"{module}.{name}"
-    if path in _HARMLESS:
+    dotted_path = f"{module}.{name}"
+    if dotted_path in _HARMLESS:
         return False
-    parts, steps = path.split("."), name.split(".")
-    if len(parts) > _MAX_PARTS or not _REFUSED.isdisjoint(_beginnings(parts)):
+    parts, attributes = dotted_path.split("."), name.split(".")
+    if len(parts) > _MAX_PARTS or not _DANGEROUS.isdisjoint(_prefixes(parts)):
         return True
-    if any(step[:2] == step[-2:] == "__" for step in steps) and len(steps) > 1:
+    if len(attributes) > 1 and any(attribute[:2] == attribute[-2:] == "__" for attribute in attributes):
         return True
-    return any(not _REFUSED.isdisjoint(_beginnings(steps[start:])) for start in range(len(steps) - 1))
+    return any(not _DANGEROUS.isdisjoint(_prefixes(attributes[start:])) for start in range(len(attributes) - 1))
 
 
-def _beginnings(parts: list[str]) -> list[str]:
+def _prefixes(parts: list[str]) -> list[str]:
     return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]

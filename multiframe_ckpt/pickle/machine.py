@@ -11,19 +11,22 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import DamagedError, FormatError
-from .opcodes import HANDLERS, Step
+from .opcodes import HANDLERS, Handler
 from .state import PROBLEMS, State
 
-__all__ = ["PickleMachine", "broken_pickle"]
+__all__ = ["PickleMachine", "translated_errors"]
 
-#: How many opcodes run before what they hold is counted.
-_ROUND = 1024
+#: How many opcodes run between two looks at the budget.
+_OPCODES_A_ROUND = 1024
 _STOP = ord(".")
 
 
 @contextmanager
-def broken_pickle(where: str, found: Callable[[], str]) -> Iterator[None]:
-    """Turn what wrong data makes Python raise into DamagedError, and has every message name the file."""
+def translated_errors(where: str, description: Callable[[], str]) -> Iterator[None]:
+    """Turn what wrong data makes Python raise into DamagedError, and have every message name the file.
+
+    ``description`` gives what was found there, such as "found a pickle that breaks at offset 12".
+    """
     try:
         yield
     except FormatError as problem:
@@ -32,7 +35,7 @@ def broken_pickle(where: str, found: Callable[[], str]) -> Iterator[None]:
         raise type(problem)(f"{where}: {problem}") from None
     except (*PROBLEMS, struct.error) as problem:
         raise DamagedError(
-            f"{where}: {found()} ({type(problem).__name__}: {str(problem)[:200]}), expected a whole one; "
+            f"{where}: {description()} ({type(problem).__name__}: {str(problem)[:200]}), expected a whole one; "
             "the file is damaged: fetch it again"
         ) from problem
 
@@ -42,29 +45,29 @@ class PickleMachine(State):
 
     __slots__ = ()
 
-    def run(self, steps: Sequence[Step] = HANDLERS) -> Any:
+    def run(self, handlers: Sequence[Handler] = HANDLERS) -> Any:
         """Return the raw object; DamagedError for opcodes that no pickler writes, UnsafeError for forbidden ones.
 
-        ``steps`` is what each opcode does: HANDLERS, or a layout's own that come to the same.
+        ``handlers`` are what each opcode does: HANDLERS, or a format's own that come to the same.
         """
-        with broken_pickle(self.where, lambda: f"found a pickle that breaks at offset {self.end}"):
-            return self._run(steps)
+        with translated_errors(self.where, lambda: f"found a pickle that breaks at offset {self.end}"):
+            return self._run(handlers)
 
-    def _run(self, steps: Sequence[Step]) -> Any:
-        data, at = self.data, self.end
+    def _run(self, handlers: Sequence[Handler]) -> Any:
+        data, offset = self.data, self.end
         try:
             while True:
-                for _ in range(_ROUND):
-                    opcode = data[at]
-                    at = steps[opcode](self, at + 1)
+                for _ in range(_OPCODES_A_ROUND):
+                    opcode = data[offset]
+                    offset = handlers[opcode](self, offset + 1)
                     if opcode == _STOP:
-                        return self._finished()
-                self.require_free_space()
+                        return self._popped_result()
+                self.require_budget()
         finally:
-            self.end = at
+            self.end = offset
 
-    def _finished(self) -> Any:
+    def _popped_result(self) -> Any:
         raw = self.stack.pop()
         self.memo.clear()  # the arguments of every call, which nobody asks for any more
-        self.far.clear()
+        self.sparse_memo.clear()
         return raw

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, TypeAlias
 __all__ = ["MAX_INT_NBYTES", "Builders", "Call", "Global", "Pending"]
 
 #: (module, name) → what answers a call of that name.
-Builders: TypeAlias = Mapping[tuple[str, str], Callable[..., Any]]
+Builders: TypeAlias = Mapping[tuple[str, str], Callable[..., object]]
 
-#: The largest int that a pickle of ours holds: spelling one in decimal takes time that grows with its square.
+#: The largest int that a pickle of ours holds: writing one in decimal takes time that grows with its square.
 MAX_INT_NBYTES = 1 << 14
 
 
@@ -32,7 +32,7 @@ class Call:
 
     type: Global
     args: tuple[Any, ...]
-    state: Any = None
+    state: object = None
     items: list[Any] = field(default_factory=list)
     entries: dict[Any, Any] = field(default_factory=dict)
 
@@ -49,6 +49,6 @@ class Pending:
         """Take what BUILD gives it."""
         raise NotImplementedError
 
-    def resolve(self) -> Any:
+    def resolve(self) -> object:
         """Return its value in a tree, the same one each time."""
         raise NotImplementedError

@@ -1,38 +1,38 @@
 """resolve(): what a PickleMachine built becomes a Tree, with unknown objects refused or kept as Unknown.
 
 Lists and dicts become the tree's in their place; only what changes is made anew. Guards: cycles, nesting past MAX_DEPTH,
-and values that share each other until a small file means billions of them. No raw object is ever spelled by ``str`` or
+and values that share each other until a small file means billions of them. No raw object is ever made text by ``str`` or
 ``repr`` before it is known to be small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeGuard
 
 from ..errors import DamagedError, UnsafeError
 from ..tree import MAX_DEPTH, LazyTensor, Tree, Unknown, is_plain
 from .known import AS_TEXT
-from .machine import broken_pickle
+from .machine import translated_errors
 from .raw import Call, Global, Pending
+from .state import memory_budget
 
 __all__ = ["Resolver", "module_state_dict"]
 
-#: What the tree spells out, where the pickle shares, may be this large, and larger with the file. Counted in bytes, as
+#: What the tree holds in full, where the pickle shares, may be this large, and larger with the file. Counted in bytes, as
 #: walking it takes them: a leaf, a container, an entry of a dict; text counts half.
-_FREE_SIZE = 24 << 20
-_PER_PICKLED, _PER_STORED = 3, 6
-_LEAF, _CONTAINER, _ENTRY, _UNKNOWN = 8, 64, 100, 400
+_LEAST_SIZE_LIMIT = 24 << 20
+_LEAF, _CONTAINER, _DICT_ENTRY, _UNKNOWN = 8, 64, 100, 400
 #: Containers that the resolver remembers take memory too, for each this much.
-_FREE_ROOM = 16 << 20
-_REMEMBERED = 200
+_LEAST_BUDGET = 16 << 20
+_REMEMBERED_CONTAINER = 200
 
-#: An unknown object of this size, a member of an enum, is spelled in a key with what it was made of.
-_SMALL = 800
-#: Keys that a tree spells alike are told apart by a tail of as many ``~``.
-_ALIKE = 1000
+#: An unknown object of less than this size, a member of an enum, is shown in a key with what it was made of.
+_SMALL_OBJECT = 800
+#: Keys that are one text in a tree are told apart by a tail of as many ``~``.
+_MAX_SAME_TEXT = 1000
 #: The keys of a pickled module's state dict may have this many characters together.
-_KEY_TEXT = 1 << 25
+_MAX_KEY_CHARACTERS = 1 << 25
 _SHOWN_NAMES, _SHOWN_NAME = 50, 200
 
 _LEAVES = frozenset({type(None), bool, int, float, complex})
@@ -42,8 +42,8 @@ _EMPTY = frozenset({list, dict, tuple})
 class Resolver:
     """One pickle's way from raw objects to a tree.
 
-    ``names`` are globals that stand for a plain value, such as torch's dtypes; ``collapse`` may put a simpler raw object
-    in the place of an unknown one. ``stored`` counts the bytes of the file beside the pickle.
+    ``names`` are globals that stand for a plain value, such as torch's dtypes; ``simplify`` may put a simpler raw object
+    in the place of an unknown one. ``stored_nbytes`` are the bytes of the file beside the pickle.
     """
 
     def __init__(
@@ -53,27 +53,27 @@ class Resolver:
         *,
         allow_unknown: bool,
         names: Mapping[tuple[str, str], Tree] | None = None,
-        collapse: Callable[[Call], Any] = lambda made: made,
-        stored: int = 0,
+        simplify: Callable[[Call], object] = lambda call: call,
+        stored_nbytes: int = 0,
     ) -> None:
         self._names = names or {}
         self._where = where
-        share = _PER_PICKLED * pickle_nbytes + _PER_STORED * stored
-        self._limit = max(_FREE_SIZE, share)
-        self._room = max(_FREE_ROOM, share)
+        self._size_limit = memory_budget(pickle_nbytes, stored_nbytes, least=_LEAST_SIZE_LIMIT)
+        self._budget = memory_budget(pickle_nbytes, stored_nbytes, least=_LEAST_BUDGET)
         self._allow_unknown = allow_unknown
-        self._collapse = collapse
-        self._unknown: dict[str, None] = {}
-        self._done: dict[int, tuple[Any, Tree, int]] = {}  # id → the object (kept alive), its tree, its size
-        self._open: set[int] = set()
+        self._simplify = simplify
+        self._unknown_types: dict[str, None] = {}
+        self._resolved: dict[int, tuple[object, Tree, int]] = {}  # id → the object (kept alive), its tree, its size
+        self._open_ids: set[int] = set()  # of the containers that are being resolved
 
     def tree(self, raw: Any) -> Tree:
         """Return the tree; raise UnsafeError that names every unknown object, unless they may stay Unknown."""
-        with broken_pickle(self._where, lambda: "found a pickle whose objects do not fit together"):
+        with translated_errors(self._where, lambda: "found a pickle whose objects do not fit together"):
             tree, _ = self._resolve(raw, 0)
-        if self._unknown and not self._allow_unknown:
+        if self._unknown_types and not self._allow_unknown:
+            names = _shown_names(self._unknown_types)
             raise UnsafeError(
-                f"{self._where}: found objects of unknown types ({_listed(self._unknown)}), expected tensors and plain "
+                f"{self._where}: found objects of unknown types ({names}), expected tensors and plain "
                 "values; nothing was run. To read the rest and keep these: allow_unknown=True"
             )
         return tree
@@ -93,33 +93,33 @@ class Resolver:
             return raw, _LEAF
         elif not raw and kind in _EMPTY:
             return raw, _CONTAINER
-        known = self._done.get(id(raw))
-        if known is not None:
-            return known[1], known[2]
-        return self._first(raw, depth)
+        earlier = self._resolved.get(id(raw))
+        if earlier is not None:
+            return earlier[1], earlier[2]
+        return self._resolve_new(raw, depth)
 
-    def _first(self, raw: Any, depth: int) -> tuple[Tree, int]:
-        if id(raw) in self._open or depth > MAX_DEPTH:
-            what = (
-                "a container that holds itself" if id(raw) in self._open else f"more than {MAX_DEPTH} nested containers"
-            )
-            raise UnsafeError(f"{self._where}: found {what}, expected a checkpoint; this file is forged or broken")
-        self._open.add(id(raw))
+    def _resolve_new(self, raw: Any, depth: int) -> tuple[Tree, int]:
+        """Resolve what was not met before, and remember its tree."""
+        if id(raw) in self._open_ids:
+            raise self._forged("a container that holds itself")
+        if depth > MAX_DEPTH:
+            raise self._forged(f"more than {MAX_DEPTH} nested containers")
+        self._open_ids.add(id(raw))
         tree, size = self._contents(raw, depth + 1)
-        self._open.discard(id(raw))
-        self._room -= _REMEMBERED
-        if size > self._limit or self._room < 0:
-            raise UnsafeError(
-                f"{self._where}: found containers that share each other, or too many, for {self._limit} bytes of memory, "
-                "expected a checkpoint; this file is forged"
-            )
-        self._done[id(raw)] = (raw, tree, size)
+        self._open_ids.discard(id(raw))
+        self._budget -= _REMEMBERED_CONTAINER
+        if size > self._size_limit or self._budget < 0:
+            raise self._forged(f"containers that share each other, or too many, for {self._size_limit} bytes of memory")
+        self._resolved[id(raw)] = (raw, tree, size)
         return tree, size
+
+    def _forged(self, contents: str) -> UnsafeError:
+        return UnsafeError(f"{self._where}: found {contents}, expected a checkpoint; this file is forged or broken")
 
     def _contents(self, raw: Any, depth: int) -> tuple[Tree, int]:
         if isinstance(raw, Call):
-            collapsed = self._collapse(raw)
-            return self._unknown_object(raw, depth) if collapsed is raw else self._resolve(collapsed, depth)
+            simpler = self._simplify(raw)
+            return self._unknown_object(raw, depth) if simpler is raw else self._resolve(simpler, depth)
         if isinstance(raw, Pending):
             return self._resolve(raw.resolve(), depth)
         if isinstance(raw, dict):
@@ -129,26 +129,26 @@ class Resolver:
         if isinstance(raw, tuple):
             return self._tuple(raw, depth)
         if isinstance(raw, set | frozenset):
-            return self._list(sorted(raw, key=_rank), depth)
+            return self._list(sorted(raw, key=_set_order), depth)
         if isinstance(raw, Global):
-            return self._name(raw), _LEAF
-        spell = AS_TEXT.get(type(raw))
-        if spell is None:
+            return self._global(raw), _LEAF
+        as_text = AS_TEXT.get(type(raw))
+        if as_text is None:
             raise DamagedError(f"{self._where}: found a stray {type(raw).__name__} in a pickle, expected a value")
-        return spell(raw), _CONTAINER
+        return as_text(raw), _CONTAINER
 
-    def _name(self, raw: Global) -> Tree:
+    def _global(self, raw: Global) -> Tree:
         if (raw.module, raw.name) in self._names:
             return self._names[raw.module, raw.name]
-        self._unknown[str(raw)] = None
+        self._unknown_types[str(raw)] = None
         return Unknown(str(raw))
 
     def _dict(self, raw: dict[Any, Any], depth: int) -> tuple[Tree, int]:
-        size = _CONTAINER + _ENTRY * len(raw)
+        size = _CONTAINER + _DICT_ENTRY * len(raw)
         plain_keys = True
         for key, value in raw.items():
-            node, part = self._resolve(value, depth)
-            size += part
+            node, node_size = self._resolve(value, depth)
+            size += node_size
             if node is not value:
                 raw[key] = node
             plain_keys = plain_keys and (type(key) is str or is_plain(key))
@@ -157,19 +157,19 @@ class Resolver:
     def _rekeyed(self, raw: dict[Any, Tree], depth: int) -> dict[Any, Tree]:
         """Return the dict with keys that a tree can hold; those that it holds as one text are told apart."""
         tree: dict[Any, Tree] = {}
-        alike: dict[Any, int] = {}
+        repeats: dict[Any, int] = {}
         for key, node in raw.items():
-            name = self._key(key, depth)
-            while name in tree:  # two objects that a tree holds as one text, or an object beside its text
-                alike[name] = alike.get(name, 0) + 1
-                if alike[name] > _ALIKE:
+            tree_key = self._key(key, depth)
+            while tree_key in tree:  # two objects that a tree holds as one text, or an object beside its text
+                repeats[tree_key] = repeats.get(tree_key, 0) + 1
+                if repeats[tree_key] > _MAX_SAME_TEXT:
                     raise UnsafeError(
-                        f"{self._where}: found more than {_ALIKE} keys of one dict that a tree spells alike, "
+                        f"{self._where}: found more than {_MAX_SAME_TEXT} keys of one dict that are one text in a tree, "
                         "expected distinct ones; this file is forged"
                     )
-                name = f"{name}{'~' * alike[name]}"
-            self._room -= _ENTRY + (len(name) if isinstance(name, str) else 0)
-            tree[name] = node
+                tree_key = f"{tree_key}{'~' * repeats[tree_key]}"
+            self._budget -= _DICT_ENTRY + (len(tree_key) if isinstance(tree_key, str) else 0)
+            tree[tree_key] = node
         return tree
 
     def _key(self, key: Any, depth: int) -> Any:
@@ -181,14 +181,14 @@ class Resolver:
         if is_plain(node):
             return node
         name = node.type_name if isinstance(node, Unknown) else type(node).__name__
-        small = isinstance(node, Unknown) and node.args is not None and size < _SMALL
-        return f"{name}{_spelled(node.args)}" if small else name  # a member of an enum: its class and value
+        small = isinstance(node, Unknown) and node.args is not None and size < _SMALL_OBJECT
+        return f"{name}{_shown_args(node.args)}" if small else name  # a member of an enum: its class and value
 
     def _list(self, raw: list[Any], depth: int) -> tuple[Tree, int]:
         size = _CONTAINER
         for index, value in enumerate(raw):
-            node, part = self._resolve(value, depth)
-            size += part
+            node, node_size = self._resolve(value, depth)
+            size += node_size
             if node is not value:
                 raw[index] = node
         return raw, size
@@ -198,45 +198,45 @@ class Resolver:
         return tuple(nodes), size
 
     def _unknown_object(self, call: Call, depth: int) -> tuple[Tree, int]:
-        self._unknown[str(call.type)] = None
+        self._unknown_types[str(call.type)] = None
         unknown = Unknown(str(call.type))
         parts = {"args": call.args, "state": call.state, "items": call.items, "entries": call.entries}
-        total = _UNKNOWN
-        self._room -= _UNKNOWN
+        size = _UNKNOWN
+        self._budget -= _UNKNOWN
         for name, part in parts.items():
-            node, size = self._resolve(part, depth)
+            node, node_size = self._resolve(part, depth)
             setattr(unknown, name, node)
-            total += size
-        return unknown, total
+            size += node_size
+        return unknown, size
 
 
-def _listed(unknown: Mapping[str, None]) -> str:
-    names = sorted(name[:_SHOWN_NAME] for name in unknown)
+def _shown_names(type_names: Iterable[str]) -> str:
+    names = sorted(name[:_SHOWN_NAME] for name in type_names)
     more = f", and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
     return ", ".join(names[:_SHOWN_NAMES]) + more
 
 
-def _rank(member: Any) -> str:
+def _set_order(member: object) -> str:
     """Return the text by which members of a set are ordered, so that a set always gives one list."""
     if isinstance(member, tuple | frozenset):
-        return ",".join(map(_rank, member))
+        return ",".join(map(_set_order, member))
     return repr(member) if is_plain(member) else type(member).__name__
 
 
-def _spelled(args: tuple[Tree, ...]) -> str:
+def _shown_args(args: tuple[Tree, ...]) -> str:
     return f"({', '.join(repr(arg) if is_plain(arg) else type(arg).__name__ for arg in args)})"
 
 
-def module_state_dict(made: Call) -> Any:
-    """Return the state dict of a pickled ``nn.Module``, found in its state without its class; else ``made`` itself.
+def module_state_dict(call: Call) -> object:
+    """Return the state dict of a pickled ``nn.Module``, taken from its state without its class; else ``call`` itself.
 
     A module's state is its ``__dict__``: ``_parameters``, ``_buffers`` and ``_modules`` (torch and OneFlow alike);
     a buffer named in ``_non_persistent_buffers_set`` is not part of a state dict.
     """
-    return _Collector().collect(made, "", 0) if _is_module(made) else made
+    return _StateDictCollector().collect(call, "", 0) if _is_module(call) else call
 
 
-def _is_module(raw: Any) -> bool:
+def _is_module(raw: object) -> TypeGuard[Call]:
     return (
         isinstance(raw, Call)
         and isinstance(raw.state, dict)
@@ -244,36 +244,38 @@ def _is_module(raw: Any) -> bool:
     )
 
 
-class _Collector:
+class _StateDictCollector:
     """Walks the modules of a model; a module that stands in several places is walked in each."""
 
     def __init__(self) -> None:
-        self._left = _KEY_TEXT
+        self._characters_left = _MAX_KEY_CHARACTERS
 
     def collect(self, module: Call, prefix: str, depth: int) -> dict[str, Any]:
         """Return the module's parameters and buffers, then its children's."""
-        state = module.state
+        state: Any = module.state
         transient = state.get("_non_persistent_buffers_set")
-        own = dict(state["_parameters"])
+        values = dict(state["_parameters"])
         for name, value in (state.get("_buffers") or {}).items():
             if not (isinstance(transient, set) and name in transient):
-                own[name] = value
-        found = {self._key(prefix, name): value for name, value in own.items() if value is not None}
+                values[name] = value
+        state_dict = {self._key(prefix, name): value for name, value in values.items() if value is not None}
         for name, child in state["_modules"].items():
             if _is_module(child):
                 if depth == MAX_DEPTH:
                     raise _forged_model(f"modules nested deeper than {MAX_DEPTH}")
-                found.update(self.collect(child, f"{self._key(prefix, name)}.", depth + 1))
-        return found
+                state_dict.update(self.collect(child, f"{self._key(prefix, name)}.", depth + 1))
+        return state_dict
 
-    def _key(self, prefix: str, name: Any) -> str:
+    def _key(self, prefix: str, name: object) -> str:
         if not isinstance(name, str):
             raise TypeError(f"a module's attribute that is called by a {type(name).__name__}")
-        self._left -= len(prefix) + len(name) + 1
-        if self._left < 0:
-            raise _forged_model(f"modules that share each other into names of more than {_KEY_TEXT} characters")
+        self._characters_left -= len(prefix) + len(name) + 1
+        if self._characters_left < 0:
+            raise _forged_model(
+                f"modules that share each other into names of more than {_MAX_KEY_CHARACTERS} characters"
+            )
         return prefix + name
 
 
-def _forged_model(found: str) -> UnsafeError:
-    return UnsafeError(f"found a pickled model with {found}, expected a model; this file is forged")
+def _forged_model(contents: str) -> UnsafeError:
+    return UnsafeError(f"found a pickled model with {contents}, expected a model; this file is forged")

@@ -1,6 +1,6 @@
 """PickleWriter: plain values as protocol 2 opcodes, the subset that ``torch.load(weights_only=True)`` takes.
 
-Layouts subclass it and say how a tensor is written. Plain values are not memoized. An int of more than 255 bytes needs
+Formats subclass it and say how a tensor is written. Plain values are not memoized. An int of more than 255 bytes needs
 LONG4, which only the standard unpickler reads.
 """
 
@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ValueRefusedError
-from ..tree import LazyTensor, Tree, join_key
+from ..tree import LazyTensor, Path, Tree, join_key
 from .raw import MAX_INT_NBYTES
 
 __all__ = ["PickleWriter", "int_opcodes", "name_opcodes", "require_plain", "str_opcodes", "tuple_opcodes"]
 
-_TEXT = struct.Struct("<cI")
-_TUPLES = {0: b")", 1: b"\x85", 2: b"\x86", 3: b"\x87"}
+_BINUNICODE = struct.Struct("<cI")
+_SHORT_TUPLES = {0: b")", 1: b"\x85", 2: b"\x86", 3: b"\x87"}
 
 
 class PickleWriter(ABC):
-    """Collects opcodes; :meth:`dump` gives them for a tree."""
+    """The opcodes of a pickle in the making; :meth:`dump` returns those of a tree."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -35,14 +35,14 @@ class PickleWriter(ABC):
         return b"".join(self._parts)
 
     @abstractmethod
-    def tensor(self, tensor: LazyTensor, path: tuple[Any, ...]) -> None:
-        """Write what stands for a tensor: each layout says what."""
+    def tensor(self, tensor: LazyTensor, path: Path) -> None:
+        """Write what stands for a tensor: each format says what."""
 
     def emit(self, *opcodes: bytes) -> None:
         """Add opcodes as they are."""
         self._parts.extend(opcodes)
 
-    def value(self, node: Tree, path: tuple[Any, ...]) -> None:
+    def value(self, node: Tree, path: Path) -> None:
         """Write one node; ValueRefusedError names the key of one that a tree cannot hold."""
         if type(node) is LazyTensor:
             self.tensor(node, path)
@@ -64,26 +64,26 @@ class PickleWriter(ABC):
             self._children(node, path)
             self.emit(b"t")
         else:
-            self.emit(_plain(node, path))
+            self.emit(_plain_opcodes(node, path))
 
-    def _children(self, nodes: Iterable[Tree], path: tuple[Any, ...]) -> None:
+    def _children(self, nodes: Iterable[Tree], path: Path) -> None:
         for index, child in enumerate(nodes):
             self.value(child, (*path, index))
 
 
-class _Values(PickleWriter):
-    def tensor(self, tensor: LazyTensor, path: tuple[Any, ...]) -> None:
+class _PlainCheck(PickleWriter):
+    def tensor(self, tensor: LazyTensor, path: Path) -> None:
         pass
 
 
 def require_plain(tree: Tree) -> None:
     """Raise ValueRefusedError where the tree holds, beside tensors, what no pickle of ours does."""
-    _Values().dump(tree)
+    _PlainCheck().dump(tree)
 
 
-def _plain(value: Any, path: tuple[Any, ...]) -> bytes:
-    opcodes = _PLAIN.get(type(value))
-    if opcodes is None:
+def _plain_opcodes(value: Any, path: Path) -> bytes:
+    opcodes_of = _OPCODES_OF.get(type(value))
+    if opcodes_of is None:
         raise ValueRefusedError(
             f"{join_key(path)}: found a {type(value).__name__}, expected a tensor, a plain value, a dict, a list or a "
             "tuple; store it as one of these"
@@ -93,7 +93,7 @@ def _plain(value: Any, path: tuple[Any, ...]) -> bytes:
             f"{join_key(path)}: found an int of {value.bit_length()} bits, expected at most {MAX_INT_NBYTES} bytes; "
             "store it as bytes"
         )
-    return opcodes(value)
+    return opcodes_of(value)
 
 
 def name_opcodes(module: str, name: str) -> bytes:
@@ -103,8 +103,8 @@ def name_opcodes(module: str, name: str) -> bytes:
 
 def tuple_opcodes(items: Sequence[bytes]) -> bytes:
     """Return what pushes a tuple of what the items push."""
-    short = _TUPLES.get(len(items))
-    return b"(%bt" % b"".join(items) if short is None else b"".join(items) + short
+    tuple_opcode = _SHORT_TUPLES.get(len(items))
+    return b"(%bt" % b"".join(items) if tuple_opcode is None else b"".join(items) + tuple_opcode
 
 
 def int_opcodes(value: int) -> bytes:
@@ -122,7 +122,7 @@ def int_opcodes(value: int) -> bytes:
 def str_opcodes(value: str) -> bytes:
     """Return what pushes text."""
     raw = value.encode("utf-8", "surrogatepass")
-    return _TEXT.pack(b"X", len(raw)) + raw
+    return _BINUNICODE.pack(b"X", len(raw)) + raw
 
 
 def _float_opcodes(value: float) -> bytes:
@@ -137,7 +137,7 @@ def _bytes_opcodes(value: bytes) -> bytes:
     return name_opcodes("_codecs", "encode") + str_opcodes(value.decode("latin1")) + str_opcodes("latin1") + b"\x86R"
 
 
-_PLAIN: Mapping[type, Callable[[Any], bytes]] = {
+_OPCODES_OF: Mapping[type, Callable[[Any], bytes]] = {
     type(None): lambda _: b"N",
     bool: lambda value: b"\x88" if value else b"\x89",
     int: int_opcodes,

@@ -20,7 +20,7 @@ from ..errors import FormatError, ReplacedError, TargetExistsError
 from ..formats import FORMATS, format_named, require_replaceable
 from ..storage.atomic import discard, sweep
 from ..storage.consistency import retry_if_replaced
-from ..storage.links import point, pointed
+from ..storage.links import make_pointer, pointer_target
 from .records import CheckpointRecord, Signature, read_record, signature_of
 
 __all__ = ["BEST", "LATEST", "CheckpointFolder", "epoch_of"]
@@ -106,19 +106,19 @@ class CheckpointFolder:
     def pointed(self) -> dict[str, str]:
         """Return pointer → checkpoint, by their names, for every pointer there."""
         names = self._names()
-        pairs = ((pointer.name, pointed(pointer, names)) for pointer in self._pointers(LATEST, BEST))
+        pairs = ((pointer.name, pointer_target(pointer, names)) for pointer in self._pointers(LATEST, BEST))
         return {pointer: name for pointer, name in pairs if name is not None}
 
     def point(self, stem: str, name: str) -> None:
         """Make the pointer stand for a checkpoint, and take away one that it had in another format."""
         pointer = self.path / f"{stem}{name.removeprefix(name.partition('.')[0])}"
-        if pointed(pointer, [name]) is None:
+        if pointer_target(pointer, [name]) is None:
             self._require_pointer(pointer)
             if pointer.is_dir() and not pointer.is_symlink():  # no link can be renamed onto a folder
                 discard(pointer)
-            point(pointer, name)
+            make_pointer(pointer, name)
         for other in self._pointers(stem):
-            if other != pointer and pointed(other, self._names()) is not None:
+            if other != pointer and pointer_target(other, self._names()) is not None:
                 other.unlink(missing_ok=True)
 
     def require_pointers(self, format: str) -> None:
@@ -127,7 +127,7 @@ class CheckpointFolder:
             self._require_pointer(self.path_of(stem, format))
 
     def _require_pointer(self, pointer: Path) -> None:
-        if not os.path.lexists(pointer) or pointed(pointer, self._names()) is not None:
+        if not os.path.lexists(pointer) or pointer_target(pointer, self._names()) is not None:
             return
         if pointer.is_symlink() and epoch_of(os.readlink(pointer)) is not None:
             return

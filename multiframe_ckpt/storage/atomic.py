@@ -52,9 +52,9 @@ STAGE_SUFFIX = ".multiframe-tmp"
 _ASIDE = ".replaced"  # the folder of a stage in which a replaced folder waits
 _AT_FDCWD = -100  # fcntl.h
 _NOREPLACE, _EXCHANGE = 1, 2  # linux/fs.h: RENAME_NOREPLACE, RENAME_EXCHANGE
-_FLUSHERS = 8  # more threads flush a thousand small files hardly faster
-_MANY = 64  # files and folders of one checkpoint: from here on one flush of the whole file system is faster
-_LINUX = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) if sys.platform == "linux" else (0, 0)
+_FLUSH_THREADS = 8  # more threads flush a thousand small files hardly faster
+_FEW_PATHS = 64  # files and folders of one checkpoint: from here on one flush of the whole file system is faster
+_LINUX_VERSION = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) if sys.platform == "linux" else (0, 0)
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -82,8 +82,8 @@ def staged(target: Path, *, overwrite: bool = False, durable: bool = True) -> It
 
 @contextmanager
 def stage_for(target: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside ``target``, on its file system, that is ours until it is deleted here."""
-    stage, lock = _open_stage(target)
+    """Yield an empty temporary folder beside ``target``, on its file system, ours until it is deleted on leaving."""
+    stage, lock = _make_stage(target)
     try:
         yield stage
     finally:
@@ -134,19 +134,19 @@ def _prefix(target: Path) -> str:
     return f".{os.fsdecode(os.fsencode(target.name)[:100])}."  # a name may have 255 bytes in all
 
 
-def _open_stage(target: Path) -> tuple[Path, int]:
+def _make_stage(target: Path) -> tuple[Path, int]:
     while True:
         stage = Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=STAGE_SUFFIX, dir=target.parent))
         try:
             lock = os.open(stage, os.O_RDONLY)
         except FileNotFoundError:
             continue  # another process took it for a dead one before it could be locked
-        if _lock(lock) and stage.exists():
+        if _try_lock(lock) and stage.exists():
             return stage, lock
         os.close(lock)  # the same, a call later
 
 
-def _lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     """Return whether the lock is ours now; where the file system knows no locks every caller is told yes."""
     if fcntl is None:
         return True
@@ -171,13 +171,13 @@ def sweep(folder: Path, *, prefix: str = ".") -> None:
             lock = os.open(stage, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its owner lives
-                _bring_back(stage / _ASIDE, folder)
+                _restore_replaced(stage / _ASIDE, folder)
                 shutil.rmtree(stage, ignore_errors=True)
             finally:
                 os.close(lock)
 
 
-def _bring_back(aside: Path, folder: Path) -> None:
+def _restore_replaced(aside: Path, folder: Path) -> None:
     """Return a folder that stepped aside its name again, unless its successor took it."""
     for name in os.listdir(aside) if aside.is_dir() else ():
         if not os.path.lexists(folder / name):
@@ -190,11 +190,11 @@ def flush_tree(path: Path) -> None:
     if not path.is_dir():
         flush(path)
         return
-    parts = [Path(folder, name) for folder, _, names in os.walk(path, onerror=_give_up) for name in ("", *names)]
-    if len(parts) > _MANY and _flush_file_system(path):
+    paths = [Path(folder, name) for folder, _, names in os.walk(path, onerror=_raise) for name in ("", *names)]
+    if len(paths) > _FEW_PATHS and _flush_file_system(path):
         return
-    with Workers(_FLUSHERS) as pool:
-        for _ in pool.map(flush, parts):
+    with Workers(_FLUSH_THREADS) as pool:
+        for _ in pool.map(flush, paths):
             pass  # a failed flush raises here
 
 
@@ -203,12 +203,12 @@ def _flush_file_system(path: Path) -> bool:
 
     Linux does since 5.8 (``sync(2)``). Earlier ones, and other systems, may lose a write and say nothing.
     """
-    call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if call is None or _LINUX < (5, 8):
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None or _LINUX_VERSION < (5, 8):
         return False
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        if call(descriptor) != 0:
+        if syncfs(descriptor) != 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code), str(path))
     finally:
@@ -216,7 +216,7 @@ def _flush_file_system(path: Path) -> bool:
     return True
 
 
-def _give_up(problem: OSError) -> None:
+def _raise(problem: OSError) -> None:
     raise problem  # os.walk would take a folder that it cannot list for an empty one
 
 
@@ -269,10 +269,10 @@ def _swap(fresh: Path, target: Path) -> None:
 
 def _renameat2(source: Path, target: Path, flags: int) -> bool:
     """Rename with flags; return False where the system or the file system has no such call."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is None:
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
         return False
-    if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) == 0:
+    if renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) == 0:
         return True
     code = ctypes.get_errno()
     if code in _UNSUPPORTED:

@@ -16,7 +16,7 @@ __all__ = ["read_consistently", "retry_if_replaced"]
 
 T = TypeVar("T")
 
-_TRIES = 100
+_MAX_TRIES = 100
 
 
 def read_consistently(path: Path, read: Callable[[], T]) -> T:
@@ -26,23 +26,23 @@ def read_consistently(path: Path, read: Callable[[], T]) -> T:
     """
 
     def attempt() -> T:
-        seen = _identity(path)
+        identity = _identity(path)
         try:
-            found = read()
+            result = read()
         except (FormatError, OSError):
-            if _identity(path) == seen:
+            if _identity(path) == identity:
                 raise
             raise _replaced(path) from None
-        if _identity(path) != seen:
+        if _identity(path) != identity:
             raise _replaced(path)
-        return found
+        return result
 
     return retry_if_replaced(path, attempt)
 
 
 def retry_if_replaced(path: Path, read: Callable[[], T]) -> T:
     """Return what ``read`` gives, which is called again where it raises ReplacedError."""
-    for _ in range(_TRIES):
+    for _ in range(_MAX_TRIES):
         try:
             return read()
         except ReplacedError:
@@ -51,7 +51,7 @@ def retry_if_replaced(path: Path, read: Callable[[], T]) -> T:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what is another after a replacement; None where nothing is, which ``read`` has better words for."""
+    """Return device and inode, which differ after a replacement; None where nothing is, of which ``read`` tells better."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # ValueError: a path no system can have

@@ -15,13 +15,13 @@ from pathlib import Path
 from ..errors import LinkRefusedError
 from .atomic import flush, stage_for
 
-__all__ = ["point", "pointed"]
+__all__ = ["make_pointer", "pointer_target"]
 
-#: What systems and file systems say that have no such links; EPERM is Linux's word for vfat.
+#: The errors of systems and file systems without such links; EPERM is Linux's for vfat.
 _UNSUPPORTED = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL}
 
 
-def point(pointer: Path, name: str) -> None:
+def make_pointer(pointer: Path, name: str) -> None:
     """Make ``pointer`` stand for its sibling ``name``, durably; raise LinkRefusedError where the disk has no links."""
     with stage_for(pointer) as stage:
         fresh = stage / pointer.name
@@ -51,15 +51,15 @@ def _link(fresh: Path, pointer: Path, name: str) -> None:
     )
 
 
-def pointed(pointer: Path, names: Iterable[str]) -> str | None:
-    """Return which of the siblings ``names`` the pointer stands for, or None for none of them."""
+def pointer_target(pointer: Path, names: Iterable[str]) -> str | None:
+    """Return for which of the siblings ``names`` the pointer stands, or None for none of them."""
     if pointer.is_symlink():
         name = os.readlink(pointer)
         return name if name in set(names) else None
     try:
-        seen = os.stat(pointer)
+        status = os.stat(pointer)
     except OSError:
         return None
     siblings = [pointer.parent / name for name in names]
-    same = (path.name for path in siblings if os.path.lexists(path) and os.path.samestat(seen, os.lstat(path)))
-    return next(same, None) if seen.st_nlink > 1 else None
+    same_file = (path.name for path in siblings if os.path.lexists(path) and os.path.samestat(status, os.lstat(path)))
+    return next(same_file, None) if status.st_nlink > 1 else None

@@ -13,9 +13,16 @@ from typing import Any, TypeVar
 
 from ..tree.digests import PIECE
 
-__all__ = ["SMALL", "Workers", "batches", "in_parallel"]
+__all__ = ["SMALL_NBYTES", "Workers", "batches", "in_parallel"]
 
 R = TypeVar("R")
+T = TypeVar("T")
+
+#: Two keep memory and page cache busy on two cores; more help little where there are more.
+THREADS = max(2, min(4, os.cpu_count() or 1))
+#: Smaller items are not worth a thread's while.
+SMALL_NBYTES = 1 << 18
+_BATCH_NBYTES = 2 * PIECE  # of small items that one thread takes together: handing over and writing cost per batch
 
 
 class Workers(ThreadPoolExecutor):
@@ -29,44 +36,30 @@ class Workers(ThreadPoolExecutor):
             done: Future[R] = Future()
         try:
             done.set_result(work(*args, **kwargs))
-        except BaseException as problem:  # told, not handled: whoever asks for the result gets it
+        except BaseException as problem:  # kept, not handled: whoever asks for the result gets it
             done.set_exception(problem)
         return done
 
 
-T = TypeVar("T")
-
-
-#: Two keep memory and page cache busy on two cores; more help little where there are more.
-WORKERS = max(2, min(4, os.cpu_count() or 1))
-
-
-#: Smaller ones are not worth a thread's while.
-SMALL = 1 << 18
-
-
-_RUN = 2 * PIECE  # bytes of small ones that one thread takes together: handing over and writing cost per run
-
-
-def in_parallel(work: Callable[[T], R], items: Sequence[T], size: Callable[[T], int]) -> Iterator[tuple[int, R]]:
+def in_parallel(work: Callable[[T], R], items: Sequence[T], nbytes_of: Callable[[T], int]) -> Iterator[tuple[int, R]]:
     """Yield (position, result) of ``work`` for each item as they are done, in the caller's thread.
 
-    ``size`` says how many bytes an item is. The first error stops the rest, and is raised when all have stopped.
+    ``nbytes_of`` says how large an item is. The first error stops the rest, and is raised when all have stopped.
     """
-    large = [at for at, item in enumerate(items) if size(item) > SMALL]
+    large = [position for position, item in enumerate(items) if nbytes_of(item) > SMALL_NBYTES]
     if len(large) < 2:
-        yield from ((at, work(item)) for at, item in enumerate(items))
+        yield from ((position, work(item)) for position, item in enumerate(items))
         return
     small = sorted(set(range(len(items))).difference(large))
     stop = Event()
 
-    def run(at: int) -> R | None:
-        return None if stop.is_set() else work(items[at])
+    def work_at(position: int) -> R | None:
+        return None if stop.is_set() else work(items[position])
 
-    with Workers(WORKERS, "multiframe-ckpt") as pool:
+    with Workers(THREADS, "multiframe-ckpt") as pool:
         try:
-            pending = {pool.submit(run, at): at for at in large}
-            yield from ((at, work(items[at])) for at in small)
+            pending = {pool.submit(work_at, position): position for position in large}
+            yield from ((position, work(items[position])) for position in small)
             for future in as_completed(pending):
                 yield pending[future], future.result()  # type: ignore[misc]  # None only once an error stopped the rest
         except BaseException:
@@ -74,18 +67,18 @@ def in_parallel(work: Callable[[T], R], items: Sequence[T], size: Callable[[T], 
             raise
 
 
-def batches(items: Sequence[T], size: Callable[[T], int]) -> list[list[T]]:
-    """Return the items in runs: a large one by itself, small ones that follow each other up to two pieces together.
+def batches(items: Sequence[T], nbytes_of: Callable[[T], int]) -> list[list[T]]:
+    """Return the items in batches: a large one by itself, small ones that follow each other up to two pieces together.
 
     The system takes one large write in a fraction of the time of many small ones.
     """
-    runs: list[list[T]] = []
-    room = 0
+    groups: list[list[T]] = []
+    free_nbytes = 0
     for item in items:
-        nbytes = size(item)
-        if not runs or nbytes > SMALL or nbytes > room:
-            runs.append([])
-            room = 0 if nbytes > SMALL else _RUN
-        runs[-1].append(item)
-        room -= nbytes
-    return runs
+        nbytes = nbytes_of(item)
+        if not groups or nbytes > SMALL_NBYTES or nbytes > free_nbytes:
+            groups.append([])
+            free_nbytes = 0 if nbytes > SMALL_NBYTES else _BATCH_NBYTES
+        groups[-1].append(item)
+        free_nbytes -= nbytes
+    return groups

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..tree import LazyTensor
 from ..tree.digests import crc32, digest_of_bytes
-from .parallel import SMALL, batches, in_parallel
+from .parallel import SMALL_NBYTES, batches, in_parallel
 from .transfer import CopyJob, copy, read_small, write_all_at, write_at
 
 __all__ = ["ALIGNMENT", "NewMember", "ZipWriter"]
@@ -29,7 +29,7 @@ _END64 = struct.Struct("<4sQ2H2I4Q4sIQI")  # with the locator behind it
 _VERSION, _VERSION64 = 20, 45
 _FIRST_DAY = 1 << 5 | 1  # 1980-01-01, the earliest date a zip file knows
 _UTF8 = 0x800
-_MOST, _MOST_MEMBERS = 0xFFFFFFFF, 0xFFFF
+_MAX_UINT32, _MAX_MEMBERS = 0xFFFFFFFF, 0xFFFF
 _PERMISSIONS = 0o600 << 16
 _MADE_BY_UNIX = 3 << 8
 
@@ -43,12 +43,12 @@ class NewMember(NamedTuple):
     key: str = ""
 
 
-class _Place(NamedTuple):
-    """Where a member lies: its header, and its bytes behind it."""
+class _LaidOut(NamedTuple):
+    """A member, and where it lies: its header from ``header_offset`` on, its ``size`` bytes from ``offset`` on."""
 
     member: NewMember
     raw_name: bytes
-    header: int
+    header_offset: int
     extra: bytes
     offset: int
     size: int
@@ -67,7 +67,7 @@ class ZipWriter:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._end = 0
-        self._places: list[_Place] = []
+        self._members: list[_LaidOut] = []
         self._crcs: list[int] = []
 
     def add(
@@ -79,90 +79,99 @@ class ZipWriter:
     ) -> dict[str, str]:
         """Write members; return with ``digest`` name → digest of each one's tensor, or of its head where it has none.
 
-        ``moved`` is told the key of each tensor as it has been written.
+        ``moved`` is called with the key of each tensor, and the tensor, as it has been written.
         """
-        places = list(self._laid_out(members))
-        runs = batches(places, lambda place: place.size)
+        laid_out = list(self._lay_out(members))
+        groups = batches(laid_out, lambda place: place.size)
         written: dict[int, list[_Written]] = {}
-        for at, found in in_parallel(lambda run: self._write(run, digest), runs, lambda run: sum(p.size for p in run)):
-            written[at] = found
-            for place in runs[at]:
+        for number, results in in_parallel(lambda group: self._write(group, digest), groups, _total_size):
+            written[number] = results
+            for place in groups[number]:
                 if place.member.tensor is not None:
                     moved(place.member.key, place.member.tensor)
-        found = [one for at in range(len(runs)) for one in written[at]]
-        self._places += places
-        self._crcs += [one.crc for one in found]
-        return {place.member.name: one.digest for place, one in zip(places, found, strict=True)} if digest else {}
+        results = [result for number in range(len(groups)) for result in written[number]]
+        self._members += laid_out
+        self._crcs += [result.crc for result in results]
+        if not digest:
+            return {}
+        return {place.member.name: result.digest for place, result in zip(laid_out, results, strict=True)}
 
     def add_raw(self, raw: bytes) -> None:
-        """Write bytes that are no member, where the next one would begin."""
+        """Write bytes that are no member where the next one would begin."""
         self._end = write_at(self._descriptor, raw, self._end)
 
     def finish(self, comment: bytes = b"") -> None:
         """Write the headers and the directory."""
         entries = []
-        for place, crc in zip(self._places, self._crcs, strict=True):
-            if place.size > SMALL:
-                write_at(self._descriptor, _header(place, crc), place.header)
+        for place, crc in zip(self._members, self._crcs, strict=True):
+            if place.size > SMALL_NBYTES:
+                write_at(self._descriptor, _header(place, crc), place.header_offset)
             entries.append(_entry(place, crc))
         directory = b"".join(entries)
         end = _end(len(entries), len(directory), self._end, comment)
         write_at(self._descriptor, directory + end, self._end)
 
-    def _laid_out(self, members: Sequence[NewMember]) -> Iterator[_Place]:
+    def _lay_out(self, members: Sequence[NewMember]) -> Iterator[_LaidOut]:
         for member in members:
             raw_name = member.name.encode("utf-8")
             size = len(member.head) + (member.tensor.nbytes if member.tensor else 0)
-            wide = struct.pack("<HHQQ", 1, 16, size, size) if size >= _MOST else b""
-            bare = self._end + _LOCAL.size + len(raw_name) + len(wide) + _EXTRA.size
-            offset = bare + -bare % ALIGNMENT
-            extra = wide + _EXTRA.pack(_PADDING_ID, offset - bare) + bytes(offset - bare)
-            yield _Place(member, raw_name, self._end, extra, offset, size)
+            zip64 = struct.pack("<HHQQ", 1, 16, size, size) if size >= _MAX_UINT32 else b""
+            unpadded = self._end + _LOCAL.size + len(raw_name) + len(zip64) + _EXTRA.size
+            offset = unpadded + -unpadded % ALIGNMENT
+            extra = zip64 + _EXTRA.pack(_PADDING_ID, offset - unpadded) + bytes(offset - unpadded)
+            yield _LaidOut(member, raw_name, self._end, extra, offset, size)
             self._end = offset + size
 
-    def _write(self, run: list[_Place], digest: bool) -> list[_Written]:
-        """Write small members together, with their headers; a large one without, which :meth:`finish` then add."""
-        if run[0].size > SMALL:
-            return [self._write_large(run[0], digest)]
+    def _write(self, group: list[_LaidOut], digest: bool) -> list[_Written]:
+        """Write small members together, with their headers; a large one without, which :meth:`finish` then adds."""
+        if group[0].size > SMALL_NBYTES:
+            return [self._write_large(group[0], digest)]
         written: list[_Written] = []
         parts: list[bytes | memoryview] = []
-        for place in run:
+        for place in group:
             _, head, tensor, key = place.member
             raw = read_small(key, tensor) if tensor is not None else b""
             crc = crc32(raw, crc32(head))
             written.append(_Written(crc, digest_of_bytes(raw if tensor is not None else head) if digest else ""))
             parts += (_header(place, crc) + head, raw)
-        write_all_at(self._descriptor, parts, run[0].header)
+        write_all_at(self._descriptor, parts, group[0].header_offset)
         return written
 
-    def _write_large(self, place: _Place, digest: bool) -> _Written:
+    def _write_large(self, place: _LaidOut, digest: bool) -> _Written:
         member = place.member
         if member.tensor is None:
             write_at(self._descriptor, member.head, place.offset)
             return _Written(crc32(member.head), digest_of_bytes(member.head) if digest else "")
         schemes = ("crc32", "xxh3") if digest else ("crc32",)
-        found = copy(CopyJob(member.key, member.tensor, self._descriptor, place.offset, schemes, member.head))
-        return _Written(int(found["crc32"].removeprefix("crc32:"), 16), found.get("xxh3", ""))
+        digests = copy(CopyJob(member.key, member.tensor, self._descriptor, place.offset, schemes, member.head))
+        return _Written(int(digests["crc32"].removeprefix("crc32:"), 16), digests.get("xxh3", ""))
 
 
-def _header(place: _Place, crc: int) -> bytes:
-    large = place.size >= _MOST
-    size = _MOST if large else place.size
+def _total_size(group: Sequence[_LaidOut]) -> int:
+    return sum(place.size for place in group)
+
+
+def _header(place: _LaidOut, crc: int) -> bytes:
+    """Return the header that stands before a member's bytes."""
+    large = place.size >= _MAX_UINT32
+    size = _MAX_UINT32 if large else place.size
     version, flags = _VERSION64 if large else _VERSION, _flags(place.raw_name)
-    fixed = (b"PK\x03\x04", version, flags, 0, 0, _FIRST_DAY, crc, size, size, len(place.raw_name), len(place.extra))
-    return _LOCAL.pack(*fixed) + place.raw_name + place.extra
+    fields = (b"PK\x03\x04", version, flags, 0, 0, _FIRST_DAY, crc, size, size, len(place.raw_name), len(place.extra))
+    return _LOCAL.pack(*fields) + place.raw_name + place.extra
 
 
-def _entry(place: _Place, crc: int) -> bytes:
-    size, packed, header, extra = place.size, place.size, place.header, b""
-    if size >= _MOST or header >= _MOST:
-        real = (size, packed, header)
-        wide = [value for value in real if value >= _MOST]
-        size, packed, header = (min(value, _MOST) for value in real)
+def _entry(place: _LaidOut, crc: int) -> bytes:
+    """Return a member's entry in the directory."""
+    size, packed_size, header_offset, extra = place.size, place.size, place.header_offset, b""
+    if size >= _MAX_UINT32 or header_offset >= _MAX_UINT32:
+        values = (size, packed_size, header_offset)
+        wide = [value for value in values if value >= _MAX_UINT32]
+        size, packed_size, header_offset = (min(value, _MAX_UINT32) for value in values)
         extra = struct.pack(f"<HH{len(wide)}Q", 1, 8 * len(wide), *wide)
     version, flags = _VERSION64 if extra else _VERSION, _flags(place.raw_name)
-    fixed = (b"PK\x01\x02", _MADE_BY_UNIX | version, version, flags, 0, 0, _FIRST_DAY, crc, packed, size)
-    return _ENTRY.pack(*fixed, len(place.raw_name), len(extra), 0, 0, 0, _PERMISSIONS, header) + place.raw_name + extra
+    fields = (b"PK\x01\x02", _MADE_BY_UNIX | version, version, flags, 0, 0, _FIRST_DAY, crc, packed_size, size)
+    more_fields = (len(place.raw_name), len(extra), 0, 0, 0, _PERMISSIONS, header_offset)
+    return _ENTRY.pack(*fields, *more_fields) + place.raw_name + extra
 
 
 def _flags(raw_name: bytes) -> int:
@@ -170,10 +179,10 @@ def _flags(raw_name: bytes) -> int:
 
 
 def _end(count: int, size: int, offset: int, comment: bytes) -> bytes:
-    wide = b""
-    if count >= _MOST_MEMBERS or size >= _MOST or offset >= _MOST:
-        numbers = (count, count, size, offset)
-        record = (b"PK\x06\x06", 44, _MADE_BY_UNIX | _VERSION64, _VERSION64, 0, 0, *numbers)
-        wide = _END64.pack(*record, b"PK\x06\x07", 0, offset + size, 1)
-    few = min(count, _MOST_MEMBERS)
-    return wide + _END.pack(b"PK\x05\x06", 0, 0, few, few, min(size, _MOST), min(offset, _MOST), len(comment)) + comment
+    """Return what follows a directory of ``count`` entries in ``size`` bytes from ``offset`` on."""
+    zip64 = b""
+    if count >= _MAX_MEMBERS or size >= _MAX_UINT32 or offset >= _MAX_UINT32:
+        fields = (b"PK\x06\x06", 44, _MADE_BY_UNIX | _VERSION64, _VERSION64, 0, 0, count, count, size, offset)
+        zip64 = _END64.pack(*fields, b"PK\x06\x07", 0, offset + size, 1)
+    count, size, offset = min(count, _MAX_MEMBERS), min(size, _MAX_UINT32), min(offset, _MAX_UINT32)
+    return zip64 + _END.pack(b"PK\x05\x06", 0, 0, count, count, size, offset, len(comment)) + comment

@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import TypeVar, cast
 
 from .text import printable
@@ -27,19 +27,21 @@ def width() -> int | None:
 def table(
     rows: Iterable[R],
     *,
+    header: Sequence[str] = (),
     right: Container[int] = (),
     spell: Callable[[R], Sequence[str]] = lambda row: cast("Sequence[str]", row),
     columns: int | None = None,
 ) -> Iterator[str]:
-    """Yield aligned lines, one a row, the header being the first; columns in ``right`` are aligned to the right.
+    """Yield aligned lines, the header's and one a row; columns in ``right`` are aligned to the right.
 
     ``spell`` gives a row's cells. It is asked twice: they may be many, and take much more memory than the rows. Every
     cell passes :func:`printable`. Lines longer than ``columns`` fold in their last column.
     """
-    rows = list(rows)
+    rows = rows if isinstance(rows, Sequence) else list(rows)
 
     def cells() -> Iterator[list[str]]:
-        return ([printable(cell) for cell in spell(row)] for row in rows)
+        spelled = ([printable(cell) for cell in spell(row)] for row in rows)
+        return chain([list(header)], spelled) if header else spelled
 
     widths: list[int] = []
     for row in cells():

@@ -17,6 +17,7 @@ from .dialects import (
     scheduler_dialect,
 )
 from .merging import merged
+from .moments import move_moments
 from .neutral import NeutralState
 from .optimizers import OPTIMIZERS
 from .parts import WEIGHT_KEYS, Part, TrainingParts, find_parts, weights_path
@@ -41,6 +42,7 @@ __all__ = [
     "is_optimizer_state",
     "is_scheduler_state",
     "merged",
+    "move_moments",
     "optimizer_dialect",
     "scheduler_dialect",
     "translate",

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ValueRefusedError
-from ..tree import LazyTensor, Path, Tree, key_of, tensors
+from ..tree import LazyTensor, Path, Tree, has_tensors, key_of
 from .dialects import is_optimizer_state, is_scheduler_state, optimizer_dialect
 
 __all__ = ["WEIGHT_KEYS", "Part", "TrainingParts", "find_parts", "weights_path"]
@@ -118,7 +118,7 @@ def weights_path(tree: Tree) -> str | None:
 
     Raise ValueRefusedError for a tree that holds no tensor.
     """
-    if not tensors(tree):
+    if not has_tensors(tree):
         raise ValueRefusedError(
             "found no tensor in the checkpoint, expected weights; see it with: multiframe-ckpt inspect"
         )
@@ -128,7 +128,7 @@ def weights_path(tree: Tree) -> str | None:
 def _weights_key(tree: Tree) -> str | None:
     if not isinstance(tree, Mapping):
         return None
-    return next((key for key in WEIGHT_KEYS if isinstance(tree.get(key), Mapping) and tensors(tree[key])), None)
+    return next((key for key in WEIGHT_KEYS if isinstance(tree.get(key), Mapping) and has_tensors(tree[key])), None)
 
 
 def _bare(tree: Tree) -> TrainingParts:

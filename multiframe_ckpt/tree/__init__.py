@@ -1,7 +1,7 @@
 """What a checkpoint is in memory: plain values, containers and lazy tensors. No file and no framework is known here."""
 
 from .boxes import Box
-from .derived import Elementwise, Strided, Turned, elementwise
+from .derived import Elementwise, Strided, elementwise
 from .edits import edit, synchronized, unknown_as_dicts
 from .joined import Joined, Part, joined
 from .keys import TOP, Path, join_key, key_of, split_key
@@ -15,6 +15,7 @@ from .nodes import (
     Visit,
     children,
     combine,
+    has_tensors,
     is_leaf,
     is_plain,
     leaves,
@@ -22,11 +23,13 @@ from .nodes import (
     partition,
     rebuild,
     tensor_paths,
+    tensor_table,
     tensors,
 )
 from .sharing import Sharing, tied_groups
 from .sources import Computed, Extent, File, InFile, InMemory, Source
 from .tensor import LazyTensor
+from .turned import Reshaped, Rows, Turned
 
 __all__ = [
     "MAX_DEPTH",
@@ -44,6 +47,8 @@ __all__ = [
     "Missing",
     "Part",
     "Path",
+    "Reshaped",
+    "Rows",
     "Sharing",
     "Source",
     "Strided",
@@ -56,6 +61,7 @@ __all__ = [
     "combine",
     "edit",
     "elementwise",
+    "has_tensors",
     "is_leaf",
     "is_plain",
     "join_key",
@@ -68,6 +74,7 @@ __all__ = [
     "split_key",
     "synchronized",
     "tensor_paths",
+    "tensor_table",
     "tensors",
     "tied_groups",
     "unknown_as_dicts",

@@ -10,7 +10,7 @@ from typing import SupportsIndex, TypeAlias
 
 import numpy as np
 
-__all__ = ["Box", "as_slices", "blocks", "c_strides", "normalized", "shape_of", "taken"]
+__all__ = ["Box", "as_slices", "blocks", "c_strides", "normalized", "positions", "shape_of", "taken"]
 
 #: One entry a dimension: the positions that are taken, or the one position of a dimension that goes away.
 Box: TypeAlias = "tuple[range | int, ...]"
@@ -89,21 +89,21 @@ def blocks(shape: tuple[int, ...], itemsize: int, limit: int) -> Iterator[tuple[
         return
     step = max(1, limit // max(1, prod(shape[axis + 1 :]) * itemsize))
     rest = tuple(map(range, shape[axis + 1 :]))
-    for outer in _positions(shape[:axis]):
+    for outer in positions(shape[:axis]):
         for start in range(0, shape[axis], step):
             yield (*outer, range(start, min(start + step, shape[axis])), *rest)
 
 
 def _single(shape: tuple[int, ...]) -> Iterator[tuple[range, ...]]:
     if 0 not in shape:
-        yield from _positions(shape)
+        yield from positions(shape)
 
 
-def _positions(shape: tuple[int, ...]) -> Iterator[tuple[range, ...]]:
+def positions(shape: tuple[int, ...]) -> Iterator[tuple[range, ...]]:
     """Yield every position of a shape in C order, as a box of one element."""
     if not shape:
         yield ()
         return
-    for outer in _positions(shape[:-1]):
+    for outer in positions(shape[:-1]):
         for number in range(shape[-1]):
             yield (*outer, range(number, number + 1))

@@ -1,4 +1,4 @@
-"""Sources made of another tensor: a view into its storage, its elements changed one by one, or its axes turned."""
+"""Sources made of another tensor: a view into its storage, or its elements changed one by one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from math import prod
 import numpy as np
 
 from ..dtypes import DType
-from .boxes import Box, blocks, c_strides, shape_of
+from .boxes import Box, c_strides, shape_of
 from .digests import bytes_of
 from .sources import Extent, InFile, Source, strided_in_file
 from .tensor import LazyTensor
 
-__all__ = ["Elementwise", "Strided", "Turned", "elementwise"]
+__all__ = ["Elementwise", "Strided", "elementwise"]
 
 
 class Strided(Source):
@@ -64,6 +64,11 @@ class Strided(Source):
         return Strided(bases[0], self.dtype, self.shape, self.offset, self.strides)
 
     @property
+    def reads_parts(self) -> bool:
+        """Whether parts are read alone: of a storage that lies in a file or in memory."""
+        return self.storage.extent is not None or self.storage.source.is_in_memory
+
+    @property
     def place(self) -> Hashable | None:
         """The file, and where in it, for a view that lies whole there."""
         return self.extent and (self.extent.file, self.extent.offset, self.extent.nbytes)
@@ -84,16 +89,12 @@ class Strided(Source):
         return array if array.flags.aligned else array.copy()
 
     def _needs_no_check(self) -> bool:
-        digest = self.storage.digest
-        return digest is None or getattr(self.storage.source, "verified", None) == digest
+        return self.storage.digest is None or self.storage.compared
 
     def _checked(self) -> np.ndarray:
         if self._needs_no_check():
             return self.storage.source.array()
-        array = self.storage.numpy()
-        if hasattr(self.storage.source, "verified"):
-            self.storage.source.verified = self.storage.digest
-        return array
+        return self.storage.numpy()
 
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Read piece by piece where the bytes lie whole in a file."""
@@ -132,6 +133,11 @@ class Elementwise(Source):
         """Return what ``change`` makes of another tensor."""
         return Elementwise(bases[0], self.dtype, self.change)
 
+    @property
+    def reads_parts(self) -> bool:
+        """Whether the other tensor is read in parts."""
+        return self.base.source.reads_parts
+
     def array(self) -> np.ndarray:
         """Read the other tensor, and change it."""
         return self.change(self.base.numpy())
@@ -164,47 +170,3 @@ def elementwise(
 ) -> LazyTensor:
     """Return a tensor of ``base``'s shape whose elements are what ``change`` makes of base's, when they are asked for."""
     return LazyTensor(dtype, base.shape, Elementwise(base, dtype, change), alias, digest)
-
-
-class Turned(Source):
-    """Another tensor with its axes in another order: axis ``i`` is its axis ``axes[i]``. It is read in bands."""
-
-    __slots__ = ("axes", "base", "dtype", "shape")
-
-    #: Bytes of a band: large enough that its rows in the file are read in long runs.
-    BAND = 32 << 20
-
-    def __init__(self, base: LazyTensor, axes: tuple[int, ...]) -> None:
-        if sorted(axes) != list(range(len(base.shape))):
-            raise ValueError(f"found axes {axes}, expected each of {len(base.shape)} axes once")
-        self.base, self.axes, self.dtype = base, axes, base.dtype
-        self.shape = tuple(base.shape[axis] for axis in axes)
-
-    @property
-    def bases(self) -> tuple[LazyTensor, ...]:
-        """The other tensor."""
-        return (self.base,)
-
-    def over(self, bases: Sequence[LazyTensor]) -> Turned:
-        """Return another tensor turned in the same way."""
-        return Turned(bases[0], self.axes)
-
-    def array(self) -> np.ndarray:
-        """Return the turned array, over the other's."""
-        return self.base.numpy().transpose(self.axes)
-
-    def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
-        """Read and turn one band after another, in the order of the turned rows."""
-        if self.base.is_compared:
-            self.base.compare(buffer)  # bands are not: each takes a part of many rows
-        for band in blocks(self.shape, self.dtype.itemsize, self.BAND):
-            yield bytes_of(np.asarray(self.part(band).array(), order="C"))
-
-    def part(self, box: Box) -> Source:
-        """Turn a part of the other tensor."""
-        turned = dict(zip(self.axes, box, strict=True))
-        inner = tuple(turned[axis] for axis in range(len(box)))
-        kept = [axis for axis, entry in enumerate(inner) if isinstance(entry, range)]
-        part = LazyTensor(self.dtype, shape_of(inner), self.base.source.part(inner))
-        order = [kept.index(axis) for axis, entry in zip(self.axes, box, strict=True) if isinstance(entry, range)]
-        return Turned(part, tuple(order))

@@ -23,6 +23,7 @@ except ImportError:  # no wheel for this machine
 
 __all__ = [
     "PIECE",
+    "XXH3_PATTERN",
     "Hashing",
     "bytes_of",
     "chunks_of",
@@ -30,20 +31,24 @@ __all__ = [
     "digest_of",
     "digest_of_bytes",
     "is_digest",
+    "is_own_digest",
     "require_digest",
     "scheme_of",
 ]
 
-#: Bytes move and are hashed so many at a time: few enough to stay in cache in between, enough to keep calls rare.
+#: So many bytes at a time are moved and hashed: few enough to stay in cache in between, enough to keep calls rare.
 PIECE = 1 << 20
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
-_DIGEST = re.compile(r"xxh3:[0-9a-f]{32}|crc32(?:-[0-9a-f]{8})?:[0-9a-f]{8}")
+#: The regular expression of a digest that this library writes.
+XXH3_PATTERN = r"xxh3:[0-9a-f]{32}"
+_XXH3 = re.compile(XXH3_PATTERN)
+_DIGEST = re.compile(rf"{XXH3_PATTERN}|crc32(?:-[0-9a-f]{{8}})?:[0-9a-f]{{8}}")
 
 
 class Hashing:
-    """Digests of one run of bytes, in several schemes, as its pieces pass."""
+    """Digests of bytes that pass piece by piece, in several schemes."""
 
     def __init__(self, schemes: Iterable[str]) -> None:
         self._crcs: dict[str, int] = {}
@@ -55,7 +60,7 @@ class Hashing:
                 self._xxh3 = xxhash.xxh3_128()
 
     def update(self, piece: Bytes) -> None:
-        """Take the next piece."""
+        """Add the next piece."""
         if self._xxh3 is not None:
             self._xxh3.update(piece)
         for scheme, crc in self._crcs.items():
@@ -63,17 +68,17 @@ class Hashing:
 
     def digests(self) -> dict[str, str]:
         """Return scheme → digest of what has passed."""
-        found = {scheme: f"{scheme}:{crc:08x}" for scheme, crc in self._crcs.items()}
-        return found if self._xxh3 is None else found | {"xxh3": f"xxh3:{self._xxh3.hexdigest()}"}
+        digests = {scheme: f"{scheme}:{crc:08x}" for scheme, crc in self._crcs.items()}
+        return digests if self._xxh3 is None else digests | {"xxh3": f"xxh3:{self._xxh3.hexdigest()}"}
 
 
 def bytes_of(array: np.ndarray) -> memoryview:
-    """Return a C-ordered array's bytes, without copying them."""
+    """Return a C-ordered array's bytes, without a copy."""
     return memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
 
 
 def chunks_of(array: np.ndarray) -> Iterator[memoryview]:
-    """Yield the bytes of a C-ordered array piece by piece, without copying them."""
+    """Yield the bytes of a C-ordered array in pieces of at most PIECE bytes, without a copy."""
     flat = bytes_of(array)
     for start in range(0, len(flat), PIECE):
         yield flat[start : start + PIECE]
@@ -93,7 +98,7 @@ def digest_of(array: np.ndarray, scheme: str = "xxh3") -> str:
 
 
 def digest_of_bytes(raw: Bytes, scheme: str = "xxh3", head: bytes = b"") -> str:
-    """Return the digest of bytes at once: of a header, or of a small tensor; a CRC also of a head before them."""
+    """Return the digest of bytes at once: of a header, or of a small tensor; a CRC also covers a ``head`` before them."""
     if scheme == "xxh3":
         return f"xxh3:{xxhash.xxh3_128_hexdigest(raw)}"
     start = int(scheme.partition("-")[2] or "0", 16)
@@ -105,10 +110,15 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
-def require_digest(where: str, found: str, promised: str) -> None:
-    """Raise DamagedError unless the two are one."""
-    if found != promised:
+def is_own_digest(text: str) -> bool:
+    """Return whether a file's text is a digest as this library writes them."""
+    return _XXH3.fullmatch(text) is not None
+
+
+def require_digest(where: str, digest: str, expected: str) -> None:
+    """Raise DamagedError unless the digest of what was read is the expected one."""
+    if digest != expected:
         raise DamagedError(
-            f"{where}: found bytes with digest {found}, expected {promised}; "
+            f"{where}: found bytes with digest {digest}, expected {expected}; "
             "the file was damaged after it was written: restore it from a copy"
         )

@@ -109,6 +109,11 @@ class Joined(Source):
         parts = tuple(Part(part.starts, tensor) for part, tensor in zip(self.parts, bases, strict=True))
         return Joined(self.dtype, self.shape, parts)
 
+    @property
+    def reads_parts(self) -> bool:
+        """Whether every part is read in parts."""
+        return all(part.tensor.source.reads_parts for part in self.parts)
+
     def array(self) -> np.ndarray:
         """Read every part into its box."""
         out = np.empty(self.shape, self.dtype.numpy)
@@ -131,7 +136,7 @@ class Joined(Source):
         """
         checks = [_Check(part.tensor) for part in self.parts]
         for tensor in self.bases:
-            if tensor.digest is None and tensor.is_compared:
+            if tensor.digest is None:
                 tensor.compare(buffer)
         for block in blocks(self.shape, self.dtype.itemsize, len(buffer)):
             nbytes = prod(shape_of(block)) * self.dtype.itemsize

@@ -28,6 +28,7 @@ __all__ = [
     "Visit",
     "children",
     "combine",
+    "has_tensors",
     "is_leaf",
     "is_plain",
     "leaves",
@@ -35,6 +36,7 @@ __all__ = [
     "partition",
     "rebuild",
     "tensor_paths",
+    "tensor_table",
     "tensors",
 ]
 
@@ -211,11 +213,29 @@ def combine(skeleton: Tree, table: Mapping[str, Tree]) -> Tree:
 
 def tensors(tree: Tree) -> dict[str, LazyTensor]:
     """Return every tensor of the tree by its key, in order: the table of :func:`partition`, without its skeleton."""
+    table = tensor_table(tree)
+    return table.copy() if table is tree else table
+
+
+def tensor_table(tree: Tree) -> dict[str, LazyTensor]:
+    """Return what :func:`tensors` does, to look at and not to change: the tree itself where it is its own table."""
+    if type(tree) is dict and all(type(leaf) is LazyTensor and _is_its_key(name) for name, leaf in tree.items()):
+        return tree
     table: dict[str, LazyTensor] = {}
     for path, leaf in leaves(tree):
         if isinstance(leaf, LazyTensor):
             table[_free_key(table, path)] = leaf
     return table
+
+
+def has_tensors(tree: Tree) -> bool:
+    """Return whether there is a tensor in the tree."""
+    return any(isinstance(leaf, LazyTensor) for _, leaf in leaves(tree))
+
+
+def _is_its_key(name: object) -> bool:
+    """Return whether the name of an entry at the top is its key as it stands, as those of most state dicts are."""
+    return type(name) is str and "/" not in name and "~" not in name
 
 
 def tensor_paths(tree: Tree) -> dict[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from ..dtypes import DType, most_dimensions
+from ..dtypes import NUMPY_MAX_DIMENSIONS, DType
 from ..errors import DamagedError
 
 __all__ = ["is_small_shape", "require_shape"]
@@ -22,7 +22,7 @@ def require_shape(shape: tuple[int, ...], dtype: DType, where: str) -> None:
     """Raise DamagedError for a shape that no array has; NumPy counts an empty array's other dimensions too."""
     if min(shape, default=0) < 0:
         raise DamagedError(f"{where}: found shape {shape}, expected no negative dimension")
-    if len(shape) > most_dimensions:
-        raise DamagedError(f"{where}: found {len(shape)} dimensions, expected at most {most_dimensions}")
+    if len(shape) > NUMPY_MAX_DIMENSIONS:
+        raise DamagedError(f"{where}: found {len(shape)} dimensions, expected at most {NUMPY_MAX_DIMENSIONS}")
     if prod([dim for dim in shape if dim] if 0 in shape else shape) * dtype.itemsize >= 1 << 63:
         raise DamagedError(f"{where}: found shape {shape}, expected one of fewer than 2**63 bytes")

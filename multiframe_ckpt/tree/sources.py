@@ -12,6 +12,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,7 +24,7 @@ from ..errors import DamagedError, DtypeRefusedError
 from .boxes import Box, c_strides, shape_of, taken
 from .digests import PIECE, bytes_of, chunks_of
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a tensor has a source, and a source may be made of tensors
     from .tensor import LazyTensor
 
 __all__ = ["Computed", "Extent", "File", "InFile", "InMemory", "Source", "StridedInFile"]
@@ -53,6 +54,12 @@ class File(ABC):
     @abstractmethod
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill a buffer with the bytes from ``offset`` on; raise DamagedError where there are not so many any more."""
+
+    def read_rows_into(self, offset: int, step: int, rows: np.ndarray) -> None:
+        """Fill the rows of a 2-D uint8 array, each C-ordered, from places in the file that lie ``step`` bytes apart."""
+        for row in rows:
+            self.read_into(offset, memoryview(row))
+            offset += step
 
     def read_at(self, offset: int, nbytes: int, what: str = "its bytes") -> bytes:
         """Return bytes of a header or the like; raise DamagedError, naming ``what``, where they do not lie in the file."""
@@ -161,6 +168,11 @@ class Source(ABC):
         return False
 
     @property
+    def reads_parts(self) -> bool:
+        """Whether :meth:`part` reads little more than the part, and not the whole once again for each."""
+        return False
+
+    @property
     def place(self) -> Hashable | None:
         """Equal for sources that read the same bytes of the same file; None for those that read others."""
         return None
@@ -219,6 +231,11 @@ class InMemory(Source):
         """Whether the array is there: yes."""
         return True
 
+    @property
+    def reads_parts(self) -> bool:
+        """Whether a part is read without the rest: yes."""
+        return True
+
     def array(self) -> np.ndarray:
         """Return the array itself."""
         return self._array
@@ -231,11 +248,10 @@ class InMemory(Source):
 class Computed(Source):
     """An array that a function makes when asked: inflated, parsed, or read by a library."""
 
-    __slots__ = ("_read", "dtype", "shape", "verified")
+    __slots__ = ("_read", "dtype", "shape")
 
     def __init__(self, dtype: DType, shape: tuple[int, ...], read: Callable[[], np.ndarray]) -> None:
         self.dtype, self.shape, self._read = dtype, shape, read
-        self.verified: str | None = None
 
     def array(self) -> np.ndarray:
         """Make the array."""
@@ -243,16 +259,12 @@ class Computed(Source):
 
 
 class InFile(Source):
-    """Elements that lie in a file from byte ``offset`` on, little-endian and in C order.
+    """Elements that lie in a file from byte ``offset`` on, little-endian and in C order."""
 
-    ``verified`` is the digest that all the bytes were seen to have: whoever reads a part of them need not look again.
-    """
-
-    __slots__ = ("dtype", "file", "offset", "shape", "verified")
+    __slots__ = ("dtype", "file", "offset", "shape")
 
     def __init__(self, file: File, dtype: DType, shape: tuple[int, ...], offset: int = 0) -> None:
         self.file, self.dtype, self.shape, self.offset = file, dtype, shape, offset
-        self.verified: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -269,6 +281,11 @@ class InFile(Source):
         """The file, and where in it."""
         return self.file, self.offset, self.nbytes
 
+    @property
+    def reads_parts(self) -> bool:
+        """Whether a part is read without the rest: yes."""
+        return True
+
     def array(self) -> np.ndarray:
         """Return the elements over a map of the file where it lies on this machine, else read."""
         raw = (
@@ -281,10 +298,11 @@ class InFile(Source):
 
     def into(self, out: np.ndarray) -> None:
         """Read into the array without a copy in between where it is C-ordered."""
-        dense = out if out.flags.c_contiguous else np.empty(self.shape, self.dtype.numpy)
-        self.file.read_into(self.offset, bytes_of(dense))
-        if dense is not out:
-            np.copyto(out, dense)
+        if out.flags.c_contiguous:
+            self.file.read_into(self.offset, bytes_of(out))
+        else:
+            strides = c_strides(self.shape, self.dtype.itemsize)
+            StridedInFile(self.file, self.dtype, self.shape, self.offset, strides).into(out)
 
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Read piece by piece into the buffer."""
@@ -328,13 +346,31 @@ class StridedInFile(Source):
     def __init__(self, file: File, dtype: DType, shape: tuple[int, ...], offset: int, strides: tuple[int, ...]) -> None:
         self.file, self.dtype, self.shape, self.offset, self.strides = file, dtype, shape, offset, strides
 
+    @property
+    def reads_parts(self) -> bool:
+        """Whether a part is read without the rest: yes."""
+        return True
+
     def array(self) -> np.ndarray:
-        """Read the elements into memory of their own."""
-        out = np.empty(self.shape, self.dtype.numpy)
+        """Read the elements into memory of their own, in the order in which they lie in the file."""
+        order = sorted(range(len(self.shape)), key=lambda axis: -abs(self.strides[axis]))
+        out = np.empty([self.shape[axis] for axis in order], self.dtype.numpy)
+        self._fill(out, tuple(self.strides[axis] for axis in order))
+        return out.transpose(np.argsort(order)) if order else out
+
+    def into(self, out: np.ndarray) -> None:
+        """Read into the array without a copy in between where its elements lie as the file's do."""
+        inner = out[:1] if out.ndim else out
+        ordered = all(abs(a) >= abs(b) for a, b in pairwise(self.strides))
+        if ordered and inner.flags.c_contiguous and out.flags.aligned:
+            self._fill(out, self.strides)
+        else:
+            np.copyto(out, self.array())
+
+    def _fill(self, out: np.ndarray, strides: tuple[int, ...]) -> None:
         if out.size:
             with self.file.opened() as file:
-                self._read(file, out, self.offset, self.strides)
-        return out
+                self._read(file, out, self.offset, strides)
 
     def _read(self, file: File, out: np.ndarray, offset: int, strides: tuple[int, ...]) -> None:
         """Fill ``out``, along its first axis: by pieces of what lies close together, else by one entry after another."""
@@ -342,6 +378,9 @@ class StridedInFile(Source):
         close = span - out.nbytes <= _GAP * _runs(out.shape, strides, out.itemsize)
         if out.ndim == 0 or (close and span <= PIECE):
             _read_span(file, out, offset, strides, span)
+            return
+        if not close and _runs(out.shape[1:], strides[1:], out.itemsize) == 1:
+            file.read_rows_into(offset, strides[0], _rows_as_bytes(out))
             return
         step = max(1, PIECE // max(1, abs(strides[0]))) if close else 1
         for start in range(0, out.shape[0], step):
@@ -359,6 +398,11 @@ class StridedInFile(Source):
         return strided_in_file(self.file, self.dtype, self.offset, self.strides, box)
 
 
+def _rows_as_bytes(out: np.ndarray) -> np.ndarray:
+    """Return an array whose entries along the first axis are C-ordered as 2-D uint8, over the same memory."""
+    return out.reshape(len(out), -1, 1).view(np.uint8).reshape(len(out), -1)
+
+
 def _runs(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> int:
     """Return the number of runs of bytes that follow each other."""
     axis, dense = len(shape), itemsize
@@ -370,7 +414,7 @@ def _runs(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> in
 
 def _read_span(file: File, out: np.ndarray, offset: int, strides: tuple[int, ...], span: int) -> None:
     """Read from the lowest byte to the highest, and take the elements from these."""
-    if _runs(out.shape, strides, out.itemsize) == 1:
+    if out.flags.c_contiguous and _runs(out.shape, strides, out.itemsize) == 1:
         file.read_into(offset, bytes_of(out))
         return
     below = sum((size - 1) * -step for size, step in zip(out.shape, strides, strict=True) if step < 0)

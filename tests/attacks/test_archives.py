@@ -76,14 +76,14 @@ def test_a_member_that_inflates_to_more_than_it_says_is_refused(tmp_path: Path) 
         read_all(path)
 
 
-@pytest.mark.parametrize("layout", ["torch", "safetensors", "npz", "json"])
-def test_a_file_that_holds_the_signature_of_another_layout_is_still_its_own(layout: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", ["torch", "safetensors", "npz", "json"])
+def test_a_file_that_holds_the_signature_of_another_format_is_still_its_own(format: str, tmp_path: Path) -> None:
     signature = np.frombuffer(b"\x89HDF\r\n\x1a\n" * 1024, np.uint8)
     weights = {"a": mfc.LazyTensor.from_array(signature)}
     for shift in range(0, 512, 8):  # HDF5's may stand at any power of two from 512 on
         weights["b"] = mfc.LazyTensor.from_array(signature[: 1 + shift])
-        mfc.Checkpoint(weights).save(tmp_path / "x", format=layout, overwrite=True)
-        assert mfc.open(tmp_path / "x").meta["format"] == layout
+        mfc.Checkpoint(weights).save(tmp_path / "x", format=format, overwrite=True)
+        assert mfc.open(tmp_path / "x").meta["format"] == format
 
 
 def test_an_npz_of_a_pickle_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Random documents: the JSON in which flat layouts keep a tree is read strictly, whatever stands in it."""
+"""Random documents: the JSON in which flat formats keep a tree is read strictly, whatever stands in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of every layout with bytes changed, cut, moved and put in: an error of ours or the system's, and nothing else."""
+"""Files of every format with bytes changed, cut, moved and put in: an error of ours or the system's, and nothing else."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_folder_without_any_one_of_its_files_gives_values_or_an_error_of_ours(
         read_everything(laid_out(files, tmp_path / str(number)), None)
 
 
-def test_a_file_of_every_layout_read_as_every_other_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_a_file_of_every_format_read_as_every_other_is_an_error_of_ours(tmp_path: Path) -> None:
     for number, (made, read) in enumerate(itertools.product(MAKERS, FORMATS.names())):
         path = laid_out(honest(made), tmp_path / str(number))
         read_everything(path, read)

@@ -1,6 +1,6 @@
 """Hostile pickles, in every container that holds one: each is refused as a FormatError, and nothing of it is run.
 
-An attack is a few opcodes, put where each layout keeps its pickle.
+An attack is a few opcodes, put where each format keeps its pickle.
 """
 
 from __future__ import annotations

@@ -35,6 +35,24 @@ def test_renaming_is_reported_and_done(run, model):
     assert list(mfc.open("folder").tensors()) == ["l1.weight", "l1.bias"]
 
 
+def test_layouts_are_reported_and_done_and_no_loss(run, model):
+    rule = "module.l1.weight=turn"
+    report = run("convert", model, "turned.pth", "--layout", rule).stdout
+    assert "laid out otherwise (1):\n  module.l1.weight = turn\n" in report
+    assert "\nlossless:" in report
+    assert document(run("convert", "turned.pth", "back.pth", "--layout", rule, "--json"))["laid_out"] == {
+        "module.l1.weight": "turn"
+    }
+    assert run("diff", model, "turned.pth").exit_code == 1
+    assert run("diff", model, "back.pth").exit_code == 0
+
+
+def test_a_layout_that_is_none_is_refused_as_the_option_that_was_given(run, model):
+    result = run("convert", model, "turned.pth", "--layout", "module.l1.weight=flip")
+    assert result.exit_code == 2
+    assert "error: --layout module.l1.weight=flip: found no rule, expected KEY=STEPS" in result.stderr
+
+
 def test_rename_include_and_exclude_may_be_repeated(run, training):
     globs = ["--include", "model*", "--include", "opt*", "--exclude", "*.bias", "--exclude", "opt*"]
     said = document(run("convert", training, "a.pth", *globs, "--json"))

@@ -1,6 +1,6 @@
-"""Small checkpoints of every layout with each bit flipped, each file cut at each length or missing: none reads wrong.
+"""Small checkpoints of every format with each bit flipped, each file cut at each length or missing: none reads wrong.
 
-``make test`` takes every 61st flip and cut; ``make flips`` takes every one (STEP=1), and prints how many each layout had.
+``make test`` takes every 61st flip and cut; ``make flips`` takes every one (STEP=1), and prints how many each format had.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from multiframe_ckpt.tree import Sharing, Strided, Tree, map_leaves
 
 COUNTED = "MULTIFRAME_FLIP_STEP" in os.environ
 STEP = int(os.environ.get("MULTIFRAME_FLIP_STEP", 61))  # a prime: each bit of a byte gets its turn
-LAYOUTS = FORMATS.names()[:7]
+BUILT_IN_FORMATS = FORMATS.names()[:7]
 _SHOWN = 100
 NOTICED, SAME, WRONG = "noticed", "reads the same", "READS WRONG"
 
@@ -39,7 +39,7 @@ def weights() -> Tree:
 
 
 def views() -> Tree:
-    """A half and the transpose of one storage: what a layout without storages writes as tensors of their own."""
+    """A half and the transpose of one storage: what a format without storages writes as tensors of their own."""
     whole = np.arange(6, dtype=np.float32)
     storage = tensor(whole.view(np.uint8), alias="storage")
     half, turned = Strided(storage, FLOAT32, (3,), 0, (1,)), Strided(storage, FLOAT32, (3, 2), 0, (1, 3))
@@ -68,9 +68,9 @@ CHECKPOINTS = {"weights": weights, "run": run}
 class Study:
     """A checkpoint on disk, what it holds when nothing is wrong with it, and what became of each damage to it."""
 
-    def __init__(self, layout: str, tree: Tree, path: Path) -> None:
+    def __init__(self, format: str, tree: Tree, path: Path) -> None:
         metadata = {"metadata": {"who": "a person"}}
-        mfc.Checkpoint(tree, metadata).save(path, format=layout)
+        mfc.Checkpoint(tree, metadata).save(path, format=format)
         self.path = path
         self.files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         self._clean = self._load()
@@ -175,18 +175,18 @@ def _quiet() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("format", BUILT_IN_FORMATS)
 def test_no_flipped_bit_and_no_cut_reads_wrong_unseen(
-    layout: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    format: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = Study(layout, CHECKPOINTS[kind](), tmp_path / "checkpoint")
+    study = Study(format, CHECKPOINTS[kind](), tmp_path / "checkpoint")
     study.flip_bits(STEP)
     flips, study.counts = study.counts, Counter()
     study.cut_short(STEP)
     study.take_away()
     if COUNTED:
         with capsys.disabled():
-            print(f"\n{layout}, {kind}: {sum(flips.values()):,} flips {dict(flips)}; cuts {dict(study.counts)}", end="")
+            print(f"\n{format}, {kind}: {sum(flips.values()):,} flips {dict(flips)}; cuts {dict(study.counts)}", end="")
     assert flips[NOTICED] and study.counts[NOTICED]
     shown = "\n".join(study.wrong[:_SHOWN])
     assert not study.wrong, f"{len(study.wrong)} read wrong unseen:\n{shown}"

@@ -19,8 +19,8 @@ from multiframe_ckpt.progress import Progress
 from multiframe_ckpt.storage import atomic
 from multiframe_ckpt.storage.atomic import STAGE_SUFFIX
 
-NAMES = {"torch": "model.pt", "oneflow": "model"}  # a file and a folder; all layouts are written through storage.atomic
-IN_EACH_SHAPE = pytest.mark.parametrize("layout", NAMES)
+NAMES = {"torch": "model.pt", "oneflow": "model"}  # a file and a folder; all formats are written through storage.atomic
+IN_EACH_SHAPE = pytest.mark.parametrize("format", NAMES)
 
 
 def checkpoint(value: float, size: int = 256) -> mfc.Checkpoint:
@@ -49,7 +49,7 @@ from pathlib import Path
 import numpy as np
 import multiframe_ckpt as mfc
 
-layout, target, over_the_old = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "over the old"
+format, target, over_the_old = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "over the old"
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "ctypes.dlopen"}
 
 def checkpoint(value):
@@ -62,7 +62,7 @@ def value_at(path):
     return value
 
 def save(value, **options):
-    checkpoint(value).save(target, format=layout, overwrite=True, **options)
+    checkpoint(value).save(target, format=format, overwrite=True, **options)
 
 def at_system_calls(die):
     sys.addaudithook(lambda event, _: event in EVENTS and die())
@@ -114,8 +114,8 @@ print(sorted(found))
 @IN_EACH_SHAPE
 @pytest.mark.parametrize("before", ["over the old", "where nothing is"])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_save_killed_at_any_moment_leaves_the_old_or_the_new_whole(layout: str, before: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLER, layout, str(tmp_path / NAMES[layout]), before]
+def test_a_save_killed_at_any_moment_leaves_the_old_or_the_new_whole(format: str, before: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLER, format, str(tmp_path / NAMES[format]), before]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert found.stdout.strip() == ("[1.0, 2.0]" if before == "over the old" else "[2.0]")
@@ -145,22 +145,22 @@ def failing(code: int, *, at: int) -> Callable[[Callable[..., Any]], Callable[..
 @pytest.mark.parametrize("call", ["fsync", "mkdir", "open", "rename", "replace", "scandir", "listdir"])
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 def test_a_save_that_raises_leaves_the_old_or_the_new_and_one_that_returns_the_new(
-    layout: str, call: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    format: str, call: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = tmp_path / NAMES[layout]
+    target = tmp_path / NAMES[format]
     for at in range(1, 40):
-        checkpoint(1).save(target, format=layout, overwrite=True)
+        checkpoint(1).save(target, format=format, overwrite=True)
         with monkeypatch.context() as patch:
             stand_in = failing(code, at=at)(getattr(os, call))
             patch.setattr(os, call, stand_in)
             try:
-                checkpoint(2).save(target, format=layout, overwrite=True)
+                checkpoint(2).save(target, format=format, overwrite=True)
                 raised = False
             except OSError as problem:
                 raised = True
                 assert problem.errno == code
         assert value_at(target) in ((1, 2) if raised else (2,))
-        checkpoint(3).save(target, format=layout, overwrite=True)
+        checkpoint(3).save(target, format=format, overwrite=True)
         assert os.listdir(tmp_path) == [target.name]
         if not raised:
             break
@@ -169,16 +169,16 @@ def test_a_save_that_raises_leaves_the_old_or_the_new_and_one_that_returns_the_n
 @IN_EACH_SHAPE
 @pytest.mark.parametrize("limit", [0, 1, 100, 1000, 2500])
 def test_a_write_that_does_not_fit_leaves_the_old_checkpoint_and_no_litter(
-    layout: str, limit: int, tmp_path: Path
+    format: str, limit: int, tmp_path: Path
 ) -> None:
     resource = pytest.importorskip("resource")
-    target = tmp_path / NAMES[layout]
-    checkpoint(1).save(target, format=layout)
+    target = tmp_path / NAMES[format]
+    checkpoint(1).save(target, format=format)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            checkpoint(2, 1000).save(target, format=layout, overwrite=True)
+            checkpoint(2, 1000).save(target, format=format, overwrite=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert value_at(target) == 1
@@ -188,10 +188,10 @@ def test_a_write_that_does_not_fit_leaves_the_old_checkpoint_and_no_litter(
 @IN_EACH_SHAPE
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError, RuntimeError])
 def test_a_save_that_is_interrupted_leaves_the_old_checkpoint_and_no_litter(
-    layout: str, error: type[BaseException], tmp_path: Path
+    format: str, error: type[BaseException], tmp_path: Path
 ) -> None:
-    target = tmp_path / NAMES[layout]
-    checkpoint(1).save(target, format=layout)
+    target = tmp_path / NAMES[format]
+    checkpoint(1).save(target, format=format)
     events: list[Progress] = []
 
     def interrupt(event: Progress) -> None:
@@ -200,15 +200,15 @@ def test_a_save_that_is_interrupted_leaves_the_old_checkpoint_and_no_litter(
             raise error
 
     with pytest.raises(error):
-        checkpoint(2).save(target, format=layout, overwrite=True, on_progress=interrupt)
+        checkpoint(2).save(target, format=format, overwrite=True, on_progress=interrupt)
     assert value_at(target) == 1
     assert os.listdir(tmp_path) == [target.name]
 
 
 @IN_EACH_SHAPE
-def test_a_tensor_that_cannot_be_read_leaves_the_old_checkpoint_and_no_litter(layout: str, tmp_path: Path) -> None:
-    target = tmp_path / NAMES[layout]
-    checkpoint(1).save(target, format=layout)
+def test_a_tensor_that_cannot_be_read_leaves_the_old_checkpoint_and_no_litter(format: str, tmp_path: Path) -> None:
+    target = tmp_path / NAMES[format]
+    checkpoint(1).save(target, format=format)
     bad = checkpoint(2).tree
 
     def broken() -> np.ndarray:
@@ -216,7 +216,7 @@ def test_a_tensor_that_cannot_be_read_leaves_the_old_checkpoint_and_no_litter(la
 
     bad["b"] = mfc.LazyTensor.from_function(bad["b"].dtype, bad["b"].shape, broken)
     with pytest.raises(mfc.DamagedError):
-        mfc.Checkpoint(bad).save(target, format=layout, overwrite=True)
+        mfc.Checkpoint(bad).save(target, format=format, overwrite=True)
     assert value_at(target) == 1
     assert os.listdir(tmp_path) == [target.name]
 
@@ -241,12 +241,12 @@ def no_swap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_swap")
 @IN_EACH_SHAPE
-def test_a_checkpoint_is_replaced_without_a_swap_too(layout: str, tmp_path: Path) -> None:
-    target = tmp_path / NAMES[layout]
-    checkpoint(1).save(target, format=layout)
+def test_a_checkpoint_is_replaced_without_a_swap_too(format: str, tmp_path: Path) -> None:
+    target = tmp_path / NAMES[format]
+    checkpoint(1).save(target, format=format)
     with pytest.raises(TargetExistsError):
-        checkpoint(2).save(target, format=layout)
-    checkpoint(2).save(target, format=layout, overwrite=True)
+        checkpoint(2).save(target, format=format)
+    checkpoint(2).save(target, format=format, overwrite=True)
     assert value_at(target) == 2
     assert os.listdir(tmp_path) == [target.name]
 

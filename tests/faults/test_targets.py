@@ -38,9 +38,9 @@ def test_a_folder_with_anything_foreign_is_never_replaced(foreign: str, tmp_path
     (target / foreign).parent.mkdir(parents=True, exist_ok=True)
     (target / foreign).write_text("precious")
     before = contents(tmp_path)
-    for layout in ("oneflow", "torch"):
+    for format in ("oneflow", "torch"):
         with pytest.raises(mfc.FormatError, match="nothing but a checkpoint"):
-            checkpoint(2).save(target, format=layout, overwrite=True)
+            checkpoint(2).save(target, format=format, overwrite=True)
     assert contents(tmp_path) == before
 
 
@@ -60,55 +60,55 @@ def test_a_file_is_replaced_by_a_folder_and_a_folder_by_a_file(old: str, new: st
     assert os.listdir(tmp_path) == ["model"]
 
 
-@pytest.mark.parametrize("layout", ["torch", "oneflow", "oneflow-pickle", "safetensors", "npz", "hdf5", "json"])
-def test_a_checkpoint_may_be_converted_over_itself(layout: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", ["torch", "oneflow", "oneflow-pickle", "safetensors", "npz", "hdf5", "json"])
+def test_a_checkpoint_may_be_converted_over_itself(format: str, tmp_path: Path) -> None:
     path = tmp_path / "model"
-    checkpoint(1).save(path, format=layout)
-    for to in (layout, "oneflow", "torch"):
+    checkpoint(1).save(path, format=format)
+    for to in (format, "oneflow", "torch"):
         mfc.convert(path, path, format=to, overwrite=True)
         assert (value_at(path), mfc.open(path).meta["format"]) == (1, to)
     assert os.listdir(tmp_path) == ["model"]
 
 
-@pytest.mark.parametrize("layout", ["torch", "oneflow"])
-def test_a_link_is_replaced_and_what_it_points_to_is_kept(layout: str, tmp_path: Path) -> None:
-    checkpoint(1).save(tmp_path / "kept", format=layout)
+@pytest.mark.parametrize("format", ["torch", "oneflow"])
+def test_a_link_is_replaced_and_what_it_points_to_is_kept(format: str, tmp_path: Path) -> None:
+    checkpoint(1).save(tmp_path / "kept", format=format)
     (tmp_path / "link").symlink_to("kept")
     with pytest.raises(FileExistsError):
-        checkpoint(2).save(tmp_path / "link", format=layout)
-    checkpoint(2).save(tmp_path / "link", format=layout, overwrite=True)
+        checkpoint(2).save(tmp_path / "link", format=format)
+    checkpoint(2).save(tmp_path / "link", format=format, overwrite=True)
     assert (value_at(tmp_path / "kept"), value_at(tmp_path / "link")) == (1, 2)
     assert sorted(os.listdir(tmp_path)) == ["kept", "link"]
 
 
-@pytest.mark.parametrize("layout", ["torch", "oneflow"])
-def test_a_link_to_nothing_is_something(layout: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", ["torch", "oneflow"])
+def test_a_link_to_nothing_is_something(format: str, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(FileExistsError):
-        checkpoint(1).save(tmp_path / "link", format=layout)
-    checkpoint(1).save(tmp_path / "link", format=layout, overwrite=True)
+        checkpoint(1).save(tmp_path / "link", format=format)
+    checkpoint(1).save(tmp_path / "link", format=format, overwrite=True)
     assert value_at(tmp_path / "link") == 1
     assert os.listdir(tmp_path) == ["link"]
 
 
-@pytest.mark.parametrize("layout", ["torch", "oneflow"])
+@pytest.mark.parametrize("format", ["torch", "oneflow"])
 @pytest.mark.parametrize(
     "name", ["x" * 255, "é" * 127, "☃" * 85, ".hidden", " ", "-rf", "a\nb", ".replaced.x", "x" + STAGE_SUFFIX]
 )
-def test_any_name_that_the_disk_can_hold_can_be_saved_to_twice(layout: str, name: str, tmp_path: Path) -> None:
+def test_any_name_that_the_disk_can_hold_can_be_saved_to_twice(format: str, name: str, tmp_path: Path) -> None:
     for value in (1, 2):
-        checkpoint(value).save(tmp_path / name, format=layout, overwrite=True)
+        checkpoint(value).save(tmp_path / name, format=format, overwrite=True)
         assert value_at(tmp_path / name) == value
     assert os.listdir(tmp_path) == [name]
 
 
-@pytest.mark.parametrize("layout", ["torch", "oneflow"])
+@pytest.mark.parametrize("format", ["torch", "oneflow"])
 def test_a_name_that_no_disk_can_hold_is_an_error_of_the_systems_and_leaves_nothing(
-    layout: str, tmp_path: Path
+    format: str, tmp_path: Path
 ) -> None:
     for name in ("x" * 256, "a\0b"):
         with pytest.raises((OSError, ValueError)):
-            checkpoint(1).save(tmp_path / name, format=layout)
+            checkpoint(1).save(tmp_path / name, format=format)
     assert os.listdir(tmp_path) == []
 
 
@@ -152,12 +152,12 @@ if os.geteuid() == 0:
     os.setgroups([])
     os.setresuid(65534, 65534, 65534)
 weights = mfc.Checkpoint({"a": mfc.LazyTensor.from_array(np.zeros(4))})
-for layout in ("torch", "oneflow"):
+for format in ("torch", "oneflow"):
     try:
-        weights.save(os.path.join(sys.argv[1], "model"), format=layout, overwrite=True)
+        weights.save(os.path.join(sys.argv[1], "model"), format=format, overwrite=True)
     except PermissionError:
         continue
-    sys.exit(f"{layout}: found a save into a folder that may not be written")
+    sys.exit(f"{format}: found a save into a folder that may not be written")
 """
 
 
@@ -180,19 +180,19 @@ SAVER = """
 import sys
 import numpy as np
 import multiframe_ckpt as mfc
-layout, target, value = sys.argv[1], sys.argv[2], float(sys.argv[3])
+format, target, value = sys.argv[1], sys.argv[2], float(sys.argv[3])
 for turn in range(25):
     tensors = {key: mfc.LazyTensor.from_array(np.full(256, value + turn, np.float32)) for key in "abc"}
-    mfc.Checkpoint(tensors).save(target, format=layout, overwrite=True)
+    mfc.Checkpoint(tensors).save(target, format=format, overwrite=True)
 """
 
 
-@pytest.mark.parametrize("layout", ["torch", "oneflow"])
-def test_saves_at_the_same_time_to_one_target_give_every_reader_one_of_them_whole(layout: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", ["torch", "oneflow"])
+def test_saves_at_the_same_time_to_one_target_give_every_reader_one_of_them_whole(format: str, tmp_path: Path) -> None:
     target = tmp_path / "model"
     savers = [
         subprocess.Popen(
-            [sys.executable, "-c", SAVER, layout, str(target), str(start)], stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", SAVER, format, str(target), str(start)], stderr=subprocess.PIPE, text=True
         )
         for start in (100, 200, 300)
     ]

@@ -1,4 +1,4 @@
-"""OneFlow's layouts as bytes on a disk, without OneFlow; test_real_oneflow.py reads the same with the real one."""
+"""OneFlow's formats as bytes on a disk, without OneFlow; test_real_oneflow.py reads the same with the real one."""
 
 from __future__ import annotations
 
@@ -209,13 +209,13 @@ def test_a_variable_replaced_after_it_was_opened_is_not_misread(tmp_path: Path) 
         opened.numpy()
 
 
-@pytest.mark.parametrize("layout", [OneFlowFormat(), OneFlowPickleFormat()], ids=lambda layout: layout.name)
-def test_a_checkpoint_is_let_go_of_as_soon_as_its_tensors_are(layout: Any, tmp_path: Path) -> None:
-    write(layout, {"w": tensor(2), "deep": {"er": {"v": tensor(2)}}}, tmp_path / "c")
+@pytest.mark.parametrize("format", [OneFlowFormat(), OneFlowPickleFormat()], ids=lambda format: format.name)
+def test_a_checkpoint_is_let_go_of_as_soon_as_its_tensors_are(format: Any, tmp_path: Path) -> None:
+    write(format, {"w": tensor(2), "deep": {"er": {"v": tensor(2)}}}, tmp_path / "c")
     gc.disable()
     try:
         before = len(os.listdir("/dev/fd"))
-        held = read(layout, tmp_path / "c")
+        held = read(format, tmp_path / "c")
         during = len(os.listdir("/dev/fd"))
         del held
         assert (during - before, len(os.listdir("/dev/fd")) - before) == (1, 0)
@@ -225,28 +225,28 @@ def test_a_checkpoint_is_let_go_of_as_soon_as_its_tensors_are(layout: Any, tmp_p
 
 @pytest.mark.parametrize("target", ["/etc", "../other", "a/../../other"])
 def test_a_pickle_that_points_out_of_the_checkpoint_is_refused(tmp_path: Path, target: str) -> None:
-    layout = OneFlowPickleFormat()
-    write(layout, {"w": tensor(2)}, tmp_path / "c")
+    format = OneFlowPickleFormat()
+    write(format, {"w": tensor(2)}, tmp_path / "c")
     write(FORMAT, {"w": tensor(2)}, tmp_path / "other")
     pickled = tmp_path / "c" / "pickled_data"
     name = target.encode()
     pickled.write_bytes(pickled.read_bytes().replace(b"\x08\0\0\0tensor_1", bytes([len(name), 0, 0, 0]) + name))
     with pytest.raises(mfc.UnsafeError, match="out of the checkpoint"):
-        read(layout, tmp_path / "c")
+        read(format, tmp_path / "c")
 
 
-@pytest.mark.parametrize("layout", [OneFlowFormat(), OneFlowPickleFormat()], ids=lambda layout: layout.name)
-def test_a_changed_plain_value_in_the_pickle_is_damage(tmp_path: Path, layout: Any) -> None:
-    write(layout, {"epoch": 3, "model": {"w": tensor(2)}}, tmp_path / "c")
+@pytest.mark.parametrize("format", [OneFlowFormat(), OneFlowPickleFormat()], ids=lambda format: format.name)
+def test_a_changed_plain_value_in_the_pickle_is_damage(tmp_path: Path, format: Any) -> None:
+    write(format, {"epoch": 3, "model": {"w": tensor(2)}}, tmp_path / "c")
     pickled = tmp_path / "c" / "pickled_data"
     raw = pickled.read_bytes()
     pickled.write_bytes(raw.replace(b"epochK\x03", b"epochK\x04"))
     assert pickled.read_bytes() != raw
     with pytest.raises(mfc.DamagedError, match="pickled_data: found a pickle with digest"):
-        read(layout, tmp_path / "c")
+        read(format, tmp_path / "c")
 
 
-def test_one_tensor_under_two_keys_is_one_folder_in_the_pickled_layout(tmp_path: Path) -> None:
+def test_one_tensor_under_two_keys_is_one_folder_in_the_pickled_format(tmp_path: Path) -> None:
     tied = tensor_of_bytes(DTYPES[0], (3,), [1], alias="tied")
     write(OneFlowPickleFormat(), {"a": tied, "b/c": [tied], "": tensor(1)}, tmp_path / "c")
     assert sorted(os.listdir(tmp_path / "c")) == ["pickled_data", "tensor_1", "tensor_2"]

@@ -15,7 +15,7 @@ from multiframe_ckpt.errors import DamagedError
 from multiframe_ckpt.formats.oneflow.meta import (
     Comment,
     VariableMeta,
-    _parsed,
+    _parse_text,
     parse_canonical,
     parse_meta,
     render_meta,
@@ -167,7 +167,7 @@ NOTED = render_meta(VariableMeta((2, 3), DTYPES[0], Comment(1, 2, digest=DIGEST,
 
 
 def test_what_this_library_writes_needs_no_parser() -> None:
-    assert parse_canonical(NOTED) == _parsed(NOTED, PATH)
+    assert parse_canonical(NOTED) == _parse_text(NOTED, PATH)
 
 
 def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing() -> None:
@@ -206,9 +206,13 @@ def test_what_is_recognised_as_canonical_is_what_the_parsers_read(
     dims: list[int], dtype: Any, comment: Comment, data: st.DataObject
 ) -> None:
     raw = bytearray(render_meta(VariableMeta(tuple(dims), dtype, comment)))
-    assert read_by(lambda raw: parse_meta(raw, PATH), bytes(raw)) == read_by(lambda raw: _parsed(raw, PATH), bytes(raw))
+    assert read_by(lambda raw: parse_meta(raw, PATH), bytes(raw)) == read_by(
+        lambda raw: _parse_text(raw, PATH), bytes(raw)
+    )
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    assert read_by(lambda raw: parse_meta(raw, PATH), bytes(raw)) == read_by(lambda raw: _parsed(raw, PATH), bytes(raw))
+    assert read_by(lambda raw: parse_meta(raw, PATH), bytes(raw)) == read_by(
+        lambda raw: _parse_text(raw, PATH), bytes(raw)
+    )
 
 
 def test_a_file_cut_anywhere_in_its_note_is_damage() -> None:

@@ -24,7 +24,7 @@ LOADABLE = [
     for row in DTYPES
     if row.oneflow and not row.oneflow_wider and row.name not in ("uint64", "complex64", "complex128")
 ]
-LAYOUTS = pytest.mark.parametrize("layout", ["oneflow", "oneflow-pickle"])
+EACH_FORMAT = pytest.mark.parametrize("format", ["oneflow", "oneflow-pickle"])
 
 
 def flow_load(path: Path) -> Any:
@@ -40,11 +40,11 @@ def special(name: str) -> LazyTensor:
     return tensor_of_bytes(row, (3, 2, 5), pattern)
 
 
-@LAYOUTS
-def test_flow_load_reads_a_flat_state_dict_bit_for_bit_and_without_warning(tmp_path: Path, layout: str) -> None:
+@EACH_FORMAT
+def test_flow_load_reads_a_flat_state_dict_bit_for_bit_and_without_warning(tmp_path: Path, format: str) -> None:
     tree = {row.name: special(row.name) for row in LOADABLE}
     tree |= {"scalar": LazyTensor.from_array(np.array(5)), "empty": LazyTensor.from_array(np.empty((0, 3)))}
-    mfc.Checkpoint(tree).save(tmp_path / "c", format=layout)
+    mfc.Checkpoint(tree).save(tmp_path / "c", format=format)
     found = flow_load(tmp_path / "c")
     assert set(found) == set(tree)
     for key, tensor in tree.items():
@@ -53,8 +53,8 @@ def test_flow_load_reads_a_flat_state_dict_bit_for_bit_and_without_warning(tmp_p
         assert array.tobytes() == tensor.numpy().tobytes(), key
 
 
-@LAYOUTS
-def test_flow_load_reads_a_nested_checkpoint_with_its_plain_values(tmp_path: Path, layout: str) -> None:
+@EACH_FORMAT
+def test_flow_load_reads_a_nested_checkpoint_with_its_plain_values(tmp_path: Path, format: str) -> None:
     weight = LazyTensor.from_array(np.arange(6, dtype=np.float32), alias="tied")
     plain = {
         "epoch": 3,
@@ -71,7 +71,7 @@ def test_flow_load_reads_a_nested_checkpoint_with_its_plain_values(tmp_path: Pat
         "model_state_dict": {"w": weight, "tied": weight},
         "opt": {"state": {0: {"m": special("float64")}}},
     }
-    mfc.Checkpoint(tree).save(tmp_path / "c", format=layout)
+    mfc.Checkpoint(tree).save(tmp_path / "c", format=format)
     found = flow_load(tmp_path / "c")
     assert {key: found[key] for key in plain} == plain
     assert list(found) == list(tree)
@@ -88,17 +88,17 @@ def test_flow_load_reads_each_part_of_a_nested_checkpoint_by_itself(tmp_path: Pa
     }
 
 
-@LAYOUTS
+@EACH_FORMAT
 @pytest.mark.parametrize("row", [row for row in DTYPES if row.oneflow_wider], ids=lambda row: row.name)
-def test_flow_load_reads_widened_values(tmp_path: Path, layout: str, row: Any) -> None:
+def test_flow_load_reads_widened_values(tmp_path: Path, format: str, row: Any) -> None:
     array = np.arange(5).astype(row.numpy)
-    mfc.Checkpoint({"w": LazyTensor.from_array(array)}).save(tmp_path / "c", format=layout)
+    mfc.Checkpoint({"w": LazyTensor.from_array(array)}).save(tmp_path / "c", format=format)
     found = flow_load(tmp_path / "c")["w"].numpy()
     assert found.dtype == row.oneflow_wider
     assert found.tolist() == array.astype(np.float64).tolist()
 
 
-def test_any_key_loads_from_the_pickled_layout(tmp_path: Path) -> None:
+def test_any_key_loads_from_the_pickled_format(tmp_path: Path) -> None:
     keys = ["", ".", "..", "a/b", "/abs", "nul\0", "snapshot_done", "pickled_data", "x" * 300, "W", "w", "\ud800"]
     mfc.Checkpoint({key: LazyTensor.from_array(np.full(2, i)) for i, key in enumerate(keys)}).save(
         tmp_path / "c", format="oneflow-pickle"

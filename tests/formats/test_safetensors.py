@@ -135,7 +135,7 @@ def test_complex128_is_refused_with_the_way_out():
 
 
 def test_a_header_past_the_cap_is_refused(monkeypatch):
-    monkeypatch.setattr(module, "HEADER_CAP", 1000)
+    monkeypatch.setattr(module, "MAX_HEADER_NBYTES", 1000)
     with pytest.raises(ValueRefusedError, match="at most 1000"):
         changes(FORMAT, {"notes": "x" * 1000})
 

@@ -1,4 +1,4 @@
-"""The torch layout against torch itself: what it writes we read, what we write it reads."""
+"""The torch format against torch itself: what it writes we read, what we write it reads."""
 
 from __future__ import annotations
 

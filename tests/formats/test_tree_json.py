@@ -1,4 +1,4 @@
-"""The skeleton codec and the document: exact one way, strict the other."""
+"""The skeleton codec and the manifest: exact one way, strict the other."""
 
 import json
 import math
@@ -111,10 +111,10 @@ def test_neutral_member_names_never_meet_another_name(names):
 
 
 def document_text(tree, metadata=None):
-    document, members = manifest_of(tree, fits=lambda name: True, stored_as=lambda dtype: dtype)
+    manifest, members = manifest_of(tree, fits=lambda name: True, stored_as=lambda dtype: dtype)
     outline = {name: (tensor.dtype, tensor.shape) for name, tensor in members.items()}
     digests = {name: digest_of(tensor.numpy()) for name, tensor in members.items()}
-    return document.text(outline, digests, metadata), members
+    return manifest.text(outline, digests, metadata), members
 
 
 def test_a_document_of_other_tensors_than_the_files_is_damage():
@@ -149,8 +149,8 @@ def test_a_document_of_version_1_says_nothing_of_metadata_and_is_read():
 
 
 def test_a_document_without_digests_reads_back_as_tensors_without():
-    document, members = manifest_of(flat_tree(), fits=lambda name: True, stored_as=lambda dtype: dtype)
-    text = document.text({name: (tensor.dtype, tensor.shape) for name, tensor in members.items()}, None)
+    manifest, members = manifest_of(flat_tree(), fits=lambda name: True, stored_as=lambda dtype: dtype)
+    text = manifest.text({name: (tensor.dtype, tensor.shape) for name, tensor in members.items()}, None)
     found = assemble(text, members, "test")
     assert_trees_equal(found, flat_tree())
     assert {tensor.digest for tensor in found.values()} == {None}

@@ -46,7 +46,7 @@ def test_an_integer_that_python_will_not_spell_is_shown_in_base_16_wherever_it_s
 
 
 def test_a_table_is_aligned_and_its_last_column_is_not_padded() -> None:
-    assert list(table([("a", "bb", "c"), ("long", "1", "x")], right={1})) == ["  a     bb  c", "  long   1  x"]
+    assert list(table([("long", "1", "x")], header=("a", "bb", "c"), right={1})) == ["  a     bb  c", "  long   1  x"]
 
 
 def test_a_table_folds_its_last_column_under_itself_where_there_is_room_for_one() -> None:

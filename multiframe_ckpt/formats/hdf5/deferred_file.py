@@ -23,10 +23,10 @@ class DeferredErrorFile(io.FileIO):
     def write(self, data: Any) -> int:
         """Write all of the data, unless a write failed before."""
         view = memoryview(data).cast("B")
-        done = 0
+        written = 0
         try:
-            while self._problem is None and done < len(view):
-                done += super().write(view[done:])
+            while self._problem is None and written < len(view):
+                written += super().write(view[written:])
         except BaseException as problem:  # a KeyboardInterrupt would be a failed write to the library as well
             self._problem = problem
         return len(view)

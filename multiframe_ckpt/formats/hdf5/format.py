@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import DType, is_numpys_own, unsigned_of
+from ...dtypes import HDF5_MAX_DIMENSIONS, DType, is_numpys_own, unsigned_of
 from ...errors import ValueRefusedError
 from ...progress import OnProgress
 from ...storage.folders import Folder
@@ -31,9 +31,8 @@ __all__ = ["Hdf5Format"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: Where the signature may stand: at the start, or behind a user block of a power of two.
-_STARTS = (0, *(512 << power for power in range(12)))
-_NAME_CAP = 1000
-_MAX_DIMENSIONS = 32  # H5S_MAX_RANK
+_SIGNATURE_OFFSETS = (0, *(512 << power for power in range(12)))
+_MAX_NAME_NBYTES = 1000
 
 
 class Hdf5Format(WritableFormat):
@@ -50,8 +49,8 @@ class Hdf5Format(WritableFormat):
         if head.start.startswith(_SIGNATURE):
             return True
         file = require_file(head.place, self)
-        starts = (start for start in _STARTS if start + len(_SIGNATURE) <= file.size)
-        return any(file.read_at(start, len(_SIGNATURE)) == _SIGNATURE for start in starts)
+        offsets = (offset for offset in _SIGNATURE_OFFSETS if offset + len(_SIGNATURE) <= file.size)
+        return any(file.read_at(offset, len(_SIGNATURE)) == _SIGNATURE for offset in offsets)
 
     def open(self, place: File | Folder, options: ReadOptions) -> Opened:
         """Return the tree; in a file of another writer groups are dicts, and datasets of text are plain values.
@@ -70,12 +69,12 @@ class Hdf5Format(WritableFormat):
 
         Metadata become root attributes of text, such as the ``backend`` that Keras looks for.
         """
-        names = named_tensors(tree)
-        manifest, members = manifest_of(tree, fits=_fits_beside(names), stored_as=lambda dtype: dtype)
-        _require_few_dimensions(names)
+        table = named_tensors(tree)
+        manifest, members = manifest_of(tree, fits=_fits_beside(table), stored_as=lambda dtype: dtype)
+        _require_few_dimensions(table)
         manifest.text(members_of(members), {})  # raises for what it cannot hold
         _check_attributes(options.metadata)
-        return _Plan(manifest, members, options, Changes.of(Sharing(names), duplicates=False))
+        return _Plan(manifest, members, options, Changes.of(Sharing(table), duplicates=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +141,11 @@ def _write_dataset(group: Any, name: str, dtype: DType, array: np.ndarray) -> No
         dataset.attrs["dtype"] = dtype.name
 
 
-def _require_few_dimensions(names: Mapping[str, LazyTensor]) -> None:
-    for name, tensor in names.items():
-        if len(tensor.shape) > _MAX_DIMENSIONS:
+def _require_few_dimensions(table: Mapping[str, LazyTensor]) -> None:
+    for name, tensor in table.items():
+        if len(tensor.shape) > HDF5_MAX_DIMENSIONS:
             raise ValueRefusedError(
-                f"{name}: found {len(tensor.shape)} dimensions, expected at most {_MAX_DIMENSIONS}; "
+                f"{name}: found {len(tensor.shape)} dimensions, expected at most {HDF5_MAX_DIMENSIONS}; "
                 "reshape it, or write another format, such as format='npz'"
             )
 
@@ -163,7 +162,9 @@ def _fits_beside(names: Mapping[str, LazyTensor]) -> Callable[[str], bool]:
 
 
 def _is_link_name(part: str) -> bool:
-    return part not in ("", ".", "..") and "\x00" not in part and is_utf8(part) and len(part.encode()) <= _NAME_CAP
+    return (
+        part not in ("", ".", "..") and "\x00" not in part and is_utf8(part) and len(part.encode()) <= _MAX_NAME_NBYTES
+    )
 
 
 def _check_attributes(metadata: Mapping[str, str]) -> None:
@@ -171,5 +172,5 @@ def _check_attributes(metadata: Mapping[str, str]) -> None:
     for key, value in metadata.items():
         if not key or "\x00" in key + value:
             raise ValueRefusedError(
-                f"metadata: found {key!r}: {value!r}, expected a name, and no NUL; write it otherwise"
+                f"metadata: found {key!r}: {value!r}, expected a name, and no NUL in name or text; write it without"
             )

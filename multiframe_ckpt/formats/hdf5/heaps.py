@@ -17,31 +17,32 @@ from ...errors import DamagedError
 
 __all__ = ["require_sound_heaps"]
 
-_START = b"GCOL\x01\0\0\0"
-_HEADER = 16
+_COLLECTION_START = b"GCOL\x01\0\0\0"
+_HEADER_NBYTES = 16
 _OBJECT = struct.Struct("<H6xQ")
 
 
 def require_sound_heaps(file: mmap | bytes, where: str) -> None:
     """Raise DamagedError for a collection that cannot be walked to its end."""
-    at = file.find(_START)
-    while at >= 0:
-        size = int.from_bytes(file[at + 8 : at + _HEADER], "little")
-        end = at + size
-        if not _HEADER <= size <= len(file) - at or _walked(file, at + _HEADER, end) > end:
+    start = file.find(_COLLECTION_START)
+    while start >= 0:
+        size = int.from_bytes(file[start + 8 : start + _HEADER_NBYTES], "little")
+        end = start + size
+        sound = _HEADER_NBYTES <= size <= len(file) - start
+        if not sound or _objects_end(file, start + _HEADER_NBYTES, end) > end:
             raise DamagedError(
-                f"{where}: found a global heap at byte {at} whose parts do not fill its {size} bytes, expected them to; "
+                f"{where}: found a global heap at byte {start} whose parts do not fill its {size} bytes, expected them to; "
                 "the file is damaged: fetch it again"
             )
-        at = file.find(_START, at + len(_START))
+        start = file.find(_COLLECTION_START, start + len(_COLLECTION_START))
 
 
-def _walked(file: mmap | bytes, at: int, end: int) -> int:
-    """Return where the objects of a collection end; past ``end`` where one leads nowhere."""
-    while at + _OBJECT.size <= end:
-        index, length = _OBJECT.unpack_from(file, at)
-        step = length if index == 0 else _OBJECT.size + -(-length // 8) * 8
-        if step < _OBJECT.size:
+def _objects_end(file: mmap | bytes, offset: int, end: int) -> int:
+    """Return where the objects of a collection end, from ``offset`` on; past ``end`` where one leads nowhere."""
+    while offset + _OBJECT.size <= end:
+        index, length = _OBJECT.unpack_from(file, offset)
+        nbytes = length if index == 0 else _OBJECT.size + -(-length // 8) * 8
+        if nbytes < _OBJECT.size:
             return end + 1
-        at += step
-    return at
+        offset += nbytes
+    return offset

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import DTYPES, DType, dtype_of_numpy, is_numpys_own
+from ...dtypes import DTYPES, DType, dtype_of_numpy, is_numpys_own, unsigned_of
 from ...errors import DamagedError, FormatError, UnsafeError
+from ...storage.zip_reader import MAX_DEFLATE_RATIO
 from ...tree import MAX_DEPTH, MISSING, Computed, File, LazyTensor, Source, Tree
 from ...tree.boxes import Box, as_slices, shape_of
 from ...tree.shapes import require_shape
@@ -23,17 +24,16 @@ from .heaps import require_sound_heaps
 
 __all__ = ["Hdf5Reader"]
 
-#: A dataset may be this large whatever is stored of it; one that is larger must have bytes to show for its size.
-_FREE_SIZE = 1 << 24
-_MAX_RATIO = 1032  # what deflate, HDF5's best compressor of its own, can reach
-#: Text becomes plain values at once; a file may hold this much of it, or as much as it is large.
-_TEXT_CAP = 1 << 24
-_TEXT_COUNT = 100_000
+#: A dataset may have so many bytes whatever is stored of it; one with more must have bytes to show for them.
+_FREE_NBYTES = 1 << 24
+#: Text becomes plain values at once; a file may hold so many characters of it, or as many as it has bytes.
+_LEAST_TEXT_LIMIT = 1 << 24
+_MAX_TEXTS = 100_000
 #: What HDF5 and h5py decode by themselves: deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf. For any other
 #: filter HDF5 would look on the disk for a plugin, and run it.
-_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
+_SAFE_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 #: Dtypes that HDF5 does not have: unsigned ints with an attribute that names them.
-_BY_ATTRIBUTE = {row.name: row for row in DTYPES if not is_numpys_own(row)}
+_DTYPE_OF_ATTRIBUTE = {row.name: row for row in DTYPES if not is_numpys_own(row)}
 
 
 class Hdf5Reader:
@@ -43,13 +43,13 @@ class Hdf5Reader:
         import h5py  # import cost: a fifth of a second that other formats need not pay
 
         self._h5py = h5py
-        self._source = file
+        self._file = file
         with self._errors("file"):
-            self._file = h5py.File(file.stream(), "r")
-        self._most_text = self._text_left = max(_TEXT_CAP, file.size)
-        self._heaps_are_sound = False
-        self._groups: set[Any] = set()
-        self._shared: dict[Any, LazyTensor] = {}
+            self._h5 = h5py.File(file.stream(), "r")
+        self._text_limit = self._text_left = max(_LEAST_TEXT_LIMIT, file.size)
+        self._heaps_are_checked = False
+        self._group_addresses: set[int] = set()
+        self._tensors: dict[int, LazyTensor] = {}  # by the address of the dataset: several links may lead to one
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
@@ -60,74 +60,72 @@ class Hdf5Reader:
             raise
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, AttributeError) as problem:
             raise DamagedError(
-                f"{self._source.where}: {what}: found what HDF5 cannot read ({problem}), expected a whole file; "
+                f"{self._file.where}: {what}: found what HDF5 cannot read ({problem}), expected a whole file; "
                 "the file is damaged: fetch it again"
             ) from None
 
     def root_attribute(self, name: str) -> bytes | None:
         """Return the bytes of a root attribute of bytes, or None where there is none."""
         with self._errors(f"attribute {name!r}"):
-            if name not in self._file.attrs:
+            if name not in self._h5.attrs:
                 return None
-            found = self._attribute(name)
-        if not isinstance(found, np.ndarray) or found.dtype != np.uint8 or found.ndim != 1:
-            raise DamagedError(
-                f"{self._source.where}: attribute {name!r}: found {type(found).__name__}, expected bytes"
-            )
-        return found.tobytes()
+            value = self._attribute(name)
+        if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim != 1:
+            raise DamagedError(f"{self._file.where}: attribute {name!r}: found {type(value).__name__}, expected bytes")
+        return value.tobytes()
 
     def text_attributes(self) -> dict[str, str]:
         """Return the root attributes that are text."""
         with self._errors("root attributes"):
-            values = {name: self._attribute(name) for name in self._file.attrs}
+            values = {name: self._attribute(name) for name in self._h5.attrs}
             return {name: value for name, value in values.items() if isinstance(value, str)}
 
     def _attribute(self, name: str) -> Any:
-        if self._file.attrs.get_id(name).dtype.hasobject:
+        if self._h5.attrs.get_id(name).dtype.hasobject:
             self._require_sound_heaps()
-        return self._file.attrs[name]
+        return self._h5.attrs[name]
 
     def _require_sound_heaps(self) -> None:
         """Look through the file once, before the library reads text of varying length."""
-        if self._heaps_are_sound:
+        if self._heaps_are_checked:
             return
-        if self._file.id.get_create_plist().get_sizes()[1] != 8:
+        if self._h5.id.get_create_plist().get_sizes()[1] != 8:
             raise FormatError(
-                f"{self._source.where}: found text of varying length in a file whose sizes are not of 8 bytes, expected 8; "
+                f"{self._file.where}: found text of varying length in a file whose sizes are not of 8 bytes, expected 8; "
                 "write it again (h5repack does)"
             )
-        require_sound_heaps(self._source.contents(), self._source.where)
-        self._heaps_are_sound = True
+        require_sound_heaps(self._file.contents(), self._file.where)
+        self._heaps_are_checked = True
 
     def nested(self) -> Tree:
         """Return the file as nested dicts."""
-        return self._group(self._file, ())
+        return self._group(self._h5, ())
 
     def tensors(self) -> dict[str, LazyTensor]:
         """Return every tensor by its path in the file."""
-        found: dict[str, LazyTensor] = {}
+        tensors: dict[str, LazyTensor] = {}
 
         def collect(node: Tree, path: tuple[str, ...]) -> None:
             for name, child in node.items():
                 if isinstance(child, dict):
                     collect(child, (*path, name))
                 elif isinstance(child, LazyTensor):
-                    found["/".join((*path, name))] = child
+                    tensors["/".join((*path, name))] = child
 
         collect(self.nested(), ())
-        return found
+        return tensors
 
     def _group(self, group: Any, path: tuple[str, ...]) -> dict[str, Tree]:
         where = f"group '/{'/'.join(path)}'"
         with self._errors(where):
-            identity = self._h5py.h5o.get_info(group.id).addr
+            address = self._h5py.h5o.get_info(group.id).addr
             names = list(group)
-        if identity in self._groups or len(path) > MAX_DEPTH:
+        if address in self._group_addresses or len(path) > MAX_DEPTH:
             raise UnsafeError(
-                f"{self._source.where}: {where}: found a group that is reached twice or nests deeper than {MAX_DEPTH}, "
+                f"{self._file.where}: {where}: found a group that is reached twice or nests deeper than {MAX_DEPTH}, "
                 "expected a tree; write the file without links between groups"
             )
-        self._groups.add(identity)
+        self._group_addresses.add(address)
         nodes = ((name, self._node(group, (*path, name))) for name in names)
         return {name: node for name, node in nodes if node is not MISSING}
 
@@ -137,14 +135,14 @@ class Hdf5Reader:
             link = group.get(path[-1], getlink=True)
             if not isinstance(link, self._h5py.HardLink):
                 raise UnsafeError(
-                    f"{self._source.where}: {where}: found a link that may lead out of the file, expected the data itself; "
+                    f"{self._file.where}: {where}: found a link that may lead out of the file, expected the data itself; "
                     "copy what it names into the file"
                 )
-            found = group[path[-1]]
-        if isinstance(found, self._h5py.Group):
-            return self._group(found, path)
+            member = group[path[-1]]
+        if isinstance(member, self._h5py.Group):
+            return self._group(member, path)
         # what is neither is a named datatype, which holds no data
-        return self._dataset(found, where) if isinstance(found, self._h5py.Dataset) else MISSING
+        return self._dataset(member, where) if isinstance(member, self._h5py.Dataset) else MISSING
 
     def _dataset(self, dataset: Any, where: str) -> Tree:
         with self._errors(where):
@@ -153,47 +151,46 @@ class Hdf5Reader:
                 return None
             self._require_stored(dataset, where)
             if self._h5py.check_string_dtype(dataset.dtype) is not None:
-                return self._text(dataset, where)
-            identity = self._h5py.h5o.get_info(dataset.id).addr
-            if identity not in self._shared:
-                several = self._h5py.h5o.get_info(dataset.id).rc > 1
-                tensor = self._tensor(dataset, where)
-                self._shared[identity] = tensor.with_(alias=object()) if several else tensor
-        return self._shared[identity]
+                return self._dataset_text(dataset, where)
+            info = self._h5py.h5o.get_info(dataset.id)
+            if info.addr not in self._tensors:
+                tensor = self._dataset_tensor(dataset, where)
+                self._tensors[info.addr] = tensor.with_(alias=object()) if info.rc > 1 else tensor
+        return self._tensors[info.addr]
 
     def _refuse_foreign_bytes(self, dataset: Any, where: str) -> None:
         creation = dataset.id.get_create_plist()
         if dataset.is_virtual or creation.get_external_count():
             raise UnsafeError(
-                f"{self._source.where}: {where}: found a dataset whose bytes lie in other files, expected them here; "
+                f"{self._file.where}: {where}: found a dataset whose bytes lie in other files, expected them here; "
                 "copy them into it (h5repack does)"
             )
         codes = {creation.get_filter(number)[0] for number in range(creation.get_nfilters())}
-        if codes - _FILTERS:
+        if codes - _SAFE_FILTERS:
             raise FormatError(
-                f"{self._source.where}: {where}: found HDF5 filter {min(codes - _FILTERS)}, which is a plugin, expected "
+                f"{self._file.where}: {where}: found HDF5 filter {min(codes - _SAFE_FILTERS)}, which is a plugin, expected "
                 "one of HDF5's own; write it again with them (h5repack does)"
             )
 
     def _require_stored(self, dataset: Any, where: str) -> None:
         """Refuse a dataset whose claimed size its stored bytes cannot account for."""
-        chunk = prod(dataset.chunks or ()) * dataset.dtype.itemsize
-        claimed = max(prod(dataset.shape) * dataset.dtype.itemsize, chunk)
-        stored = dataset.id.get_storage_size()
-        if claimed > _FREE_SIZE + _MAX_RATIO * stored:
+        chunk_nbytes = prod(dataset.chunks or ()) * dataset.dtype.itemsize
+        nbytes = max(prod(dataset.shape) * dataset.dtype.itemsize, chunk_nbytes)
+        stored_nbytes = dataset.id.get_storage_size()
+        if nbytes > _FREE_NBYTES + MAX_DEFLATE_RATIO * stored_nbytes:
             raise UnsafeError(
-                f"{self._source.where}: {where}: found {stored} bytes said to hold {claimed}, expected at most "
-                f"{_MAX_RATIO} times as many; the file is damaged or forged"
+                f"{self._file.where}: {where}: found {stored_nbytes} bytes said to hold {nbytes}, expected at most "
+                f"{MAX_DEFLATE_RATIO} times as many; the file is damaged or forged"
             )
 
-    def _tensor(self, dataset: Any, where: str) -> LazyTensor:
+    def _dataset_tensor(self, dataset: Any, where: str) -> LazyTensor:
         dtype = dtype_of_numpy(np.dtype(dataset.dtype.str))
         if dtype is None:
             raise FormatError(
-                f"{self._source.where}: {where}: found HDF5 type {dataset.dtype}, expected numbers, booleans or text; "
+                f"{self._file.where}: {where}: found HDF5 type {dataset.dtype}, expected numbers, booleans or text; "
                 "write it as another type"
             )
-        require_shape(dataset.shape, dtype, f"{self._source.where}: {where}")
+        require_shape(dataset.shape, dtype, f"{self._file.where}: {where}")
         stored, dtype = dtype, self._named_dtype(dataset, dtype)
         tensor = self._in_file(dataset, stored, where) or LazyTensor(
             stored, dataset.shape, _Dataset(self, dataset, stored, where)
@@ -202,43 +199,41 @@ class Hdf5Reader:
 
     def _named_dtype(self, dataset: Any, stored: DType) -> DType:
         name = dataset.attrs.get("dtype")
-        named = _BY_ATTRIBUTE.get(name) if isinstance(name, str) else None
-        return named if named and stored.name == f"uint{8 * named.itemsize}" else stored
+        dtype = _DTYPE_OF_ATTRIBUTE.get(name) if isinstance(name, str) else None
+        return dtype if dtype and stored is unsigned_of(dtype.itemsize) else stored
 
     def _in_file(self, dataset: Any, dtype: DType, where: str) -> LazyTensor | None:
         """Return the tensor where its bytes lie whole in the file as NumPy would have them, else None."""
         native = self._h5py.h5t.py_create(dtype.numpy, logical=True)
         offset = dataset.id.get_offset()  # None unless contiguous and written
-        if offset is None or self._file.userblock_size or not dataset.id.get_type().equal(native):
+        if offset is None or self._h5.userblock_size or not dataset.id.get_type().equal(native):
             return None
-        return LazyTensor.in_file(self._source, dtype, dataset.shape, offset, what=where)
+        return LazyTensor.in_file(self._file, dtype, dataset.shape, offset, what=where)
 
     def read(self, dataset: Any, index: tuple[slice | int, ...], where: str) -> np.ndarray:
         """Return a part of a dataset, read and unpacked by the library."""
         with self._errors(where):
             return np.asarray(dataset[index])
 
-    def _text(self, dataset: Any, where: str) -> Tree:
-        if dataset.size > _TEXT_COUNT:
-            raise FormatError(
-                f"{self._source.where}: {where}: found {dataset.size} texts, expected at most {_TEXT_COUNT}"
-            )
-        fixed = self._h5py.check_string_dtype(dataset.dtype).length or 0
-        self._spend_text(fixed * dataset.size, where)
-        if not fixed:
+    def _dataset_text(self, dataset: Any, where: str) -> Tree:
+        if dataset.size > _MAX_TEXTS:
+            raise FormatError(f"{self._file.where}: {where}: found {dataset.size} texts, expected at most {_MAX_TEXTS}")
+        fixed_length = self._h5py.check_string_dtype(dataset.dtype).length or 0
+        self._count_text(fixed_length * dataset.size, where)
+        if not fixed_length:
             self._require_sound_heaps()
         texts, values = dataset.asstr(), np.empty(dataset.shape, object)
         for index in np.ndindex(dataset.shape):
             values[index] = texts[index]
-            if not fixed:  # and many texts may lie on one another
-                self._spend_text(len(values[index]), where)
+            if not fixed_length:  # and many texts may lie on one another
+                self._count_text(len(values[index]), where)
         return values.tolist()
 
-    def _spend_text(self, size: int, where: str) -> None:
-        self._text_left -= size
+    def _count_text(self, length: int, where: str) -> None:
+        self._text_left -= length
         if self._text_left < 0:
             raise UnsafeError(
-                f"{self._source.where}: {where}: found text past {self._most_text} characters, expected fewer; "
+                f"{self._file.where}: {where}: found text past {self._text_limit} characters, expected fewer; "
                 "keep it in another file"
             )
 

@@ -9,10 +9,10 @@
      ]},
      {"name": "head.weight", "tied_to": "l1.weight"}
      ],
-     "seal": "xxh3:…"}                   of everything but the values, which each layer's digest covers
+     "seal": "xxh3:…"}                   the header digest: of everything but the values, which each layer's digest covers
 
 Exact for every value of every dtype. Reading walks the text once and notes where each layer's values lie; they are
-parsed when asked for. Other entries, white space and the order of keys do not matter. docs/formats/json.md says more.
+read_values when asked for. Other entries, white space and the order of keys do not matter. docs/formats/json.md says more.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ from ..base import (
     WriteOptions,
     require_file,
 )
-from ..manifest import check_metadata, rebuild
-from ..tree_json import decode, encode
+from ..manifest import check_metadata, fill_tree
+from ..tree_json import Json, decode, encode
 from .scan import Scanner, Span
-from .values import least_text, parse_values, value_texts
+from .values import least_text_nbytes, parse_values, value_texts
 
 __all__ = ["JsonFormat"]
 
 FORMAT_VERSION = 2
-_UNSEALED_VERSION = 1  # what a person writes by hand, and this library wrote before there were seals
-_ENTRIES = {"format", "format_version", "metadata", "tree", "layers", "seal"}
+_VERSION_WITHOUT_DIGEST = 1  # what a person writes by hand, and this library wrote before there was a header digest
+_KNOWN_KEYS = {"format", "format_version", "metadata", "tree", "layers", "seal"}
 _FORMAT = "multiframe_ckpt"
-_MARK = re.compile(rb'\s*\{.*"format"\s*:\s*"multiframe_ckpt"', re.DOTALL)
+_FORMAT_ENTRY = re.compile(rb'\s*\{.*"format"\s*:\s*"multiframe_ckpt"', re.DOTALL)
 
 
 class JsonFormat(WritableFormat):
@@ -68,43 +68,43 @@ class JsonFormat(WritableFormat):
 
     def recognises(self, head: Head) -> bool:
         """Return whether this is a JSON object whose entry ``format`` is this library's."""
-        if _MARK.match(head.start):
+        if _FORMAT_ENTRY.match(head.start):
             return True
-        return head.start.lstrip()[:1] == b"{" and _has_mark(require_file(head.place, self))
+        return head.start.lstrip()[:1] == b"{" and _is_ours(require_file(head.place, self))
 
     def open(self, place: File | Folder, options: ReadOptions) -> Opened:
         """Return the tree; one without ``tree`` is a flat dict of its layers. The metadata are text entries."""
         file = require_file(place, self)
         scanner = Scanner(file.contents(), file.where)
-        entries = scanner.document({"layers": lambda start: scanner.array(start, scanner.object)})
+        entries = scanner.whole_object({"layers": lambda start: scanner.read_array(start, scanner.read_object)})
         version, metadata = _version(scanner, entries), _metadata(scanner, entries)
         if not isinstance(entries.get("layers"), list):
             raise DamagedError(f"{file.where}: found no list of layers, expected one; restore the file from a copy")
         table: dict[str, LazyTensor] = {}
-        heads = [_add_layer(table, file, scanner, layer) for layer in entries["layers"]]
-        outline = {"tree": scanner.load(entries["tree"])} if "tree" in entries else {}
+        layer_headers = [_add_layer(table, file, scanner, layer) for layer in entries["layers"]]
+        tree_entry = {"tree": scanner.load(entries["tree"])} if "tree" in entries else {}
         tree: Tree = table
-        if outline:
-            tree = rebuild(decode(outline["tree"], f"{file.where}: tree"), table, f"{file.where}: tree")
-        if version != _UNSEALED_VERSION:
-            _check_header_digest(scanner, entries, _header_digest(metadata, outline, heads))
+        if tree_entry:
+            tree = fill_tree(decode(tree_entry["tree"], f"{file.where}: tree"), table, f"{file.where}: tree")
+        if version != _VERSION_WITHOUT_DIGEST:
+            _check_header_digest(scanner, entries, _header_digest(metadata, tree_entry, layer_headers))
         # Entries that this library does not know do not matter, and the header digest does not cover them.
-        extra = tuple(key for key in entries if key not in _ENTRIES)
+        extra = tuple(key for key in entries if key not in _KNOWN_KEYS)
         return Opened(tree, metadata=metadata, unread=lambda: Unread(extra))
 
     def plan(self, tree: Tree, options: WriteOptions) -> Plan:
         """Say which tensors lose a shared storage; those that are one and the same stay so."""
-        outline, table = partition(tree)
+        tree_entry, table = partition(tree)
         check_metadata(options.metadata)
         changes = Changes.of(Sharing(table), duplicates=False)
-        return _Plan({"tree": encode(outline)}, table, options, changes)
+        return _Plan({"tree": encode(tree_entry)}, table, options, changes)
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan(Plan):
     """The tree as JSON, and the tensors that its layers are of."""
 
-    outline: Mapping[str, Any]
+    tree_entry: Mapping[str, Json]
     table: Mapping[str, LazyTensor]
     options: WriteOptions
     changes: Changes
@@ -116,119 +116,124 @@ class _Plan(Plan):
 
     def write(self, target: Path, on_progress: OnProgress) -> None:
         """Write the text layer by layer, and the header digest at its end."""
-        head: dict[str, Any] = {"format": _FORMAT, "format_version": FORMAT_VERSION}
+        head: dict[str, Json] = {"format": _FORMAT, "format_version": FORMAT_VERSION}
         if self.options.metadata:
             head["metadata"] = dict(self.options.metadata)
-        text = _text({**head, **self.outline}, indent=2)
+        text = _json_text({**head, **self.tree_entry}, indent=2)
         meter = ProgressMeter(self.table, on_progress)
-        heads: list[dict[str, Any]] = []
+        layer_headers: list[dict[str, Json]] = []
         with target.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text.removesuffix("\n}") + ',\n  "layers": [\n')
-            for piece in _layers(self.table, meter, self.options, heads):
+            for piece in _layer_texts(self.table, meter, self.options, layer_headers):
                 file.write(piece)
-            digest = _header_digest(self.options.metadata, self.outline, heads)
+            digest = _header_digest(self.options.metadata, self.tree_entry, layer_headers)
             file.write(f'\n],\n  "seal": "{digest}"\n}}\n')
 
 
-def _text(value: Any, *, indent: int | None = None) -> str:
+def _json_text(value: Json, *, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
 
 
-def _layers(
-    table: Mapping[str, LazyTensor], meter: ProgressMeter, options: WriteOptions, heads: list[dict[str, Any]]
+def _layer_texts(
+    table: Mapping[str, LazyTensor], meter: ProgressMeter, options: WriteOptions, layer_headers: list[dict[str, Json]]
 ) -> Iterator[str]:
-    """Yield the text of every layer, and add what each says before its values to ``heads``."""
-    first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
+    """Yield the text of every layer, and add what each says before its values to ``layer_headers``."""
+    first_of_tie = {key: group[0] for group in tied_groups(table) for key in group[1:]}
     comma = ""
     for key, tensor in table.items():
         yield comma
         comma = ",\n"
-        if key in first:
-            heads.append({"name": encode(key), "tied_to": encode(first[key])})
-            yield _text(heads[-1])
+        if key in first_of_tie:
+            layer_headers.append({"name": encode(key), "tied_to": encode(first_of_tie[key])})
+            yield _json_text(layer_headers[-1])
         else:
             array = tensor.numpy()
-            heads.append(_head(key, tensor, digest_of(array) if options.digest else None))
-            yield _text(heads[-1])[:-1] + ', "values": '
+            layer_headers.append(_layer_header(key, tensor, digest_of(array) if options.digest else None))
+            yield _json_text(layer_headers[-1])[:-1] + ', "values": '
             yield from value_texts(array, tensor.dtype)
             yield "}"
         meter.moved(key, tensor)
 
 
-def _head(key: str, tensor: LazyTensor, digest: str | None) -> dict[str, Any]:
+def _layer_header(key: str, tensor: LazyTensor, digest: str | None) -> dict[str, Json]:
     head = {"name": encode(key), "dtype": tensor.dtype.name, "shape": list(tensor.shape)}
     return head if digest is None else head | {"digest": digest}
 
 
-def _header_digest(metadata: Mapping[str, str], outline: Mapping[str, Any], heads: list[dict[str, Any]]) -> str:
+def _header_digest(
+    metadata: Mapping[str, str], tree_entry: Mapping[str, Json], layer_headers: list[dict[str, Json]]
+) -> str:
     """Return the digest of all that a file says but its tensors' values, however it is laid out.
 
-    ``outline`` is the entry ``tree`` where there is one. Keys are sorted, since other tools may sort those of a file.
+    ``tree_entry`` is the entry ``tree`` where there is one. Keys are sorted, since other tools may sort those of a file.
     """
-    content = {"metadata": dict(metadata), "layers": heads, **outline}
+    content = {"metadata": dict(metadata), "layers": layer_headers, **tree_entry}
     return digest_of_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii"))
 
 
-def _has_mark(file: File) -> bool:
+def _is_ours(file: File) -> bool:
     scanner = Scanner(file.contents(), file.where)
-    return bool(_load(scanner, scanner.document({}), "format") == _FORMAT)
+    return bool(_load_entry(scanner, scanner.whole_object({}), "format") == _FORMAT)
 
 
-def _load(scanner: Scanner, entries: Mapping[str, Any], key: str) -> Any:
+def _load_entry(scanner: Scanner, entries: Mapping[str, Any], key: str) -> Any:
     """Return the value of an entry, or None where there is none."""
     span = entries.get(key)
     return scanner.load(span) if isinstance(span, Span) else None
 
 
 def _metadata(scanner: Scanner, entries: Mapping[str, Any]) -> dict[str, str]:
-    metadata = _load(scanner, entries, "metadata")
+    metadata = _load_entry(scanner, entries, "metadata")
     texts = metadata.items() if isinstance(metadata, dict) else ()
     return {key: value for key, value in texts if isinstance(value, str)}
 
 
 def _version(scanner: Scanner, entries: Mapping[str, Any]) -> int:
-    form, version = _load(scanner, entries, "format"), _load(scanner, entries, "format_version")
-    if form != _FORMAT or type(version) is not int or version not in (_UNSEALED_VERSION, FORMAT_VERSION):
+    format, version = _load_entry(scanner, entries, "format"), _load_entry(scanner, entries, "format_version")
+    if format != _FORMAT or type(version) is not int or version not in (_VERSION_WITHOUT_DIGEST, FORMAT_VERSION):
         raise FormatError(
-            f"{scanner.where}: found format {form!r}, version {version!r}, expected {_FORMAT!r}, {_UNSEALED_VERSION} or "
-            f"{FORMAT_VERSION}; this is another kind of JSON, or newer than this library: upgrade it"
+            f"{scanner.where}: found format {format!r}, version {version!r}, expected {_FORMAT!r}, "
+            f"{_VERSION_WITHOUT_DIGEST} or {FORMAT_VERSION}; this is another kind of JSON, or newer than this library: "
+            "upgrade it"
         )
     return version
 
 
 def _check_header_digest(scanner: Scanner, entries: Mapping[str, Any], expected: str) -> None:
-    """Raise DamagedError unless the seal is that of what was read, or null, by which a person says so."""
-    found = _load(scanner, entries, "seal")
-    if found != expected and not ("seal" in entries and found is None):
+    """Raise DamagedError unless the header digest is that of what was read, or null, as who changed the file writes."""
+    digest = _load_entry(scanner, entries, "seal")
+    if digest != expected and not ("seal" in entries and digest is None):
         raise DamagedError(
-            f"{scanner.where}: found the seal {str(found)[:80]!r}, expected {expected!r} for these names, shapes and plain "
+            f"{scanner.where}: found seal {str(digest)[:80]!r}, expected {expected!r} for these names, shapes and plain "
             'values; restore the file from a copy, or if you changed it on purpose, write "seal": null'
         )
 
 
-def _add_layer(table: dict[str, LazyTensor], file: File, scanner: Scanner, layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Add a layer to the table, which holds the layers before it; return what it says before its values."""
-    name = decode(_load(scanner, layer, "name"), f"{scanner.where}: name")
+def _add_layer(table: dict[str, LazyTensor], file: File, scanner: Scanner, layer: Mapping[str, Any]) -> dict[str, Json]:
+    """Add a layer to the table, which holds the layers before it; return its header, what it says before its values."""
+    name = decode(_load_entry(scanner, layer, "name"), f"{scanner.where}: name")
     where = f"{scanner.where}: layer {name!r}"
     if not isinstance(name, str) or name in table:
         raise DamagedError(f"{where}: found no name of its own, expected text; restore the file from a copy")
     if "tied_to" not in layer:
-        tensor = table[name] = _tensor(file, scanner, layer, where)
-        return _head(name, tensor, tensor.digest)
-    first = decode(_load(scanner, layer, "tied_to"), where)
-    if not isinstance(first, str) or first not in table:
-        raise DamagedError(f"{where}: found it tied to {first!r}, expected a layer before it; restore it from a copy")
-    if table[first].alias is None:
-        table[first] = table[first].with_(alias=object())
-    table[name] = table[first]
-    return {"name": encode(name), "tied_to": encode(first)}
+        tensor = table[name] = _layer_tensor(file, scanner, layer, where)
+        return _layer_header(name, tensor, tensor.digest)
+    tied_to = decode(_load_entry(scanner, layer, "tied_to"), where)
+    if not isinstance(tied_to, str) or tied_to not in table:
+        raise DamagedError(f"{where}: found it tied to {tied_to!r}, expected a layer before it; restore it from a copy")
+    if table[tied_to].alias is None:
+        table[tied_to] = table[tied_to].with_(alias=object())
+    table[name] = table[tied_to]
+    return {"name": encode(name), "tied_to": encode(tied_to)}
 
 
-def _tensor(file: File, scanner: Scanner, layer: Mapping[str, Any], where: str) -> LazyTensor:
-    name, shape, digest = (_load(scanner, layer, key) for key in ("dtype", "shape", "digest"))
-    dtype, values = dtype_named(name) if isinstance(name, str) else None, layer.get("values")
+def _layer_tensor(file: File, scanner: Scanner, layer: Mapping[str, Any], where: str) -> LazyTensor:
+    dtype_name, shape, digest = (_load_entry(scanner, layer, key) for key in ("dtype", "shape", "digest"))
+    dtype, values = dtype_named(dtype_name) if isinstance(dtype_name, str) else None, layer.get("values")
     if dtype is None:
-        raise FormatError(f"{where}: found dtype {name!r}, expected one of multiframe_ckpt.dtypes.DTYPES; correct it")
+        raise FormatError(
+            f"{where}: found dtype {dtype_name!r}, expected one of multiframe_ckpt.dtypes.DTYPES; correct it"
+        )
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise DamagedError(f"{where}: found shape {shape!r}, expected a list of sizes; correct it")
     if not isinstance(values, Span) or not (digest is None or (isinstance(digest, str) and is_digest(digest))):
@@ -237,10 +242,10 @@ def _tensor(file: File, scanner: Scanner, layer: Mapping[str, Any], where: str) 
         )
     sizes = tuple(shape)
     require_shape(sizes, dtype, where)
-    if values.stop - values.start < least_text(dtype, sizes):
+    if values.stop - values.start < least_text_nbytes(dtype, sizes):
         raise DamagedError(f"{where}: found fewer values than {dtype.name} {shape} has; restore the file from a copy")
 
-    def parsed() -> np.ndarray:
+    def read_values() -> np.ndarray:
         return parse_values(file.mapped(values.start, values.stop - values.start), dtype, sizes, where)
 
-    return LazyTensor(dtype, sizes, Computed(dtype, sizes, parsed), digest=digest)
+    return LazyTensor(dtype, sizes, Computed(dtype, sizes, read_values), digest=digest)

@@ -10,7 +10,7 @@ import mmap
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,13 +19,17 @@ from ..tree_json import load_json
 
 __all__ = ["Scanner", "Span"]
 
-_SPACE = re.compile(rb"[ \t\r\n]*")
+_WHITE_SPACE = re.compile(rb"[ \t\r\n]*")
 _SCALAR = re.compile(rb'[^ \t\r\n,:"\[\]{}]+')
-_MARK = re.compile(rb'[\[\]{}"]')
+_BRACKET_OR_QUOTE = re.compile(rb'[\[\]{}"]')
 _BACKSLASH = ord("\\")
-_BLOCK = 1 << 16
-#: A checkpoint nests at most 128 containers, an array 64 lists, each spelled with a few brackets.
-_MOST_OPEN = 1000
+_BLOCK_NBYTES = 1 << 16
+#: A checkpoint nests at most 128 containers, an array 64 lists, each written with a few brackets.
+_MAX_OPEN = 1000
+
+
+#: Gives what it makes of the value at a position, and where the value stops.
+Reader: TypeAlias = Callable[[int], tuple[Any, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,53 +41,51 @@ class Span:
 
 
 class Scanner:
-    """Walks a text, of which ``where`` is the name that errors give."""
+    """A walk over a text, of which ``where`` is the name that errors give; positions are in bytes."""
 
     def __init__(self, text: mmap.mmap | bytes, where: str) -> None:
         self.text = text
         self.where = where
         self.size = len(text)
 
-    def document(self, readers: Mapping[str, Callable[[int], tuple[Any, int]]]) -> dict[str, Any]:
-        """Return the entries of the object that the whole text is; see :meth:`object`."""
-        entries, stop = self.object(self._skip(0), readers)
-        if self._skip(stop) != self.size:
+    def whole_object(self, readers: Mapping[str, Reader]) -> dict[str, Any]:
+        """Return the entries of the object that the whole text is; see :meth:`read_object`."""
+        entries, stop = self.read_object(self._skip_space(0), readers)
+        if self._skip_space(stop) != self.size:
             raise self._damaged(stop, "the end of the text")
         return entries
 
-    def object(
-        self, start: int, readers: Mapping[str, Callable[[int], tuple[Any, int]]] = {}
-    ) -> tuple[dict[str, Any], int]:
+    def read_object(self, start: int, readers: Mapping[str, Reader] = {}) -> tuple[dict[str, Any], int]:
         """Return the entries of the object at ``start``, and where it stops.
 
         An entry is the Span of its value, or for a key of ``readers`` what its reader makes of the value's start.
         """
         entries: dict[str, Any] = {}
-        at = self._after(self._expect(start, b"{"))
-        while self._byte(at) != b"}":
+        position = self._after(self._expect(start, b"{"))
+        while self._byte(position) != b"}":
             if entries:
-                at = self._after(self._expect(at, b","))
-            stop = self._string_stop(at)
-            key = self.load(Span(at, stop))
+                position = self._after(self._expect(position, b","))
+            stop = self._string_stop(position)
+            key = self.load(Span(position, stop))
             if key in entries:
-                raise self._damaged(at, "a key that has not come before")
-            at = self._after(self._expect(self._skip(stop), b":"))
-            value, stop = readers[key](at) if key in readers else self._span(at)
+                raise self._damaged(position, "a key that has not come before")
+            position = self._after(self._expect(self._skip_space(stop), b":"))
+            value, stop = readers[key](position) if key in readers else self._span(position)
             entries[key] = value
-            at = self._skip(stop)
-        return entries, at + 1
+            position = self._skip_space(stop)
+        return entries, position + 1
 
-    def array(self, start: int, reader: Callable[[int], tuple[Any, int]]) -> tuple[list[Any], int]:
+    def read_array(self, start: int, reader: Reader) -> tuple[list[Any], int]:
         """Return what ``reader`` makes of each item of the array at ``start``, and where it stops."""
         items: list[Any] = []
-        at = self._after(self._expect(start, b"["))
-        while self._byte(at) != b"]":
+        position = self._after(self._expect(start, b"["))
+        while self._byte(position) != b"]":
             if items:
-                at = self._after(self._expect(at, b","))
-            item, stop = reader(at)
+                position = self._after(self._expect(position, b","))
+            item, stop = reader(position)
             items.append(item)
-            at = self._skip(stop)
-        return items, at + 1
+            position = self._skip_space(stop)
+        return items, position + 1
 
     def load(self, span: Span) -> Any:
         """Return the value at a span."""
@@ -106,8 +108,8 @@ class Scanner:
     def _numbers_stop(self, start: int) -> int:
         """Return where the array at ``start`` stops, counting brackets block by block while it holds numbers only."""
         depth = 0
-        for block in range(start, self.size, _BLOCK):
-            piece = self.text[block : block + _BLOCK]
+        for block in range(start, self.size, _BLOCK_NBYTES):
+            piece = self.text[block : block + _BLOCK_NBYTES]
             if b'"' in piece or b"{" in piece:
                 return self._structure_stop(block, depth)
             raw = np.frombuffer(piece, np.uint8)
@@ -118,13 +120,13 @@ class Scanner:
             if closed.size:
                 return block + int(closed[0]) + 1
             depth = int(depths[-1])
-            if depth > _MOST_OPEN:
-                raise self._damaged(block, f"at most {_MOST_OPEN} open brackets")
+            if depth > _MAX_OPEN:
+                raise self._damaged(block, f"at most {_MAX_OPEN} open brackets")
         raise self._damaged(self.size, "a closing bracket")
 
     def _structure_stop(self, start: int, depth: int) -> int:
         """Return where ``depth`` brackets are closed, or the one at ``start``, whatever the text between holds."""
-        while (mark := _MARK.search(self.text, start)) is not None:
+        while (mark := _BRACKET_OR_QUOTE.search(self.text, start)) is not None:
             if mark.group() == b'"':
                 start = self._string_stop(mark.start())
                 continue
@@ -132,39 +134,39 @@ class Scanner:
             depth += 1 if mark.group() in b"[{" else -1
             if depth <= 0:
                 return start
-            if depth > _MOST_OPEN:
-                raise self._damaged(mark.start(), f"at most {_MOST_OPEN} open brackets")
+            if depth > _MAX_OPEN:
+                raise self._damaged(mark.start(), f"at most {_MAX_OPEN} open brackets")
         raise self._damaged(self.size, "a closing bracket")
 
     def _string_stop(self, start: int) -> int:
         """Return where the string at ``start`` stops; a regular expression would remember every escape on the way."""
-        at = self._expect(start, b'"')
-        while (at := self.text.find(b'"', at + 1)) >= 0:
-            first = at
-            while self.text[first - 1] == _BACKSLASH:
-                first -= 1
-            if (at - first) % 2 == 0:
-                return at + 1
+        position = self._expect(start, b'"')
+        while (position := self.text.find(b'"', position + 1)) >= 0:
+            backslashes_start = position
+            while self.text[backslashes_start - 1] == _BACKSLASH:
+                backslashes_start -= 1
+            if (position - backslashes_start) % 2 == 0:
+                return position + 1
         raise self._damaged(start, "a string with its end")
 
-    def _skip(self, at: int) -> int:
-        match = _SPACE.match(self.text, at)
-        return match.end() if match else at
+    def _skip_space(self, position: int) -> int:
+        match = _WHITE_SPACE.match(self.text, position)
+        return match.end() if match else position
 
-    def _after(self, at: int) -> int:
-        return self._skip(at + 1)
+    def _after(self, position: int) -> int:
+        return self._skip_space(position + 1)
 
-    def _byte(self, at: int) -> bytes:
-        return self.text[at : at + 1]
+    def _byte(self, position: int) -> bytes:
+        return self.text[position : position + 1]
 
-    def _expect(self, at: int, byte: bytes) -> int:
-        if self._byte(at) != byte:
-            raise self._damaged(at, f"'{byte.decode('ascii')}'")
-        return at
+    def _expect(self, position: int, byte: bytes) -> int:
+        if self._byte(position) != byte:
+            raise self._damaged(position, f"'{byte.decode('ascii')}'")
+        return position
 
-    def _damaged(self, at: int, expected: str) -> DamagedError:
-        found = self.text[at : at + 20]
+    def _damaged(self, position: int, expected: str) -> DamagedError:
+        start = self.text[position : position + 20]
         return DamagedError(
-            f"{self.where}: byte {at}: found {found!r}, expected {expected}; "
+            f"{self.where}: byte {position}: found {start!r}, expected {expected}; "
             "the text is damaged or cut short: fetch it again"
         )

@@ -18,12 +18,12 @@ import numpy as np
 from ...dtypes import DType, dtype_named, unsigned_of
 from ...errors import DamagedError
 
-__all__ = ["least_text", "parse_values", "value_texts"]
+__all__ = ["least_text_nbytes", "parse_values", "value_texts"]
 
-_ELEMENTS = 1 << 14  # a piece when writing
-_LINE = 1 << 10  # a row longer than this many elements is broken into lines
-_TEXT = 1 << 17  # a piece when reading
-_PARTS = {"complex64": "float32", "complex128": "float64"}
+_PIECE_ELEMENTS = 1 << 14  # written at a time
+_LINE_ELEMENTS = 1 << 10  # a row longer than this many elements is broken into lines
+_PIECE_NBYTES = 1 << 17  # of text read at a time
+_HALF_OF_COMPLEX = {"complex64": "float32", "complex128": "float64"}
 _QUIET_NAN = {
     "float16": 0x7E00,
     "float32": 0x7FC0_0000,
@@ -34,18 +34,18 @@ _QUIET_NAN = {
     "float8_e4m3fnuz": 0x80,
     "float8_e5m2fnuz": 0x80,
 }
-_NAN = re.compile(r"nan:0x[0-9a-f]+")
+_NAN_TEXT = re.compile(r"nan:0x[0-9a-f]+")
 _BLANK_BRACKETS = bytes.maketrans(b"[]", b"  ")
 
 
-def _parts(dtype: DType, shape: tuple[int, ...]) -> tuple[DType, tuple[int, ...]]:
+def _as_real(dtype: DType, shape: tuple[int, ...]) -> tuple[DType, tuple[int, ...]]:
     """Return the real dtype and shape of what is written: a complex number is a row of two."""
-    name = _PARTS.get(dtype.name)
-    part = dtype_named(name) if name else None
-    return (part, (*shape, 2)) if part else (dtype, shape)
+    half_name = _HALF_OF_COMPLEX.get(dtype.name)
+    half = dtype_named(half_name) if half_name else None
+    return (half, (*shape, 2)) if half else (dtype, shape)
 
 
-def _rollovers(shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
+def _brackets_before(shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
     """Return, for elements ``start`` to ``stop``, how many brackets open before each; as many close before it."""
     numbers = np.arange(start, stop)
     rows = np.zeros(stop - start, np.int64)
@@ -59,40 +59,43 @@ def value_texts(array: np.ndarray, dtype: DType) -> Iterator[str]:
     if array.size == 0:
         yield "[]"  # whatever its shape: 2**40 empty rows say no more
         return
-    part, shape = _parts(dtype, array.shape)
-    flat = array.reshape(-1).view(part.numpy)
+    real, shape = _as_real(dtype, array.shape)
+    flat = array.reshape(-1).view(real.numpy)
     if not shape:
-        yield _texts(flat, part)[0]
+        yield _element_texts(flat, real)[0]
         return
     depth = len(shape)
     breaks = [", ", *("]" * rows + ",\n" + "[" * rows for rows in range(1, depth))]
     yield "[\n" + "[" * (depth - 1)
-    for start in range(0, flat.size, _ELEMENTS):
-        texts = _texts(flat[start : start + _ELEMENTS], part)
-        rows = _rollovers(shape, start, start + len(texts)).tolist()
-        before = [",\n" if not row and at % _LINE == 0 else breaks[row] for at, row in enumerate(rows, start)]
+    for start in range(0, flat.size, _PIECE_ELEMENTS):
+        texts = _element_texts(flat[start : start + _PIECE_ELEMENTS], real)
+        rows = _brackets_before(shape, start, start + len(texts)).tolist()
+        separators = [
+            ",\n" if not row and element % _LINE_ELEMENTS == 0 else breaks[row]
+            for element, row in enumerate(rows, start)
+        ]
         if start == 0:
-            before[0] = ""
-        yield "".join(text for pair in zip(before, texts, strict=True) for text in pair)
+            separators[0] = ""
+        yield "".join(text for pair in zip(separators, texts, strict=True) for text in pair)
     yield "]" * (depth - 1) + "\n]"
 
 
-def _texts(flat: np.ndarray, dtype: DType) -> list[str]:
+def _element_texts(flat: np.ndarray, dtype: DType) -> list[str]:
     if dtype.kind == "bool":
         return ["true" if value else "false" for value in flat.tolist()]
     if dtype.kind == "int":
         return list(map(str, flat.tolist()))
     with np.errstate(invalid="ignore"):  # a signalling NaN: its bits are read below
         wide = flat.astype(np.float64)
-    odd = np.flatnonzero(~np.isfinite(wide))
-    wide[odd] = 0
+    not_finite = np.flatnonzero(~np.isfinite(wide))
+    wide[not_finite] = 0
     texts = (
         _float32_texts(np.where(np.isfinite(flat), flat, 0))
         if dtype.name == "float32"
         else list(map(repr, wide.tolist()))
     )
-    for position in odd.tolist():
-        texts[position] = f'"{_odd_text(flat[position : position + 1], dtype)}"'
+    for position in not_finite.tolist():
+        texts[position] = f'"{_not_finite_text(flat[position : position + 1], dtype)}"'
     return texts
 
 
@@ -106,17 +109,17 @@ def _float32_texts(flat: np.ndarray) -> list[str]:
     return texts
 
 
-def _odd_text(one: np.ndarray, dtype: DType) -> str:
-    value = float(one[0])
+def _not_finite_text(element: np.ndarray, dtype: DType) -> str:
+    value = float(element[0])
     if value == value:
         return "Infinity" if value > 0 else "-Infinity"
-    bits = int(one.view(unsigned_of(dtype.itemsize).numpy)[0])
+    bits = int(element.view(unsigned_of(dtype.itemsize).numpy)[0])
     return "NaN" if bits == _QUIET_NAN[dtype.name] else f"nan:0x{bits:0{2 * dtype.itemsize}x}"
 
 
-def least_text(dtype: DType, shape: tuple[int, ...]) -> int:
+def least_text_nbytes(dtype: DType, shape: tuple[int, ...]) -> int:
     """Return the fewest bytes of text that can hold the values: a digit and a comma for each."""
-    return 2 * prod(_parts(dtype, shape)[1]) - 1
+    return 2 * prod(_as_real(dtype, shape)[1]) - 1
 
 
 def parse_values(text: bytes | memoryview, dtype: DType, shape: tuple[int, ...], where: str) -> np.ndarray:
@@ -124,60 +127,60 @@ def parse_values(text: bytes | memoryview, dtype: DType, shape: tuple[int, ...],
 
     The text is parsed piece by piece, so that little more memory is used than the tensor itself takes.
     """
-    part, nested = _parts(dtype, shape)
-    found = np.empty(prod(nested), part.numpy)
+    real, real_shape = _as_real(dtype, shape)
+    elements = np.empty(prod(real_shape), real.numpy)
     try:
-        if found.size == 0:
+        if elements.size == 0:
             _require(not bytes(text).translate(None, b"[], \t\r\n"), "values")
-        elif not nested:
-            found[0] = _numbers([json.loads(bytes(text))], part)[0]
+        elif not real_shape:
+            elements[0] = _as_array([json.loads(bytes(text))], real)[0]
         else:
             _require(text[:1] == b"[", "no list")
-            _parse_pieces(text, 1, len(text) - 1, part, nested, found)
+            _parse_pieces(text, 1, len(text) - 1, real, real_shape, elements)
     except (ValueError, OverflowError, TypeError, RecursionError) as problem:
         raise DamagedError(
             f"{where}: found values that are not {dtype.name} {shape} ({problem}), expected nested lists of that shape; "
             "the file was damaged or changed by hand: restore it from a copy"
         ) from None
-    return found.view(dtype.numpy).reshape(shape)
+    return elements.view(dtype.numpy).reshape(shape)
 
 
-def _require(holds: bool, found: str) -> None:
-    if not holds:
-        raise ValueError(f"found {found}")
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise ValueError(f"found {problem}")
 
 
 def _parse_pieces(
-    text: bytes | memoryview, start: int, stop: int, dtype: DType, shape: tuple[int, ...], found: np.ndarray
+    text: bytes | memoryview, start: int, stop: int, dtype: DType, shape: tuple[int, ...], elements: np.ndarray
 ) -> None:
-    done = 0
+    count = 0
     while start <= stop:
-        piece = bytes(text[start : min(start + _TEXT, stop)])
-        if start + _TEXT < stop:
+        piece = bytes(text[start : min(start + _PIECE_NBYTES, stop)])
+        if start + _PIECE_NBYTES < stop:
             cut = piece.rfind(b",")
             _require(cut >= 0, "a number that does not end")
             piece = piece[:cut]
         values = json.loads(b"[" + piece.translate(_BLANK_BRACKETS) + b"]")
-        _require(0 < len(values) <= found.size - done, "another number of values")
-        _require_rows(piece, shape, done, len(values))
-        found[done : done + len(values)] = _numbers(values, dtype)
-        done += len(values)
+        _require(0 < len(values) <= elements.size - count, "another number of values")
+        _require_rows(piece, shape, count, len(values))
+        elements[count : count + len(values)] = _as_array(values, dtype)
+        count += len(values)
         start += len(piece) + 1
-    _require(done == found.size, f"{done} values")
+    _require(count == elements.size, f"{count} values")
 
 
-def _require_rows(piece: bytes, shape: tuple[int, ...], done: int, count: int) -> None:
-    """Raise ValueError unless brackets open and close around each value of the piece where the shape has them."""
+def _require_rows(piece: bytes, shape: tuple[int, ...], first: int, count: int) -> None:
+    """Raise ValueError unless brackets stand around each value of the piece, from ``first`` on, as in the shape."""
     raw = np.frombuffer(piece, np.uint8)
     starts = np.concatenate([[0], np.flatnonzero(raw == ord(",")) + 1])
     _require(len(starts) == count, "commas elsewhere than between values")
-    rows = _rollovers(shape, done, done + count + 1)
+    rows = _brackets_before(shape, first, first + count + 1)
     for bracket, expected in ((b"[", rows[:-1]), (b"]", rows[1:])):
         brackets = np.add.reduceat(raw == bracket[0], starts, dtype=np.int64)
         _require(np.array_equal(brackets, expected), "rows of other lengths")
 
 
-def _numbers(values: list[Any], dtype: DType) -> np.ndarray:
+def _as_array(values: list[Any], dtype: DType) -> np.ndarray:
     """Return parsed JSON values as an array; ValueError or OverflowError for one that the dtype cannot hold."""
     kinds = set(map(type, values))
     if dtype.kind == "bool":
@@ -189,23 +192,25 @@ def _numbers(values: list[Any], dtype: DType) -> np.ndarray:
         _require(limits.min <= min(values) and max(values) <= limits.max, "numbers out of range")
         return np.array(values, dtype.numpy)
     _require(kinds <= {int, float, str}, "values that are not numbers")
-    odd = [(position, value) for position, value in enumerate(values) if type(value) is str] if str in kinds else []
-    for position, _ in odd:
+    not_finite = (
+        [(position, value) for position, value in enumerate(values) if type(value) is str] if str in kinds else []
+    )
+    for position, _ in not_finite:
         values[position] = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         numbers = np.array(values, np.float64).astype(dtype.numpy)
     _require(bool(np.isfinite(numbers.astype(np.float64)).all()), "numbers out of range")
-    for position, text in odd:
-        numbers[position : position + 1] = _odd_value(text, dtype)
+    for position, text in not_finite:
+        numbers[position : position + 1] = _not_finite_value(text, dtype)
     return numbers
 
 
-def _odd_value(text: str, dtype: DType) -> np.ndarray:
+def _not_finite_value(text: str, dtype: DType) -> np.ndarray:
     if text in ("Infinity", "-Infinity"):
         value = np.array([float(text)]).astype(dtype.numpy)
     else:
-        _require(text == "NaN" or _NAN.fullmatch(text) is not None, repr(text[:40]))
+        _require(text == "NaN" or _NAN_TEXT.fullmatch(text) is not None, repr(text[:40]))
         bits = _QUIET_NAN[dtype.name] if text == "NaN" else int(text.removeprefix("nan:"), 16)
         value = np.array([bits], unsigned_of(dtype.itemsize).numpy).view(dtype.numpy)
-    _require(_odd_text(value, dtype) == text, repr(text[:40]))
+    _require(_not_finite_text(value, dtype) == text, repr(text[:40]))
     return value

@@ -17,14 +17,14 @@ import numpy as np
 
 from ...errors import DamagedError, FormatError, UnsafeError
 
-__all__ = ["HEADER_CAP", "ArrayHeader", "header_bytes", "read_header"]
+__all__ = ["MAX_HEADER_NBYTES", "ArrayHeader", "header_bytes", "read_header"]
 
 #: NumPy's own bound (``_MAX_HEADER_SIZE``) on the literal of a file that is not trusted.
-HEADER_CAP = 10_000
+MAX_HEADER_NBYTES = 10_000
 _MAGIC = b"\x93NUMPY"
-_LENGTH = {1: "<H", 2: "<I", 3: "<I"}
+_LENGTH_FORMAT = {1: "<H", 2: "<I", 3: "<I"}
 _ALIGNMENT = 64
-_DESCR = re.compile(r"[<>|][biufcmMSUVO]\d*(\[.*\])?")
+_DTYPE_TEXT = re.compile(r"[<>|][biufcmMSUVO]\d*(\[.*\])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +50,27 @@ def header_bytes(descr: str, shape: tuple[int, ...]) -> bytes:
 
 
 def read_header(start: bytes, where: str) -> ArrayHeader:
-    """Read a header from the first bytes of the data, of which HEADER_CAP + 12 are enough."""
-    length_code = _LENGTH.get(start[6]) if len(start) > 12 and start[:6] == _MAGIC and start[7] == 0 else None
-    if length_code is None:
+    """Read a header from the first bytes of the data, of which MAX_HEADER_NBYTES + 12 are enough."""
+    length_format = _LENGTH_FORMAT.get(start[6]) if len(start) > 12 and start[:6] == _MAGIC and start[7] == 0 else None
+    if length_format is None:
         raise DamagedError(f"{where}: found no .npy header, expected one of version 1 to 3; fetch the file again")
-    begin = 8 + struct.calcsize(length_code)
-    length = struct.unpack_from(length_code, start, 8)[0]
-    if length > HEADER_CAP or begin + length > len(start):
-        raise DamagedError(f"{where}: found a header of {length} bytes, expected at most {HEADER_CAP}; fetch it again")
-    text = start[begin : begin + length].decode("latin-1")
-    header = _literal(text)
+    text_offset = 8 + struct.calcsize(length_format)
+    length = struct.unpack_from(length_format, start, 8)[0]
+    if length > MAX_HEADER_NBYTES or text_offset + length > len(start):
+        raise DamagedError(
+            f"{where}: found a header of {length} bytes, expected at most {MAX_HEADER_NBYTES}; fetch it again"
+        )
+    text = start[text_offset : text_offset + length].decode("latin-1")
+    header = _header_entries(text)
     if header is None:
         raise DamagedError(f"{where}: found header {text[:80]!r}, expected descr, fortran_order, shape; fetch it again")
-    return ArrayHeader(_dtype(header["descr"], where), header["shape"], header["fortran_order"], begin + length)
+    return ArrayHeader(
+        _numpy_dtype(header["descr"], where), header["shape"], header["fortran_order"], text_offset + length
+    )
 
 
 @lru_cache(maxsize=1024)  # a model has many arrays of few shapes
-def _literal(text: str) -> dict[str, Any] | None:
+def _header_entries(text: str) -> dict[str, Any] | None:
     """Return the entries of a header, or None for text that is none."""
     try:
         header = ast.literal_eval(text.strip())
@@ -83,12 +87,12 @@ def _literal(text: str) -> dict[str, Any] | None:
     return header
 
 
-def _dtype(descr: object, where: str) -> np.dtype:
+def _numpy_dtype(descr: object, where: str) -> np.dtype:
     if isinstance(descr, str) and descr[1:2] == "O":
         raise UnsafeError(
             f"{where}: found an object array, which is a pickle, expected numbers; save its parts as arrays"
         )
-    if not isinstance(descr, str) or not _DESCR.fullmatch(descr):
+    if not isinstance(descr, str) or not _DTYPE_TEXT.fullmatch(descr):
         raise FormatError(f"{where}: found dtype {str(descr)[:80]!r}, expected numbers, booleans or text")
     try:
         return np.dtype(descr)

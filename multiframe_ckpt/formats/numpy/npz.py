@@ -27,14 +27,14 @@ from ...tree.shapes import require_shape
 from ..base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions, require_file
 from ..manifest import METADATA_KEY, Manifest, assemble, looks_like_manifest, manifest_of, members_of, named_tensors
 from ..tree_json import is_utf8
-from .npy import HEADER_CAP, ArrayHeader, header_bytes, read_header
+from .npy import MAX_HEADER_NBYTES, ArrayHeader, header_bytes, read_header
 
 __all__ = ["NpzFormat"]
 
 _SUFFIX = ".npy"
-_NAME_CAP = 1000  # a zip file takes 65535 bytes, many an unpacker fewer
+_MAX_NAME_NBYTES = 1000  # a zip file takes 65535 bytes, many an unpacker fewer
 #: Arrays of text become plain values, which are read at once and take many times their bytes.
-_TEXT_CAP, _TEXT_COUNT = 1 << 26, 100_000
+_MAX_TEXT_NBYTES, _MAX_TEXTS = 1 << 26, 100_000
 
 
 class NpzFormat(WritableFormat):
@@ -89,7 +89,7 @@ class _Plan(Plan):
             NewMember(name + _SUFFIX, header_bytes(_stored_as(tensor.dtype).numpy.str, tensor.shape), tensor, name)
             for name, tensor in self.members.items()
         ]
-        with target.open("xb", buffering=0) as file:
+        with target.open("x+b", buffering=0) as file:
             archive = ZipWriter(file.fileno())
             written = archive.add(new, digest=self.digest, moved=meter.moved)
             digests = {name: written[name + _SUFFIX] for name in self.members} if self.digest else None
@@ -98,12 +98,12 @@ class _Plan(Plan):
 
 
 def _comment() -> bytes:
-    """Return the archive's comment, by which a document that another tool dropped is missed."""
+    """Return the archive's comment, by which a manifest that another tool dropped is missed."""
     return METADATA_KEY.encode("ascii")
 
 
 def _stored_as(dtype: DType) -> DType:
-    """Return the dtype whose bits the layout holds: itself, or an unsigned int for one that NumPy itself lacks."""
+    """Return the dtype whose bits the format holds: itself, or an unsigned int for one that NumPy itself lacks."""
     return dtype if is_numpys_own(dtype) else unsigned_of(dtype.itemsize)
 
 
@@ -111,7 +111,7 @@ def _fits(name: str) -> bool:
     """Return whether a member may have the name: what ``numpy.load`` finds, and what no unpacker trips over."""
     return (
         is_utf8(name)
-        and 0 < len(name.encode("utf-8")) <= _NAME_CAP
+        and 0 < len(name.encode("utf-8")) <= _MAX_NAME_NBYTES
         and not name.endswith(_SUFFIX)  # numpy.load would look for the name without it
         and not any(character < " " or character in "\\\x7f" for character in name)
         and not any(part in ("", ".", "..") for part in name.split("/"))
@@ -137,10 +137,10 @@ def _is_npz(archive: ZipReader) -> bool:
 def _read_member(archive: ZipReader, name: str) -> Tree:
     """Return the tensor of a member, or the plain value of an array of text."""
     where = f"{archive.file.where}: {name!r}"
-    start = archive.head(name, HEADER_CAP + 12)
+    start = archive.head(name, MAX_HEADER_NBYTES + 12)
     header = read_header(start, where)
     if header.dtype.kind in "SU":
-        return _text(archive, name, header, where)
+        return _text_member(archive, name, header, where)
     dtype = dtype_of_numpy(header.dtype)
     if dtype is None:
         raise FormatError(
@@ -150,8 +150,8 @@ def _read_member(archive: ZipReader, name: str) -> Tree:
     _require_size(archive, name, header, where)
     offset = archive.stored_at(name)
     if offset is None or header.dtype != dtype.numpy:
-        return LazyTensor.from_function(dtype, header.shape, lambda: _array(archive, name, header))
-    digest = _crc(archive.members[name], start[: header.size])
+        return LazyTensor.from_function(dtype, header.shape, lambda: _member_array(archive, name, header))
+    digest = _crc_digest(archive.members[name], start[: header.size])
     if header.fortran and len(header.shape) > 1:
         turned = LazyTensor.in_file(
             archive.file, dtype, header.shape[::-1], offset + header.size, what=name, digest=digest
@@ -160,7 +160,7 @@ def _read_member(archive: ZipReader, name: str) -> Tree:
     return LazyTensor.in_file(archive.file, dtype, header.shape, offset + header.size, what=name, digest=digest)
 
 
-def _crc(member: Member, header: bytes) -> str | None:
+def _crc_digest(member: Member, header: bytes) -> str | None:
     """Return the digest of a stored array's bytes: the member's CRC goes on from that of its header."""
     return f"crc32-{crc32(header):08x}:{member.crc:08x}" if member.crc else None
 
@@ -174,7 +174,7 @@ def _require_size(archive: ZipReader, name: str, header: ArrayHeader, where: str
         )
 
 
-def _array(archive: ZipReader, name: str, header: ArrayHeader) -> np.ndarray:
+def _member_array(archive: ZipReader, name: str, header: ArrayHeader) -> np.ndarray:
     """Read an array that cannot be mapped as it lies: compressed, big-endian, or in Fortran order."""
     offset = archive.stored_at(name)
     if offset is None:
@@ -185,15 +185,17 @@ def _array(archive: ZipReader, name: str, header: ArrayHeader) -> np.ndarray:
     return flat.reshape(header.shape[::-1]).T if header.fortran else flat.reshape(header.shape)
 
 
-def _text(archive: ZipReader, name: str, header: ArrayHeader, where: str) -> Tree:
+def _text_member(archive: ZipReader, name: str, header: ArrayHeader, where: str) -> Tree:
     _require_size(archive, name, header, where)
-    if not 0 < header.nbytes <= _TEXT_CAP:
-        raise FormatError(f"{where}: found text of {header.nbytes} bytes, expected 1 to {_TEXT_CAP}; save it elsewhere")
-    if prod(header.shape) > _TEXT_COUNT:
+    if not 0 < header.nbytes <= _MAX_TEXT_NBYTES:
         raise FormatError(
-            f"{where}: found {prod(header.shape)} texts, expected at most {_TEXT_COUNT}; save them elsewhere"
+            f"{where}: found text of {header.nbytes} bytes, expected 1 to {_MAX_TEXT_NBYTES}; save it elsewhere"
         )
-    array = _array(archive, name, header)
+    if prod(header.shape) > _MAX_TEXTS:
+        raise FormatError(
+            f"{where}: found {prod(header.shape)} texts, expected at most {_MAX_TEXTS}; save them elsewhere"
+        )
+    array = _member_array(archive, name, header)
     if header.dtype.kind == "U":
         code_points = np.ascontiguousarray(array).reshape(-1).view(header.dtype.byteorder + "u4")
         if int(code_points.max()) > sys.maxunicode:  # NumPy would make text of them that Python cannot hold

@@ -36,11 +36,11 @@ def read_folder(folder: Folder, options: ReadOptions) -> Tree:
         raise _incomplete(folder)
     if folder.has(PICKLE):
         return read_folder_pickle(folder, PICKLE, allow_unknown=options.allow_unknown)
-    variables = {name: _variable(folder, name) for name in folder.names() if name != MARKER}
+    variables = {name: _variable_or_none(folder, name) for name in folder.names() if name != MARKER}
     skipped = [name for name, variable in variables.items() if variable is None]
     present = {name: variable for name, variable in variables.items() if variable is not None}
     if not options.allow_incomplete:
-        _refuse_parts(folder, skipped)
+        _refuse_lost_pickle(folder, skipped)
         _check_count(folder.where, present)
     for name in skipped:
         warnings.warn(
@@ -48,7 +48,7 @@ def read_folder(folder: Folder, options: ReadOptions) -> Tree:
             CheckpointWarning,
             stacklevel=2,
         )
-    return dict(_in_order(_tied(present)))
+    return dict(_in_written_order(_tie(present)))
 
 
 def _incomplete(folder: Folder) -> IncompleteError:
@@ -63,7 +63,7 @@ def _incomplete(folder: Folder) -> IncompleteError:
     )
 
 
-def _variable(snapshot: Folder, name: str) -> tuple[LazyTensor, Comment | None] | None:
+def _variable_or_none(snapshot: Folder, name: str) -> tuple[LazyTensor, Comment | None] | None:
     """Return a variable, or None for what is none: a folder of something else, which one may not even enter."""
     if not snapshot.names()[name] and not snapshot.has(f"{name}/{OUT}"):
         return None
@@ -73,25 +73,25 @@ def _variable(snapshot: Folder, name: str) -> tuple[LazyTensor, Comment | None] 
         return None
 
 
-def _in_order(variables: _Variables) -> Iterator[tuple[str, LazyTensor]]:
+def _in_written_order(variables: _Variables) -> Iterator[tuple[str, LazyTensor]]:
     """Yield the tensors in the order they were written where every comment says it, else as they are."""
-    places = {name: comment.index for name, (_, comment) in variables.items() if comment is not None}
-    names = sorted(variables, key=places.__getitem__) if len(places) == len(variables) else variables
+    positions = {name: comment.index for name, (_, comment) in variables.items() if comment is not None}
+    names = sorted(variables, key=positions.__getitem__) if len(positions) == len(variables) else variables
     return ((name, variables[name][0]) for name in names)
 
 
-def _tied(variables: _Variables) -> _Variables:
+def _tie(variables: _Variables) -> _Variables:
     """Tie variables that the comments say are one tensor, unless their digests say otherwise: one was written anew."""
-    ties: dict[tuple[str, str], Hashable] = {}
+    aliases: dict[tuple[str, str], Hashable] = {}
     tied = dict(variables)
     for name, (tensor, comment) in variables.items():
         if comment is not None and comment.tied is not None and comment.digest is not None:
-            alias = ties.setdefault((comment.tied, comment.digest), object())
+            alias = aliases.setdefault((comment.tied, comment.digest), object())
             tied[name] = tensor.with_(alias=alias), comment
     return tied
 
 
-def _refuse_parts(folder: Folder, names: Iterable[str]) -> None:
+def _refuse_lost_pickle(folder: Folder, names: Iterable[str]) -> None:
     """Refuse a folder of snapshots that lost its pickle: without it the parts are no checkpoint, and nothing is left."""
     for name in names:
         if folder.names()[name] and _has_marker(folder, name):
@@ -110,12 +110,12 @@ def _has_marker(folder: Folder, name: str) -> bool:
 
 
 def _check_count(where: str, variables: _Variables) -> None:
-    commented = sum(comment is not None for _, comment in variables.values())
+    comment_count = sum(comment is not None for _, comment in variables.values())
     for name, (_, comment) in variables.items():
-        if comment is None and commented:
+        if comment is None and comment_count:
             raise DamagedError(
-                f"{where}/{name}/meta: found no comment line of ours, expected one as {commented} other variables have: "
-                "the file was cut short, or the variable saved anew by another tool; restore it, or look anyway: "
+                f"{where}/{name}/meta: found no comment line of ours, expected one as {comment_count} other variables "
+                "have: the file was cut short, or the variable saved anew by another tool; restore it, or look anyway: "
                 "allow_incomplete=True"
             )
         if comment is not None and comment.count > len(variables):
@@ -130,19 +130,19 @@ def unread(folder: Folder, tensors: Iterable[LazyTensor]) -> Unread:
     read = _folders_of(tensors) if folder.has(PICKLE) else None
     files = list(files_below(folder))
     present = {os.path.dirname(name) for name in files if os.path.basename(name) == OUT}
-    extra = tuple(name for name in sorted(files) if not _is_asked_for(name, present))
+    extra = tuple(name for name in sorted(files) if not _is_of_use(name, present))
     copies = {
-        f"{place or '.'}/{OUT}": _copy(folder, place)
-        for place in sorted(present)
-        if read is not None and f"{folder.where}/{place}".rstrip("/") not in read
+        f"{key or '.'}/{OUT}": _copy_of_tensor(folder, key)
+        for key in sorted(present)
+        if read is not None and f"{folder.where}/{key}".rstrip("/") not in read
     }
     return Unread(extra, copies)
 
 
-def _is_asked_for(name: str, variables: set[str]) -> bool:
+def _is_of_use(name: str, variables: set[str]) -> bool:
     """Return whether the format has a use for a file; ``variables`` are the folders of variables."""
-    place, base = os.path.dirname(name), os.path.basename(name)
-    return base == MARKER or (base in (OUT, META) and place in variables) or name == PICKLE
+    key, base = os.path.dirname(name), os.path.basename(name)
+    return base == MARKER or (base in (OUT, META) and key in variables) or name == PICKLE
 
 
 def _folders_of(tensors: Iterable[LazyTensor]) -> set[str]:
@@ -152,10 +152,10 @@ def _folders_of(tensors: Iterable[LazyTensor]) -> set[str]:
     return {os.path.dirname(extent.where) for extent in extents if extent is not None}
 
 
-def _copy(folder: Folder, place: str) -> LazyTensor:
-    variable = read_variable(folder, place)
+def _copy_of_tensor(folder: Folder, key: str) -> LazyTensor:
+    variable = read_variable(folder, key)
     if variable is None:
         raise DamagedError(
-            f"{folder.where}/{place}/{OUT}: found a pipe, device or dangling link, expected a file; restore it from a copy"
+            f"{folder.where}/{key}/{OUT}: found a pipe, device or dangling link, expected a file; restore it from a copy"
         )
     return variable[0]

@@ -21,7 +21,7 @@ from .variable import NewVariable, stored_dtype, stored_nbytes, write_variables
 
 __all__ = ["plan_folder", "widened"]
 
-_BARE = "tensor"  # the folder of a checkpoint that is one tensor and nothing else
+_LONE_TENSOR = "tensor"  # the folder of a checkpoint that is one tensor and nothing else
 
 
 def widened(table: Mapping[str, LazyTensor]) -> dict[str, str]:
@@ -34,7 +34,7 @@ def plan_folder(tree: Tree, options: WriteOptions) -> Plan:
     """Lay out the variables, snapshots and pickle of a tree."""
     table = tensors(tree)
     sharing = Sharing(table)
-    folders = _folders(tree)
+    folders = _folder_of_each_tensor(tree)
     _refuse_names(folders)
     is_flat = _is_flat(tree)
     if not is_flat:
@@ -42,12 +42,12 @@ def plan_folder(tree: Tree, options: WriteOptions) -> Plan:
     changes = Changes.of(sharing, duplicates=True, widened=widened(table))
     changes = replace(changes, lost_metadata=tuple(options.metadata))
     pickled = None if is_flat else OneFlowPickle(lambda path, _: folders[path]).dump(tree)
-    snapshots = _snapshots(folders)
-    places = {folder: (index, len(group)) for group in snapshots.values() for index, folder in enumerate(group)}
-    tied = {key: group[0] for group in sharing.ties for key in group}
+    snapshots = _variables_of_snapshots(folders)
+    positions = {folder: (index, len(group)) for group in snapshots.values() for index, folder in enumerate(group)}
+    first_of_tie = {key: group[0] for group in sharing.ties for key in group}
     pickle_digest = None if pickled is None else digest_of_bytes(pickled)
     variables = tuple(
-        NewVariable(folder, tensor, Comment(*places[folder], tied=tied.get(key), pickle=pickle_digest), key)
+        NewVariable(folder, tensor, Comment(*positions[folder], tied=first_of_tie.get(key), pickle=pickle_digest), key)
         for folder, (key, tensor) in zip(folders.values(), table.items(), strict=True)
     )
     return _Plan(variables, snapshots, pickled, options.digest, changes)
@@ -81,21 +81,23 @@ class _Plan(Plan):
         if self.pickled is not None:
             (target / PICKLE).write_bytes(self.pickled)
         for snapshot in sorted({*self.snapshots, ""}, reverse=True):
-            _check_names(target / snapshot, self.snapshots.get(snapshot, []))
+            _require_names_kept(target / snapshot, self.snapshots.get(snapshot, []))
             (target / snapshot / MARKER).touch()
 
 
 def _is_flat(tree: Tree) -> bool:
-    return isinstance(tree, dict) and all(isinstance(k, str) and isinstance(v, LazyTensor) for k, v in tree.items())
+    if not isinstance(tree, dict):
+        return False
+    return all(isinstance(key, str) and isinstance(leaf, LazyTensor) for key, leaf in tree.items())
 
 
-def _folders(tree: Tree) -> dict[TreePath, str]:
+def _folder_of_each_tensor(tree: Tree) -> dict[TreePath, str]:
     """Return each tensor's folder, relative to the checkpoint."""
     paths = [path for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
-    return {path: "/".join(str(part) for part in path) or _BARE for path in paths}
+    return {path: "/".join(str(part) for part in path) or _LONE_TENSOR for path in paths}
 
 
-def _snapshots(folders: Mapping[TreePath, str]) -> dict[str, list[str]]:
+def _variables_of_snapshots(folders: Mapping[TreePath, str]) -> dict[str, list[str]]:
     """Return the variables of each snapshot by the snapshot's folder, '' for the top."""
     snapshots: dict[str, list[str]] = {}
     for folder in folders.values():
@@ -104,18 +106,18 @@ def _snapshots(folders: Mapping[TreePath, str]) -> dict[str, list[str]]:
 
 
 def _refuse_names(folders: Mapping[TreePath, str]) -> None:
-    owners: dict[str, TreePath] = {}
+    path_of: dict[str, TreePath] = {}
     for path, folder in folders.items():
         for part in path:
-            problem = _problem(str(part))
+            problem = _name_problem(str(part))
             if problem:
                 raise _refusal(join_key(path), f"the name {str(part)[:80]!r}, {problem}")
-        if folder in owners:
+        if folder in path_of:
             raise _refusal(join_key(path), f"keys that both become the folder {folder!r}")
-        owners[folder] = path
+        path_of[folder] = path
 
 
-def _problem(name: str) -> str | None:
+def _name_problem(name: str) -> str | None:
     try:
         raw = os.fsencode(name)
     except UnicodeEncodeError:
@@ -129,14 +131,14 @@ def _problem(name: str) -> str | None:
     return next((text for text, is_so in problems.items() if is_so), None)
 
 
-def _refusal(key: str, found: str) -> KeyRefusedError:
+def _refusal(key: str, problem: str) -> KeyRefusedError:
     return KeyRefusedError(
-        f"{key}: found {found}, expected names that OneFlow's folders can hold; "
+        f"{key}: found {problem}, expected names that OneFlow's folders can hold; "
         "use format='oneflow-pickle', which holds any key, or rename=['OLD=NEW']"
     )
 
 
-def _check_names(snapshot: Path, folders: Iterable[str]) -> None:
+def _require_names_kept(snapshot: Path, folders: Iterable[str]) -> None:
     """Refuse names that the disk changed, as one that normalises Unicode does."""
     present = set(os.listdir(snapshot)) if snapshot.is_dir() else set()
     for folder in folders:

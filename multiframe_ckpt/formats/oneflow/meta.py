@@ -7,7 +7,7 @@ OneFlow writes it one way and reads all that protobuf's text format allows: any 
 ``dim: [2, 3]``, hexadecimal and octal numbers, enum numbers, ``,`` and ``;`` after a field, ``#`` comments. A missing
 shape is a 0-d tensor. Unknown or repeated fields are errors. docs/formats/oneflow.md has the bytes.
 
-What the layout cannot say stands in one comment line of ours, ``# multiframe_ckpt {json}``, which protobuf ignores.
+What the format cannot say stands in one comment line of ours, ``# multiframe_ckpt {json}``, which protobuf ignores.
 Source: OneFlow 0.9 ``variable_meta_info.proto``, ``data_type.proto``; protobuf 3.20 ``text_format.py``.
 """
 
@@ -18,16 +18,15 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from ...dtypes import DTYPES, INT8, DType, dtype_named
 from ...errors import DamagedError
-from ...tree.digests import digest_of_bytes, is_digest
+from ...tree.digests import XXH3_PATTERN, digest_of_bytes, is_digest
 
-__all__ = ["META_LIMIT", "Comment", "VariableMeta", "parse_canonical", "parse_meta", "render_meta"]
+__all__ = ["MAX_META_NBYTES", "Comment", "VariableMeta", "parse_canonical", "parse_meta", "render_meta"]
 
 #: A meta file is under a few hundred bytes, with the longest path in our comment 25 kB; one above this is no meta file.
-META_LIMIT = 1 << 16
+MAX_META_NBYTES = 1 << 16
 
 _TOKEN = re.compile(
     r"(?:\s|#[^\n]*(?:\n|\Z))*(?:([A-Za-z_]\w*)|(-?(?:0[xX][0-9a-fA-F]+|\d+)\b)|([{}<>\[\]:,;])|$)", re.ASCII
@@ -35,24 +34,24 @@ _TOKEN = re.compile(
 _COMMENT = re.compile(r"^# multiframe_ckpt (\{.*\})\r?$", re.MULTILINE)
 #: What OneFlow and this library write of most tensors: to recognise it takes a tenth of the time of the parsers. The few
 #: dimensions bound what is kept of them.
-_AS_WRITTEN = re.compile(
+_CANONICAL = re.compile(
     r"shape \{\n((?:  dim: (?:0|[1-9][0-9]{0,17})\n){0,8})\}\ndata_type: (k[A-Za-z0-9]+)\n"
     r'(?:# multiframe_ckpt \{"index": (0|[1-9][0-9]{0,17}), "count": (0|[1-9][0-9]{0,17})'
-    r'(?:, "digest": "(xxh3:[0-9a-f]{32})")?(?:, "dtype": "([a-z0-9_]+)")?(?:, "tied": "([ !#-\[\]-~]*)")?'
-    r'(?:, "pickle": "(xxh3:[0-9a-f]{32})")?, "seal": "(xxh3:[0-9a-f]{32})"\}\n)?'
+    r'(?:, "digest": "(%s)")?(?:, "dtype": "([a-z0-9_]+)")?(?:, "tied": "([ !#-\[\]-~]*)")?'
+    r'(?:, "pickle": "(%s)")?, "seal": "(%s)"\}\n)?' % ((XXH3_PATTERN,) * 3)
 )
 _OCTAL = re.compile(r"-?0\d+")
 #: Stands before the digest of all that the file holds before it.
 _DIGEST_KEY = ', "seal": "'
 _INT64 = range(-(2**63), 2**63)
-_BY_NAME = {row.oneflow: row for row in DTYPES if row.oneflow}
-_BY_NUMBER = {row.oneflow_number: row for row in DTYPES if row.oneflow_number is not None}
-_ALSO = {"kChar": INT8, 1: INT8}  # an older name of int8, OneFlow 0.5 to 0.7
+_DTYPE_OF_NAME = {row.oneflow: row for row in DTYPES if row.oneflow}
+_DTYPE_OF_NUMBER = {row.oneflow_number: row for row in DTYPES if row.oneflow_number is not None}
+_OLD_NAMES = {"kChar": INT8, 1: INT8}  # an older name of int8, OneFlow 0.5 to 0.7
 
 
 @dataclass(slots=True)
 class Comment:
-    """Our comment line: what the layout has no place for. ``index`` and ``count`` are of the snapshot's variables."""
+    """Our comment line: what the format has no place for. ``index`` and ``count`` are of the snapshot's variables."""
 
     index: int
     count: int
@@ -61,7 +60,7 @@ class Comment:
     tied: str | None = None  # equal for variables that are one tensor
     pickle: str | None = None  # the digest of the pickled_data that points here
 
-    def parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, int | str]:
         """Return what the line says: all that is not None."""
         return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
 
@@ -87,34 +86,34 @@ def render_meta(meta: VariableMeta) -> bytes:
 
 def parse_meta(raw: bytes, where: str) -> VariableMeta:
     """Read the ``meta`` file ``where``; DamagedError says what OneFlow would not read either."""
-    return parse_canonical(raw) or _parsed(raw, where)
+    return parse_canonical(raw) or _parse_text(raw, where)
 
 
 def parse_canonical(raw: bytes) -> VariableMeta | None:
     """Read what a writer writes and nothing contradicts; None for all else, which the parsers read or refuse."""
-    match = _AS_WRITTEN.fullmatch(raw.decode("latin-1"))  # takes all bytes; what is no ASCII does not match
+    match = _CANONICAL.fullmatch(raw.decode("latin-1"))  # takes all bytes; what is no ASCII does not match
     if match is None:
         return None
-    dims, stored, index, count, digest, dtype, tied, pickle, seal = match.groups()
-    row = _BY_NAME.get(stored)
-    if row is None or (dtype is not None and dtype_named(dtype) is None):
+    dims, stored_name, index, count, digest, dtype_name, tied, pickle, text_digest = match.groups()
+    stored = _DTYPE_OF_NAME.get(stored_name)
+    if stored is None or (dtype_name is not None and dtype_named(dtype_name) is None):
         return None
     if index is None:
-        return VariableMeta(_sizes(dims), row)
-    if seal != digest_of_bytes(raw[: match.start(9) - len(_DIGEST_KEY)]):
+        return VariableMeta(_shape_of(dims), stored)
+    if text_digest != digest_of_bytes(raw[: match.start(9) - len(_DIGEST_KEY)]):
         return None
-    return VariableMeta(_sizes(dims), row, Comment(int(index), int(count), digest, dtype, tied, pickle))
+    return VariableMeta(_shape_of(dims), stored, Comment(int(index), int(count), digest, dtype_name, tied, pickle))
 
 
 @lru_cache(1024)  # a model has many tensors of few shapes
-def _sizes(dims: str) -> tuple[int, ...]:
+def _shape_of(dims: str) -> tuple[int, ...]:
     return tuple(map(int, dims.replace("dim:", "").split()))
 
 
-def _parsed(raw: bytes, where: str) -> VariableMeta:
-    def damaged(found: str) -> DamagedError:
+def _parse_text(raw: bytes, where: str) -> VariableMeta:
+    def damaged(contents: str) -> DamagedError:
         return DamagedError(
-            f"{where}: found {found}, expected protobuf text such as 'shape {{ dim: 2 }} data_type: kFloat'; "
+            f"{where}: found {contents}, expected protobuf text such as 'shape {{ dim: 2 }} data_type: kFloat'; "
             "the variable is damaged: restore it from a copy"
         )
 
@@ -122,48 +121,48 @@ def _parsed(raw: bytes, where: str) -> VariableMeta:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise damaged("bytes that are no UTF-8 text") from None
-    fields = _Parser(text, damaged).message({"shape": _Parser.shape, "data_type": _Parser.data_type})
+    fields = _TextParser(text, damaged).message({"shape": _TextParser.shape, "data_type": _TextParser.data_type})
     if "data_type" not in fields:
         raise damaged("no data_type")
     shape, dtype = fields.get("shape", ()), fields["data_type"]
     assert isinstance(shape, tuple) and isinstance(dtype, DType)
-    return VariableMeta(shape, dtype, _comment(text, damaged))
+    return VariableMeta(shape, dtype, _read_comment(text, damaged))
 
 
-def _comment(text: str, damaged: Callable[[str], DamagedError]) -> Comment | None:
+def _read_comment(text: str, damaged: Callable[[str], DamagedError]) -> Comment | None:
     line = _COMMENT.search(text)
     if line is None:
-        if _has_remains(text):
+        if _has_broken_comment(text):
             raise damaged("what is left of a comment line of ours")
         return None
     try:
         parts = json.loads(line[1])
-        seal = parts.pop("seal", None)  # absent in files from before there were seals
+        text_digest = parts.pop("seal", None)  # absent in files of early versions
         comment = Comment(**parts)
     except (ValueError, TypeError, RecursionError):
         raise damaged(f"a comment line {line[0][:80]!r} that is not ours") from None
-    counts, texts = (comment.index, comment.count), (comment.digest, comment.dtype, comment.tied, comment.pickle)
-    if any(type(value) is not int for value in counts) or any(type(value) not in (str, type(None)) for value in texts):
+    numbers, texts = (comment.index, comment.count), (comment.digest, comment.dtype, comment.tied, comment.pickle)
+    if any(type(value) is not int for value in numbers) or any(type(value) not in (str, type(None)) for value in texts):
         raise damaged(f"a comment line {line[0][:80]!r} with values of wrong types")
     if comment.dtype is not None and dtype_named(comment.dtype) is None:
         raise damaged(f"the dtype {comment.dtype!r} in our comment line")
     digests = (comment.digest, comment.pickle)
     if not all(digest is None or is_digest(digest) for digest in digests):
         raise damaged(f"a comment line {line[0][:80]!r} with a digest of another kind")
-    if seal is not None and seal != digest_of_bytes(text.rpartition(_DIGEST_KEY)[0].encode("utf-8")):
+    if text_digest is not None and text_digest != digest_of_bytes(text.rpartition(_DIGEST_KEY)[0].encode("utf-8")):
         raise damaged(f"a comment line {line[0][:80]!r} whose digest is of other contents")
     return comment
 
 
-def _has_remains(text: str) -> bool:
+def _has_broken_comment(text: str) -> bool:
     """Return whether a comment was our line: a flipped bit breaks one of two words; one cut short lacks its line's end."""
     comments = (line.partition("#")[2] for line in text.split("\n"))
     cut = text.rpartition("\n")[2].startswith("#")
     return cut or any("multiframe_ckpt" in comment or '"index"' in comment for comment in comments)
 
 
-class _Parser:
-    """A recursive descent over the tokens; ``damaged`` makes the error."""
+class _TextParser:
+    """A recursive descent over the tokens of a text; ``damaged`` gives the error for what stands there."""
 
     def __init__(self, text: str, damaged: Callable[[str], DamagedError]) -> None:
         self._damaged = damaged
@@ -171,12 +170,12 @@ class _Parser:
         self._next = next(self._tokens)
 
     def _scan(self, text: str) -> Iterator[str]:
-        at = 0
-        while at < len(text):
-            match = _TOKEN.match(text, at)
+        position = 0
+        while position < len(text):
+            match = _TOKEN.match(text, position)
             if match is None:
-                raise self._damaged(f"{text[at : at + 20]!r} at character {at}")
-            at = match.end()
+                raise self._damaged(f"{text[position : position + 20]!r} at character {position}")
+            position = match.end()
             token = next((group for group in match.groups() if group is not None), "")
             if token:
                 yield token
@@ -194,7 +193,7 @@ class _Parser:
         self._next = next(self._tokens)
         return token
 
-    def message(self, readers: dict[str, Callable[[_Parser], object]], close: str = "") -> dict[str, object]:
+    def message(self, readers: dict[str, Callable[[_TextParser], object]], close: str = "") -> dict[str, object]:
         """Read fields until ``close``; each may stand once."""
         fields: dict[str, object] = {}
         while self._next != close:
@@ -244,11 +243,11 @@ class _Parser:
         if not self._take(":"):
             raise self._damaged("data_type without ':'")
         token = self._token()
-        row = _BY_NAME.get(token) or _ALSO.get(token)
+        dtype = _DTYPE_OF_NAME.get(token) or _OLD_NAMES.get(token)
         # protobuf's readers differ over octal numbers here.
-        if row is None and token[:1] in "-0123456789" and token and not _OCTAL.fullmatch(token):
+        if dtype is None and token[:1] in "-0123456789" and token and not _OCTAL.fullmatch(token):
             number = self._number(token)
-            row = _BY_NUMBER.get(number) or _ALSO.get(number)
-        if row is None:
+            dtype = _DTYPE_OF_NUMBER.get(number) or _OLD_NAMES.get(number)
+        if dtype is None:
             raise self._damaged(f"the data_type {token!r}")
-        return row
+        return dtype

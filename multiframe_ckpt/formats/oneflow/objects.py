@@ -5,11 +5,12 @@ Source: OneFlow 0.9 ``check_point_v2.py`` (``tensor_getstate``, ``tensor_setstat
 
 from __future__ import annotations
 
+import mmap
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, TypeAlias
 
-from ...dtypes import BFLOAT16, DTYPES, narrow
+from ...dtypes import BFLOAT16, DTYPES, DType, narrow
 from ...errors import DamagedError, FormatError, UnsafeError
 from ...pickle.known import PLAIN, ArrayPart
 from ...pickle.machine import PickleMachine
@@ -25,9 +26,9 @@ from .variable import read_limited, read_variable
 
 __all__ = ["OneFlowPickle", "read_folder_pickle", "read_single_file"]
 
-_PICKLE_LIMIT = 1 << 30  # its tensors lie elsewhere: this is far more than the plain values of a run
+_MAX_PICKLE = 1 << 30  # bytes; its tensors lie elsewhere: this is far more than the plain values of a run
 
-_TENSORS = (
+_TENSOR_CLASSES = (
     ("oneflow", "Tensor"),
     ("oneflow.nn", "Parameter"),
     ("oneflow._oneflow_internal", "Tensor"),  # 0.6 and 0.7
@@ -35,16 +36,20 @@ _TENSORS = (
 )
 
 
-class _Dtype(Pending):
+#: Gives the tensor that a pickle names by its folder.
+_Load: TypeAlias = Callable[[object], LazyTensor]
+
+
+class _DtypePart(Pending):
     """An ``oneflow.dtype`` in the making: its state is its number in ``data_type.proto``."""
 
-    def __init__(self, *_: Any) -> None:
-        self.number: Any = None
+    def __init__(self, *_: object) -> None:
+        self.number: object = None
 
-    def set_state(self, state: Any) -> None:
+    def set_state(self, state: object) -> None:
         self.number = state
 
-    def row(self) -> Any:
+    def row(self) -> DType | None:
         return next((row for row in DTYPES if row.oneflow_number == self.number), None)
 
     def resolve(self) -> str:
@@ -54,15 +59,15 @@ class _Dtype(Pending):
         return f"oneflow.{row.name}" if row else f"oneflow.dtype({self.number})"
 
 
-class _Tensor(Pending):
+class _TensorPart(Pending):
     """A tensor in the making: its state is ``{"path": folder}``, or in 1.0 files ``{"data": array, "dtype": …}``."""
 
-    def __init__(self, load: Callable[[Any], LazyTensor]) -> None:
+    def __init__(self, load: _Load) -> None:
         self._load = load
         self._state: dict[str, Any] = {}
         self._tensor: LazyTensor | None = None
 
-    def set_state(self, state: Any) -> None:
+    def set_state(self, state: object) -> None:
         if not isinstance(state, dict):
             raise TypeError(f"a tensor whose state is a {type(state).__name__}")
         self._state = state
@@ -71,103 +76,104 @@ class _Tensor(Pending):
         if self._tensor is None:
             array = self._state.get("data")
             if isinstance(array, ArrayPart):
-                self._tensor = _inline(array, self._state.get("dtype"))
+                self._tensor = _tensor_of_array(array, self._state.get("dtype"))
             else:
                 self._tensor = self._load(self._state.get("path"))
         return self._tensor
 
 
-def _inline(part: ArrayPart, dtype: Any) -> LazyTensor:
+def _tensor_of_array(part: ArrayPart, dtype: object) -> LazyTensor:
     array = part.array()
-    if isinstance(dtype, _Dtype) and dtype.row() is BFLOAT16:
+    if isinstance(dtype, _DtypePart) and dtype.row() is BFLOAT16:
         array = narrow(array.astype("float32"), BFLOAT16)  # 1.0 keeps bfloat16 as float32
     return LazyTensor.from_array(array, alias=object())
 
 
-def _builders(load: Callable[[Any], LazyTensor]) -> Builders:
+def _builders(load: _Load) -> Builders:
     return {
         **PLAIN,
-        **{name: lambda *_: _Tensor(load) for name in _TENSORS},
+        **{name: lambda *_: _TensorPart(load) for name in _TENSOR_CLASSES},
         ("oneflow", "Size"): lambda shape=(): tuple(shape),
-        ("oneflow._oneflow_internal", "dtype"): _Dtype,
+        ("oneflow._oneflow_internal", "dtype"): _DtypePart,
     }
 
 
 def read_folder_pickle(folder: Folder, name: str, *, allow_unknown: bool) -> Tree:
     """Return the object of a folder's ``pickled_data``, whose tensors lie in the same folder."""
-    raw = read_limited(folder.file(name), _PICKLE_LIMIT)
+    raw = read_limited(folder.file(name), _MAX_PICKLE)
     variables = _Variables(folder, f"{folder.where}/{name}", digest_of_bytes(raw))
-    return _object(raw, variables.pickle, variables.load, allow_unknown=allow_unknown)
+    return _read_object(raw, variables.pickle_path, variables.load, allow_unknown=allow_unknown)
 
 
 def read_single_file(file: File, *, allow_unknown: bool) -> Tree:
     """Return the object of a file of OneFlow 1.0, which holds its tensors."""
 
-    def load(_: Any) -> LazyTensor:
+    def load(_: object) -> LazyTensor:
         raise DamagedError(
             f"{file.where}: found a tensor without its values, expected them in this file; fetch it again"
         )
 
-    return _object(file.contents(), file.where, load, allow_unknown=allow_unknown)
+    return _read_object(file.contents(), file.where, load, allow_unknown=allow_unknown)
 
 
-def _object(pickled: Any, path: str, load: Callable[[Any], LazyTensor], *, allow_unknown: bool) -> Tree:
-    machine = PickleMachine(pickled, where=path, builders=_builders(load))
+def _read_object(pickled: bytes | mmap.mmap, where: str, load: _Load, *, allow_unknown: bool) -> Tree:
+    machine = PickleMachine(pickled, where=where, builders=_builders(load))
     raw = machine.run()
     version = raw.get("protocol_version") if isinstance(raw, dict) else None
     if type(version) is not int or version != 1 or "data" not in raw:
-        named = f"protocol_version {version}" if type(version) is int and abs(version) < 1 << 32 else "another header"
+        header = f"protocol_version {version}" if type(version) is int and abs(version) < 1 << 32 else "another header"
         raise FormatError(
-            f"{path}: found a pickle with {named}, expected OneFlow's protocol_version 1 with its data; "
+            f"{where}: found a pickle with {header}, expected OneFlow's protocol_version 1 with its data; "
             "if another program wrote it, name its format"
         )
     # A pickled module needs its classes to be of use in OneFlow; its weights are read only when asked to look inside.
-    collapse = module_state_dict if allow_unknown else lambda made: made
-    return Resolver(path, machine.end, allow_unknown=allow_unknown, collapse=collapse).tree(raw["data"])
+    simplify = module_state_dict if allow_unknown else lambda call: call
+    return Resolver(where, machine.end, allow_unknown=allow_unknown, simplify=simplify).tree(raw["data"])
 
 
 class _Variables:
-    """The variables of a folder that its ``pickle``, a path of this digest, points to."""
+    """The variables of a folder to which its pickle points; ``digest`` is the pickle's own."""
 
-    def __init__(self, root: Folder, pickle: str, digest: str) -> None:
-        self.pickle = pickle
+    def __init__(self, root: Folder, pickle_path: str, digest: str) -> None:
+        self.pickle_path = pickle_path
         self._root, self._digest = root, digest
-        self._snapshot: tuple[str, Folder] = "", root  # the last one's folder: those of one snapshot follow each other
+        # That of the variable before, with its folder: the variables of one snapshot follow each other.
+        self._snapshot: tuple[str, Folder] = "", root
 
-    def load(self, named: Any) -> LazyTensor:
+    def load(self, path: object) -> LazyTensor:
         """Return the tensor that the pickle names by its folder."""
-        if not isinstance(named, str) or not named:
+        if not isinstance(path, str) or not path:
             raise DamagedError(
-                f"{self.pickle}: found a tensor that points to no folder, expected one beside the pickle"
+                f"{self.pickle_path}: found a tensor that points to no folder, expected one beside the pickle"
             )
-        place = os.path.normpath(named)
-        if os.path.isabs(place) or place.split(os.sep)[0] == "..":
+        key = os.path.normpath(path)
+        if os.path.isabs(key) or key.split(os.sep)[0] == "..":
             raise UnsafeError(
-                f"{self.pickle}: found a tensor that points to {named!r}, out of the checkpoint, expected a folder inside "
-                "it; this file is forged: do not load it with OneFlow"
+                f"{self.pickle_path}: found a tensor that points to {path!r}, out of the checkpoint, expected a folder "
+                "inside it; this file is forged: do not load it with OneFlow"
             )
-        variable = self._variable(place)
+        variable = self._variable(key)
         if variable is None:
             raise DamagedError(
-                f"{self._root.where}/{place}: found no file 'out', expected one: {os.path.basename(self.pickle)} points "
+                f"{self._root.where}/{key}: found no file 'out', expected one: {os.path.basename(self.pickle_path)} points "
                 "there; restore it"
             )
         tensor, comment = variable
         if comment is not None and comment.pickle not in (None, self._digest):
             raise DamagedError(
-                f"{self.pickle}: found a pickle with digest {self._digest}, expected {comment.pickle} as {place}/meta "
+                f"{self.pickle_path}: found a pickle with digest {self._digest}, expected {comment.pickle} as {key}/meta "
                 "says; its plain values cannot be trusted: restore it from a copy"
             )
         return tensor
 
-    def _variable(self, place: str) -> tuple[LazyTensor, Comment | None] | None:
-        snapshot, _, name = place.rpartition("/")
+    def _variable(self, key: str) -> tuple[LazyTensor, Comment | None] | None:
+        snapshot_key, _, name = key.rpartition("/")
         try:
-            if snapshot != self._snapshot[0]:
-                self._snapshot = snapshot, self._root.folder(snapshot) if snapshot else self._root
+            if snapshot_key != self._snapshot[0]:
+                self._snapshot = snapshot_key, self._root.folder(snapshot_key) if snapshot_key else self._root
             return read_variable(self._snapshot[1], name)
         except (OSError, ValueError):  # ValueError: damage, or a name that no disk can hold
-            if self._root.has(f"{place}/out"):
+            if self._root.has(f"{key}/out"):
                 raise
             return None
 
@@ -181,7 +187,7 @@ class OneFlowPickle(PickleWriter):
     def __init__(self, folder_of: Callable[[TreePath, LazyTensor], str]) -> None:
         super().__init__()
         self._folder_of = folder_of
-        self._memo: dict[Any, int] = {}
+        self._memo: dict[Hashable, int] = {}
 
     def dump(self, tree: Tree) -> bytes:
         """Return the bytes of ``pickled_data``."""

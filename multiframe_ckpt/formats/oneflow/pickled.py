@@ -29,8 +29,8 @@ from .variable import NewVariable, stored_nbytes, write_variables
 __all__ = ["OneFlowPickleFormat"]
 
 _SINGLE_FILE_KEY = b"__oneflow__"
-_START = 256
-_OWN = re.compile(rf"tensor_[0-9]+/({META}|{OUT})")
+_KEY_SPAN = 256  # bytes at the start, of which the key is one of the first
+_OWN_FILE = re.compile(rf"tensor_[0-9]+/({META}|{OUT})")
 
 
 class OneFlowPickleFormat(WritableFormat):
@@ -43,7 +43,7 @@ class OneFlowPickleFormat(WritableFormat):
         """Return whether this is a folder with ``pickled_data``, or a 1.0 file."""
         if isinstance(head.place, Folder):
             return head.place.has(PICKLE) and MARKER not in head.names
-        return head.start[:1] == b"\x80" and _SINGLE_FILE_KEY in head.start[:_START]
+        return head.start[:1] == b"\x80" and _SINGLE_FILE_KEY in head.start[:_KEY_SPAN]
 
     def open(self, place: File | Folder, options: ReadOptions) -> Opened:
         """Return the tree; the tensors of a 1.0 file are views of the file's own pickle."""
@@ -57,15 +57,15 @@ class OneFlowPickleFormat(WritableFormat):
         """Refuse dtypes that ``flow.load`` cannot read; ties are kept, other sharing of a storage is not."""
         table = tensors(tree)
         require_plain(tree)
-        lost = tuple(map(tuple, Sharing(table).overlaps))
-        changes = Changes(widened(table), lost_ties=lost, lost_metadata=tuple(options.metadata))
-        numbers = _Numbers()
-        pickled = OneFlowPickle(numbers.folder).dump(tree)
+        lost_ties = tuple(map(tuple, Sharing(table).overlaps))
+        changes = Changes(widened(table), lost_ties=lost_ties, lost_metadata=tuple(options.metadata))
+        folders = _NumberedFolders()
+        pickled = OneFlowPickle(folders.folder_of).dump(tree)
         keys = {id(tensor): key for key, tensor in table.items()}
         digest = digest_of_bytes(pickled)
         variables = tuple(
-            NewVariable(folder, tensor, Comment(index, len(numbers.tensors), pickle=digest), keys[id(tensor)])
-            for index, (folder, tensor) in enumerate(numbers.tensors.items())
+            NewVariable(folder, tensor, Comment(index, len(folders.tensors), pickle=digest), keys[id(tensor)])
+            for index, (folder, tensor) in enumerate(folders.tensors.items())
         )
         return _Plan(pickled, variables, options.digest, changes)
 
@@ -75,7 +75,7 @@ class OneFlowPickleFormat(WritableFormat):
         A nested ``oneflow`` checkpoint that was copied without its empty markers looks like this format; its variables
         have names, and nobody can tell what else was lost.
         """
-        return name == PICKLE or _OWN.fullmatch(name) is not None
+        return name == PICKLE or _OWN_FILE.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +100,14 @@ class _Plan(Plan):
         (target / PICKLE).write_bytes(self.pickled)
 
 
-class _Numbers:
-    """Numbers the distinct tensors of a tree as OneFlow does: ``tensor_1``, ``tensor_2``, …"""
+class _NumberedFolders:
+    """The folders of a tree's distinct tensors, numbered as OneFlow does: ``tensor_1``, ``tensor_2``, …"""
 
     def __init__(self) -> None:
         self.tensors: dict[str, LazyTensor] = {}
         self._folders: dict[Hashable, str] = {}
 
-    def folder(self, _: TreePath, tensor: LazyTensor) -> str:
+    def folder_of(self, _: TreePath, tensor: LazyTensor) -> str:
         """Return the folder of a tensor, the same for one that was seen under another key."""
         owner = tensor.identity if tensor.identity is not None else id(tensor)
         if owner not in self._folders:

@@ -1,4 +1,4 @@
-"""One OneFlow variable: a folder with ``meta`` (see oneflow_meta) and ``out``, the raw little-endian C-order values.
+"""One OneFlow variable: a folder with ``meta`` (see meta.py) and ``out``, the raw little-endian C-order values.
 
 dtypes that ``flow.load`` 0.8 and 0.9 cannot read are stored as a wider one that holds them exactly, and our comment in
 ``meta`` remembers the narrow one. OneFlow 0.9 writes bfloat16 with a float32 payload under ``kBFloat16`` and cannot read
@@ -26,7 +26,7 @@ from ...tree import File, InFile, LazyTensor, elementwise
 from ...tree.digests import bytes_of
 from ...tree.shapes import is_small_shape, require_shape
 from ..base import ProgressMeter
-from .meta import META_LIMIT, Comment, VariableMeta, parse_canonical, parse_meta, render_meta
+from .meta import MAX_META_NBYTES, Comment, VariableMeta, parse_canonical, parse_meta, render_meta
 
 __all__ = ["NewVariable", "read_limited", "read_variable", "stored_dtype", "stored_nbytes", "write_variables"]
 
@@ -48,25 +48,25 @@ def read_variable(folder: Folder, name: str) -> tuple[LazyTensor, Comment | None
         raise DamagedError(
             f"{variable.where}: found no file 'meta' beside 'out', expected one; restore it from a copy"
         ) from None
-    meta = parse_meta(read_limited(file, META_LIMIT), file.where)
-    return _tensor(out, meta), meta.comment
+    meta = parse_meta(read_limited(file, MAX_META_NBYTES), file.where)
+    return _variable_tensor(out, meta), meta.comment
 
 
 def _read_fast(folder: LocalFolder, name: str) -> tuple[LazyTensor, Comment | None] | None:
     """Return what :func:`read_variable` gives, in the fewest calls; None where anything is unusual."""
     parts = folder.read_fast(name, "meta", "out") if name else None
     meta = parse_canonical(parts[0]) if parts else None
-    return (_tensor(folder.file_seen(f"{name}/out", parts[1]), meta), meta.comment) if parts and meta else None
+    return (_variable_tensor(folder.file_seen(f"{name}/out", parts[1]), meta), meta.comment) if parts and meta else None
 
 
-def read_limited(file: File, limit: int) -> bytes:
-    """Return the bytes of a small file; raise DamagedError where it has more than ``limit``."""
-    if file.size > limit:
-        raise DamagedError(f"{file.where}: found {file.size} bytes, expected at most {limit}")
+def read_limited(file: File, max_nbytes: int) -> bytes:
+    """Return the bytes of a small file; raise DamagedError where it has more than ``max_nbytes``."""
+    if file.size > max_nbytes:
+        raise DamagedError(f"{file.where}: found {file.size} bytes, expected at most {max_nbytes}")
     return file.read_at(0, file.size)
 
 
-def _tensor(out: File, meta: VariableMeta) -> LazyTensor:
+def _variable_tensor(out: File, meta: VariableMeta) -> LazyTensor:
     """Return the tensor whose bytes are the file ``out``."""
     comment, stored = meta.comment, meta.dtype
     digest = comment.digest if comment is not None else None
@@ -76,16 +76,16 @@ def _tensor(out: File, meta: VariableMeta) -> LazyTensor:
         if out.size == 4 * prod(meta.shape) != 0:
             stored = FLOAT32  # what real OneFlow writes for bfloat16
     if dtype is stored or dtype is None:
-        return _whole(out, stored, meta.shape, digest)
+        return _file_tensor(out, stored, meta.shape, digest)
     if dtype.oneflow_wider != stored.name:
         raise DamagedError(
-            f"{os.path.dirname(out.where)}/meta: found {dtype.name} noted for values of {stored.name}, expected "
-            "a dtype that is widened to it; the variable is damaged: restore it from a copy"
+            f"{os.path.dirname(out.where)}/meta: found {dtype.name} in our comment line for values of {stored.name}, "
+            "expected a dtype that is widened to it; the variable is damaged: restore it from a copy"
         )
-    return _narrowed(out, _whole(out, stored, meta.shape, None), dtype, digest)
+    return _narrowed_tensor(out, _file_tensor(out, stored, meta.shape, None), dtype, digest)
 
 
-def _whole(out: File, dtype: DType, shape: tuple[int, ...], digest: str | None) -> LazyTensor:
+def _file_tensor(out: File, dtype: DType, shape: tuple[int, ...], digest: str | None) -> LazyTensor:
     """Return the tensor whose bytes are all of a file; raise DamagedError where that has another size."""
     if not (is_small_shape(shape) and out.size):
         require_shape(shape, dtype, out.where)
@@ -98,7 +98,7 @@ def _whole(out: File, dtype: DType, shape: tuple[int, ...], digest: str | None) 
     return LazyTensor(dtype, shape, InFile(out, dtype, shape), out, digest)
 
 
-def _narrowed(out: File, tensor: LazyTensor, dtype: DType, digest: str | None) -> LazyTensor:
+def _narrowed_tensor(out: File, tensor: LazyTensor, dtype: DType, digest: str | None) -> LazyTensor:
     def change(array: np.ndarray) -> np.ndarray:
         try:
             return narrow(array, dtype)
@@ -115,7 +115,7 @@ def stored_dtype(key: str, dtype: DType) -> DType:
     wider = dtype_named(dtype.oneflow_wider) if dtype.oneflow_wider else None
     if wider is not None:
         return wider
-    if dtype.oneflow is None or dtype.name in _UNREADABLE:
+    if dtype.oneflow is None or dtype.name in _NOT_LOADABLE:
         raise DtypeRefusedError(
             f"{key}: found dtype {dtype.name}, expected one that OneFlow can load; no wider one holds it exactly: "
             "leave it out with exclude=['KEY'], or write another format, such as format='torch'"
@@ -124,7 +124,7 @@ def stored_dtype(key: str, dtype: DType) -> DType:
 
 
 #: In OneFlow's enum, but not loadable by 0.8 and 0.9, and without an exact wider dtype there.
-_UNREADABLE = {"uint64", "complex64", "complex128"}
+_NOT_LOADABLE = {"uint64", "complex64", "complex128"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,26 +147,27 @@ def write_variables(root: Path, variables: Sequence[NewVariable], meter: Progres
     schemes = ("xxh3",) if digest else ()
     descriptor = os.open(root, os.O_RDONLY)
     try:
-        jobs = in_parallel(partial(_write, descriptor, schemes), variables, lambda variable: variable.tensor.nbytes)
-        for position, _ in jobs:
+        write = partial(_write_variable, descriptor, schemes)
+        written = in_parallel(write, variables, lambda variable: variable.tensor.nbytes)
+        for position, _ in written:
             meter.moved(variables[position].key, variables[position].tensor)
     finally:
         os.close(descriptor)
 
 
-def _write(root: int, schemes: tuple[str, ...], variable: NewVariable) -> None:
+def _write_variable(root: int, schemes: tuple[str, ...], variable: NewVariable) -> None:
     """Write ``out``, then ``meta``; the digest is of the tensor's own bytes, also where wider ones are stored."""
     tensor, folder = variable.tensor, variable.folder
     stored = stored_dtype(variable.key, tensor.dtype)
     wider = stored is not tensor.dtype
     os.mkdir(folder, dir_fd=root)
-    with _created(f"{folder}/out", root) as out:
+    with _new_file(f"{folder}/out", root) as out:
         if wider:
             digests = _write_widened(out, variable, stored, schemes)
         else:
             digests = copy(CopyJob(variable.key, tensor, out, 0, schemes))
     comment = replace(variable.comment, digest=digests.get("xxh3"), dtype=tensor.dtype.name if wider else None)
-    with _created(f"{folder}/meta", root) as meta:
+    with _new_file(f"{folder}/meta", root) as meta:
         write_at(meta, render_meta(VariableMeta(tensor.shape, stored, comment)), 0)
 
 
@@ -180,8 +181,8 @@ def _write_widened(out: int, variable: NewVariable, stored: DType, schemes: Sequ
 
 
 @contextmanager
-def _created(name: str, root: int) -> Iterator[int]:
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=root)
+def _new_file(name: str, root: int) -> Iterator[int]:
+    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=root)
     try:
         yield descriptor
     finally:

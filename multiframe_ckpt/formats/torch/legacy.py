@@ -12,7 +12,7 @@ Source: torch 2.13 ``torch/serialization.py`` (``_legacy_save``, ``_legacy_load`
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from ...dtypes import UINT8
 from ...errors import DamagedError
@@ -37,14 +37,16 @@ def read_legacy(file: File, options: ReadOptions) -> Tree:
     """Return the tree of a legacy stream, without moving a tensor byte."""
     storages: dict[str, TorchStorage] = {}
 
-    def persistent(identifier: Any) -> Any:
-        return _persistent(file.where, storages, identifier)
+    def persistent_load(identifier: object) -> object:
+        return _persistent_load(file.where, storages, identifier)
 
     values: list[Any] = []
     end = 0
-    pickled = file.contents()
+    contents = file.contents()
     for _ in ("magic", "protocol", "system", "object", "keys"):
-        machine = PickleMachine(pickled, where=file.where, builders=TORCH_BUILDERS, persistent=persistent, start=end)
+        machine = PickleMachine(
+            contents, where=file.where, builders=TORCH_BUILDERS, persistent_load=persistent_load, start=end
+        )
         values.append(machine.run())
         end = machine.end
     _, protocol, system, raw, keys = values
@@ -52,14 +54,14 @@ def read_legacy(file: File, options: ReadOptions) -> Tree:
         raise DamagedError(
             f"{file.where}: found another header than protocol {_PROTOCOL} has, expected it; fetch it again"
         )
-    _bind(file, storages, keys, end, "little" if system.get("little_endian", True) else "big")
+    _bind_storages(file, storages, keys, end, "little" if system.get("little_endian", True) else "big")
     resolver = Resolver(
-        file.where, end, allow_unknown=options.allow_unknown, names=TORCH_NAMES, collapse=module_state_dict
+        file.where, end, allow_unknown=options.allow_unknown, names=TORCH_NAMES, simplify=module_state_dict
     )
     return resolver.tree(raw)
 
 
-def _persistent(where: str, storages: dict[str, TorchStorage], identifier: Any) -> Any:
+def _persistent_load(where: str, storages: dict[str, TorchStorage], identifier: object) -> object:
     """Answer ("storage", …) with a storage, and ("module", class, file, source) with the class's name."""
     if not isinstance(identifier, tuple) or not identifier:
         raise TypeError("a persistent id that is no tuple")
@@ -74,17 +76,24 @@ def _persistent(where: str, storages: dict[str, TorchStorage], identifier: Any) 
     )
 
 
-def _bind(file: File, storages: dict[str, TorchStorage], keys: list[Any], offset: int, order: Any) -> None:
+def _bind_storages(
+    file: File,
+    storages: dict[str, TorchStorage],
+    keys: list[object],
+    offset: int,
+    byte_order: Literal["little", "big"],
+) -> None:
+    """Say of each storage where its bytes lie; ``offset`` is that of the first one's count."""
     for key in keys:
         storage = storages.get(key) if isinstance(key, str) else None
         if storage is None:
             raise DamagedError(f"{file.where}: found data for a storage that no tensor names; fetch the file again")
-        count = int.from_bytes(file.read_at(offset, 8, f"storage {key}"), order, signed=True)
+        count = int.from_bytes(file.read_at(offset, 8, f"storage {key}"), byte_order, signed=True)
         if count * storage.dtype.itemsize != storage.nbytes:
             raise DamagedError(
                 f"{file.where}: storage {key!r}: found {count} elements, "
                 f"expected {storage.nbytes // storage.dtype.itemsize}; the file is damaged: fetch it again"
             )
-        storage.raw = LazyTensor.in_file(file, UINT8, (storage.nbytes,), offset + 8, what=f"storage {key}")
-        storage.swapped = order == "big"
+        storage.stored = LazyTensor.in_file(file, UINT8, (storage.nbytes,), offset + 8, what=f"storage {key}")
+        storage.is_big_endian = byte_order == "big"
         offset += 8 + storage.nbytes

@@ -5,12 +5,13 @@ Source: torch 2.13 ``torch/_utils.py`` (``_rebuild_*``), ``torch/_tensor.py`` (`
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ...dtypes import DTYPES, UINT8, DType
+from ...dtypes import DTYPES, TORCH_MAX_DIMENSIONS, UINT8, DType
 from ...errors import DamagedError, UnsafeError
 from ...pickle.known import PLAIN
 from ...pickle.raw import Builders, Call, Global, Pending
@@ -20,35 +21,35 @@ from ...tree.shapes import is_small_shape, require_shape
 
 __all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "TorchStorage", "TorchTensor"]
 
-_BY_STORAGE = {row.torch_storage: row for row in DTYPES if row.torch_storage}
-_BY_TORCH = {row.torch: row for row in DTYPES if row.torch}
+_DTYPE_OF_STORAGE = {row.torch_storage: row for row in DTYPES if row.torch_storage}
+_DTYPE_OF_TORCH = {row.torch: row for row in DTYPES if row.torch}
 
 #: An expanded tensor (stride 0) may be this many times larger than its storage, or a GiB, before it counts as a trap.
 _EXPANSION = 64
-_MAX_DIMENSIONS = 64  # torch's own limit
 
 
 class TorchStorage(Pending):
-    """A storage the pickle refers to; its bytes are bound when the reader knows where they lie."""
+    """A storage that the pickle refers to; ``stored`` are its bytes, once the reader knows where they lie."""
 
-    __slots__ = ("_tensor", "alias", "dtype", "key", "nbytes", "raw", "swapped", "untyped")
+    __slots__ = ("_tensor", "alias", "dtype", "is_big_endian", "key", "nbytes", "stored")
 
-    def __init__(self, kind: Any, key: Any, count: Any) -> None:
+    def __init__(self, kind: object, key: object, count: object) -> None:
         if not (isinstance(kind, Global) and isinstance(key, str) and type(count) is int and count >= 0):
             raise TypeError("a storage without a type, a key and a count")
-        self.untyped = kind.name == "UntypedStorage"
-        row = UINT8 if self.untyped else _BY_STORAGE.get(kind.name)
+        row = UINT8 if kind.name == "UntypedStorage" else _DTYPE_OF_STORAGE.get(kind.name)
         if row is None:
-            raise UnsafeError(f"found storage type {kind}, expected one of {', '.join(filter(None, _BY_STORAGE))}")
+            raise UnsafeError(
+                f"found storage type {kind}, expected one of {', '.join(filter(None, _DTYPE_OF_STORAGE))}"
+            )
         self.dtype: DType = row
         self.key: str = key
         self.nbytes: int = count * row.itemsize
-        self.raw: LazyTensor | None = None
-        self.swapped = False  # the file is big-endian
+        self.stored: LazyTensor | None = None
+        self.is_big_endian = False
         self.alias = object()
         self._tensor: LazyTensor | None = None
 
-    def set_state(self, state: Any) -> None:
+    def set_state(self, state: object) -> None:
         """Take what BUILD gives it: nothing torch writes."""
 
     def resolve(self) -> LazyTensor:
@@ -58,13 +59,13 @@ class TorchStorage(Pending):
             self._tensor = TorchTensor(self, 0, (count,), (1,), self.dtype).resolve()
         return self._tensor
 
-    def bound(self) -> LazyTensor:
-        """Return the storage's bytes; DamagedError where the file does not hold it."""
-        if self.raw is None:
+    def require_stored(self) -> LazyTensor:
+        """Return the storage's bytes as uint8, unread; DamagedError where the file does not hold them."""
+        if self.stored is None:
             raise DamagedError(
                 f"found no data for storage {self.key!r}, expected it in the file; the file is cut short"
             )
-        return self.raw
+        return self.stored
 
 
 class TorchTensor(Pending):
@@ -75,7 +76,7 @@ class TorchTensor(Pending):
 
     def __init__(
         self,
-        storage: Any,
+        storage: object,
         offset: int,
         shape: tuple[int, ...],
         stride: tuple[int, ...],
@@ -92,50 +93,51 @@ class TorchTensor(Pending):
         self._dtype, self._flags = dtype, flags
         self._tensor: LazyTensor | None = None
 
-    def set_state(self, state: Any) -> None:
+    def set_state(self, state: object) -> None:
         """Take attributes set on the tensor: not carried."""
 
     def resolve(self) -> LazyTensor:
         """Return the tensor; DamagedError where it reaches out of its storage."""
         if self._tensor is None:
-            usual = is_small_shape(self._shape)
-            if not usual:
+            small = is_small_shape(self._shape)
+            if not small:
                 self._check_numbers()
-            size = prod(self._shape)
-            dense = self._stride == c_strides(self._shape) or size <= 1
-            if not (dense and usual and self._lies_inside(size)):
-                self._check(size)
-            self._tensor = self._lazy(whole=dense and size * self._dtype.itemsize == self._storage.nbytes)
+            count = prod(self._shape)
+            dense = self._stride == c_strides(self._shape) or count <= 1
+            if not (dense and small and self._lies_inside(count)):
+                self._check(count)
+            self._tensor = self._lazy(whole=dense and count * self._dtype.itemsize == self._storage.nbytes)
         return self._tensor
 
-    def _lies_inside(self, size: int) -> bool:
-        """Return whether a dense tensor of usual shape is one of those that need no closer look, as nearly all are."""
-        room = self._storage.nbytes // self._dtype.itemsize
+    def _lies_inside(self, count: int) -> bool:
+        """Return whether a dense tensor of ``count`` elements and small shape needs no closer look, as nearly all."""
+        stored_count = self._storage.nbytes // self._dtype.itemsize
         plain = len(self._shape) == len(self._stride) and not self._flags
-        return plain and 0 <= self._offset < self._offset + size <= room
+        return plain and 0 <= self._offset < self._offset + count <= stored_count
 
     def _check_numbers(self) -> None:
         shape, stride = self._shape, self._stride
         numbers = (*shape, *stride, self._offset)
-        if len(shape) != len(stride) or len(shape) > _MAX_DIMENSIONS or not all(0 <= n < 1 << 63 for n in numbers):
+        if len(shape) != len(stride) or len(shape) > TORCH_MAX_DIMENSIONS or not all(0 <= n < 1 << 63 for n in numbers):
             raise DamagedError(
                 f"found a tensor of {len(shape)} dimensions and {len(stride)} strides, expected as many of each, "
-                f"none < 0, at most {_MAX_DIMENSIONS}"
+                f"none < 0, at most {TORCH_MAX_DIMENSIONS}"
             )
 
-    def _check(self, size: int) -> None:
+    def _check(self, count: int) -> None:
         self._check_numbers()
         shape, stride = self._shape, self._stride
-        refused = [flag for flag in self._flags or () if self._dtype.kind not in _FLAGGED[flag]]
+        refused = [flag for flag in self._flags or () if self._dtype.kind not in _KINDS_OF_FLAG[flag]]
         if refused:
             raise DamagedError(f"found a {refused[0]} view of {self._dtype.name}, expected none of this dtype")
-        reach = self._offset + sum((dim - 1) * step for dim, step in zip(shape, stride, strict=True)) + 1
-        room = self._storage.nbytes // self._dtype.itemsize
-        if size and reach > room:
+        last = self._offset + sum((length - 1) * step for length, step in zip(shape, stride, strict=True)) + 1
+        stored_count = self._storage.nbytes // self._dtype.itemsize
+        if count and last > stored_count:
             raise DamagedError(
-                f"found a tensor that reaches element {reach} of storage {self._storage.key!r}, expected at most {room}"
+                f"found a tensor that reaches element {last} of storage {self._storage.key!r}, expected at most "
+                f"{stored_count}"
             )
-        if size * self._dtype.itemsize > max(_EXPANSION * self._storage.nbytes, 1 << 30):
+        if count * self._dtype.itemsize > max(_EXPANSION * self._storage.nbytes, 1 << 30):
             raise UnsafeError(
                 f"found a tensor of shape {shape} expanded from {self._storage.nbytes} bytes, expected at most "
                 f"{_EXPANSION} times its storage; reading it would fill the memory"
@@ -145,51 +147,51 @@ class TorchTensor(Pending):
     def _lazy(self, *, whole: bool) -> LazyTensor:
         """Return the tensor; it is compared with its storage's digest where it is the ``whole`` of that."""
         storage = self._storage
-        raw = storage.bound()
-        view = Strided(raw, self._dtype, self._shape, self._offset, self._stride)
-        digest = raw.digest if whole else None
-        if not (storage.swapped or self._flags):
+        stored_bytes = storage.require_stored()
+        view = Strided(stored_bytes, self._dtype, self._shape, self._offset, self._stride)
+        digest = stored_bytes.digest if whole else None
+        if not (storage.is_big_endian or self._flags):
             return LazyTensor(self._dtype, self._shape, view, storage.alias, digest)
         # Its storage cannot be written as it is: tied only to its equals.
         alias = (storage.alias, self._offset, self._stride, tuple(sorted(self._flags or ())))
         stored = LazyTensor(self._dtype, self._shape, view, digest=digest)
-        return elementwise(stored, self._dtype, self._changed, alias=alias)
+        return elementwise(stored, self._dtype, self._from_stored, alias=alias)
 
-    def _changed(self, array: np.ndarray) -> np.ndarray:
+    def _from_stored(self, array: np.ndarray) -> np.ndarray:
         """Return elements of the storage as the tensor has them."""
         flags = self._flags or {}
-        array = array.byteswap() if self._storage.swapped else array
+        array = array.byteswap() if self._storage.is_big_endian else array
         array = np.conjugate(array) if flags.get("conj") else array
         return np.negative(array) if flags.get("neg") else array
 
 
 #: The kinds of dtype whose tensors torch views as conjugated, or negated.
-_FLAGGED = {"conj": ("complex",), "neg": ("complex", "float", "int")}
+_KINDS_OF_FLAG = {"conj": ("complex",), "neg": ("complex", "float", "int")}
 
 
-def _flags(metadata: Any) -> dict[str, bool]:
+def _flags_of(metadata: object) -> dict[str, bool]:
     if not isinstance(metadata, dict):
         return {}
     return {name: True for name in ("conj", "neg") if metadata.get(name)}
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
     """Answer ``_rebuild_tensor`` and ``_rebuild_tensor_v2`` (…, requires_grad, backward_hooks, metadata)."""
-    return TorchTensor(storage, offset, shape, stride, storage.dtype, _flags(rest[2]) if len(rest) > 2 else None)
+    return TorchTensor(storage, offset, shape, stride, storage.dtype, _flags_of(rest[2]) if len(rest) > 2 else None)
 
 
-def _tensor_v3(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
+def _rebuild_tensor_v3(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
     """Answer ``_rebuild_tensor_v3`` (…, requires_grad, backward_hooks, dtype, metadata)."""
     kind = rest[2]
     if not isinstance(kind, Global):
         raise TypeError(f"a tensor whose dtype is a {type(kind).__name__}")
-    dtype = _BY_TORCH.get(kind.name)
+    dtype = _DTYPE_OF_TORCH.get(kind.name)
     if dtype is None:
-        raise UnsafeError(f"found a tensor of dtype {kind}, expected one of {', '.join(filter(None, _BY_TORCH))}")
-    return TorchTensor(storage, offset, shape, stride, dtype, _flags(rest[3]) if len(rest) > 3 else None)
+        raise UnsafeError(f"found a tensor of dtype {kind}, expected one of {', '.join(filter(None, _DTYPE_OF_TORCH))}")
+    return TorchTensor(storage, offset, shape, stride, dtype, _flags_of(rest[3]) if len(rest) > 3 else None)
 
 
-def _parameter(data: Any, *_: Any) -> Any:
+def _rebuild_parameter(data: object, *_: object) -> object:
     """Answer ``Parameter`` and ``_rebuild_parameter``: whether it requires a gradient is not carried."""
     return data
 
@@ -197,7 +199,7 @@ def _parameter(data: Any, *_: Any) -> Any:
 _PLAIN_TYPES = {("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch.nn.parameter", "Buffer")}
 
 
-def _from_type(function: Any, kind: Any, args: Any, state: Any) -> Any:
+def _rebuild_from_type(function: Any, kind: Any, args: Any, state: object) -> object:
     """Answer ``torch._tensor._rebuild_from_type_v2``: a tensor with a Python type and attributes of its own."""
     build = TORCH_BUILDERS.get((function.module, function.name))
     if build is None or (kind.module, kind.name) not in _PLAIN_TYPES:
@@ -205,34 +207,34 @@ def _from_type(function: Any, kind: Any, args: Any, state: Any) -> Any:
     return build(*args)
 
 
-def _device(kind: Any, index: Any = None) -> str:
+def _device_text(kind: object, index: object = None) -> str:
     if not isinstance(kind, str) or not isinstance(index, int | None):
         raise TypeError("a device that is no text and number")
     return kind if index is None else f"{kind}:{index}"
 
 
-def _layout(name: Any) -> str:
+def _layout_text(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError("a layout that is no text")
     return name
 
 
-def _size(shape: Any = ()) -> tuple[Any, ...]:
+def _shape_of(shape: Iterable[Any] = ()) -> tuple[Any, ...]:
     return tuple(shape)
 
 
 TORCH_BUILDERS: Builders = {
     **PLAIN,
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-    ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
-    ("torch.nn.parameter", "Parameter"): _parameter,
-    ("torch", "Size"): _size,
-    ("torch", "device"): _device,
-    ("torch.serialization", "_get_layout"): _layout,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
+    ("torch.nn.parameter", "Parameter"): _rebuild_parameter,
+    ("torch", "Size"): _shape_of,
+    ("torch", "device"): _device_text,
+    ("torch.serialization", "_get_layout"): _layout_text,
 }
 
 #: Names that stand for a plain value wherever they occur.

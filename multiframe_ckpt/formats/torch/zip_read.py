@@ -21,35 +21,36 @@ from ..tree_json import load_json
 from .phrase import TORCH_HANDLERS
 from .tensors import TORCH_BUILDERS, TORCH_NAMES, TorchStorage
 
-__all__ = ["DIGESTS", "TorchZip", "has_pickle"]
+__all__ = ["DIGESTS_RECORD", "TorchZip", "has_pickle"]
 
-_PICKLE = "/data.pkl"
+_PICKLE_SUFFIX = "/data.pkl"
 #: The record that this library adds; torch passes over what it does not know.
-DIGESTS = ".multiframe_ckpt"
+DIGESTS_RECORD = ".multiframe_ckpt"
 #: Records of torch's own that a reader of values does not need.
-_UNREAD = ("version", ".format_version", ".storage_alignment", ".data/serialization_id")
-_SMALL_LIMIT = 1 << 28  # torch compresses nothing; a small file could inflate to a thousand times its size
+_VALUELESS = ("version", ".format_version", ".storage_alignment", ".data/serialization_id")
+#: Bytes of a compressed record. torch compresses nothing; a small file could inflate to a thousand times its size.
+_MAX_INFLATED = 1 << 28
 
 
 def has_pickle(archive: ZipReader) -> bool:
     """Return whether an archive has a ``data.pkl``."""
-    return any(name.endswith(_PICKLE) for name in archive.members)
+    return any(name.endswith(_PICKLE_SUFFIX) for name in archive.members)
 
 
 class TorchZip:
     """A torch zip archive; :meth:`tree` reads its headers, and :meth:`unread` says what is left then."""
 
     def __init__(self, archive: ZipReader, options: ReadOptions) -> None:
-        self._zip, self._options = archive, options
+        self._archive, self._options = archive, options
         self._where = archive.file.where
-        self._roots = [name[: -len(_PICKLE)] for name in archive.members if name.endswith(_PICKLE)]
+        self._roots = [name[: -len(_PICKLE_SUFFIX)] for name in archive.members if name.endswith(_PICKLE_SUFFIX)]
         self.root = next(iter(self._roots), None)
         self._digests: Mapping[str, str] = {}
-        self._read: set[str] = set()
+        self._read_members: set[str] = set()
 
     def tree(self) -> Tree:
         """Return the tree, without moving a tensor byte."""
-        if f"{self.root}/constants.pkl" in self._zip.members:
+        if f"{self.root}/constants.pkl" in self._archive.members:
             raise FormatError(
                 f"{self._where}: found a TorchScript archive, expected a checkpoint; "
                 "with torch: torch.save(torch.jit.load(path).state_dict(), new_path)"
@@ -60,83 +61,83 @@ class TorchZip:
                 "over which is meant; the file is forged"
             )
         self._digests = self._read_digests()
-        pickled = self._small("data.pkl")
+        pickled = self._read_record("data.pkl")
         if pickled is None:
             raise DamagedError(f"{self._where}: found no data.pkl in the archive, expected one; fetch the file again")
-        order = (self._small("byteorder") or b"little").decode("ascii", "replace")
-        if order not in ("little", "big"):
-            raise DamagedError(f"{self._where}: found byte order {order!r}, expected little or big")
+        byte_order = (self._read_record("byteorder") or b"little").decode("ascii", "replace")
+        if byte_order not in ("little", "big"):
+            raise DamagedError(f"{self._where}: found byte order {byte_order!r}, expected little or big")
         storages: dict[str, TorchStorage] = {}
-        stored = self._zip.file.size - len(pickled)
+        stored_nbytes = self._archive.file.size - len(pickled)
         machine = PickleMachine(
             pickled,
             where=self._where,
             builders=TORCH_BUILDERS,
-            persistent=lambda identifier: self._storage(storages, identifier, order),
-            stored=stored,
+            persistent_load=lambda identifier: self._storage(storages, identifier, byte_order),
+            stored_nbytes=stored_nbytes,
         )
         resolver = Resolver(
             self._where,
             len(pickled),
             allow_unknown=self._options.allow_unknown,
             names=TORCH_NAMES,
-            collapse=module_state_dict,
-            stored=stored,
+            simplify=module_state_dict,
+            stored_nbytes=stored_nbytes,
         )
         return resolver.tree(machine.run(TORCH_HANDLERS))
 
     def unread(self) -> Unread:
         """Return the records that neither torch nor this library asks for, once the tree has been read."""
-        known = {f"{self.root}/{name}" for name in _UNREAD}
-        return Unread(tuple(name for name in self._zip.members if name not in self._read | known))
+        known = {f"{self.root}/{name}" for name in _VALUELESS}
+        return Unread(tuple(name for name in self._archive.members if name not in self._read_members | known))
 
-    def _small(self, name: str) -> bytes | None:
+    def _read_record(self, name: str) -> bytes | None:
         """Return a record that holds no tensor, after checking its digest or CRC, or None where there is none."""
         member = f"{self.root}/{name}"
-        if member not in self._zip.members:
+        if member not in self._archive.members:
             return None
-        if self._zip.members[member].size > _SMALL_LIMIT and not self._zip.members[member].stored:
+        if self._archive.members[member].size > _MAX_INFLATED and not self._archive.members[member].stored:
             raise UnsafeError(
-                f"{self._where}: record {member}: found it compressed from more than {_SMALL_LIMIT} bytes, "
+                f"{self._where}: record {member}: found it compressed from more than {_MAX_INFLATED} bytes, "
                 "expected at most so many; zip the file again without compression"
             )
-        self._read.add(member)
-        raw = self._zip.head(member, self._zip.members[member].size)
-        for promised in filter(None, (self._crc(member), self._digests.get(name))):
+        self._read_members.add(member)
+        raw = self._archive.head(member, self._archive.members[member].size)
+        for promised in filter(None, (self._crc_digest(member), self._digests.get(name))):
             require_digest(f"{self._where}: record {member}", digest_of_bytes(raw, scheme_of(promised)), promised)
         return raw
 
     def _read_digests(self) -> Mapping[str, str]:
         """Return the digests of the records, by their name in the archive, where this library wrote them."""
-        raw = self._small(DIGESTS)
-        found = {} if raw is None else load_json(raw, f"{self._where}: record {DIGESTS}")
-        records = found.get("digests", {}) if isinstance(found, dict) else None
-        if not isinstance(records, dict) or not all(
-            isinstance(digest, str) and is_digest(digest) for digest in records.values()
+        raw = self._read_record(DIGESTS_RECORD)
+        body = {} if raw is None else load_json(raw, f"{self._where}: record {DIGESTS_RECORD}")
+        digests = body.get("digests", {}) if isinstance(body, dict) else None
+        if not isinstance(digests, dict) or not all(
+            isinstance(digest, str) and is_digest(digest) for digest in digests.values()
         ):
             raise DamagedError(
-                f"{self._where}: record {DIGESTS}: found no list of digests, expected one; the file is damaged: "
+                f"{self._where}: record {DIGESTS_RECORD}: found no list of digests, expected one; the file is damaged: "
                 "fetch it again"
             )
-        missing = sorted(name for name in records if f"{self.root}/{name}" not in self._zip.members)
+        missing = sorted(name for name in digests if f"{self.root}/{name}" not in self._archive.members)
         if missing:
             raise DamagedError(
-                f"{self._where}: found no record {missing[0]}, expected it as {DIGESTS} says; fetch the file again"
+                f"{self._where}: found no record {missing[0]}, expected it as {DIGESTS_RECORD} says; fetch the file again"
             )
-        return records
+        return digests
 
-    def _crc(self, member: str) -> str | None:
+    def _crc_digest(self, member: str) -> str | None:
         # torch can be told not to compute checksums; it then leaves this field zero.
-        crc = self._zip.members[member].crc
+        crc = self._archive.members[member].crc
         return f"crc32:{crc:08x}" if crc else None
 
-    def _storage(self, storages: dict[str, TorchStorage], identifier: Any, order: str) -> TorchStorage:
+    def _storage(self, storages: dict[str, TorchStorage], identifier: Any, byte_order: str) -> TorchStorage:
         _, kind, key, _, count = identifier
         if key in storages:
             return storages[key]
         storage = storages[key] = TorchStorage(kind, key, count)
         name = f"{self.root}/data/{key}"
-        member = self._zip.members.get(name)
+        member = self._archive.members.get(name)
         if member is None:
             raise DamagedError(f"{self._where}: found no record {name}, expected one: the pickle refers to it")
         if member.size != storage.nbytes:
@@ -144,14 +145,16 @@ class TorchZip:
                 f"{self._where}: record {name}: found {member.size} bytes, expected {storage.nbytes}; "
                 "the file is damaged: fetch it again"
             )
-        digest = self._digests.get(f"data/{key}") or self._crc(name)
-        storage.raw = self._bytes(member, digest)
-        storage.swapped = order == "big"
-        self._read.add(member.name)  # not another text that says the same
+        digest = self._digests.get(f"data/{key}") or self._crc_digest(name)
+        storage.stored = self._member_bytes(member, digest)
+        storage.is_big_endian = byte_order == "big"
+        self._read_members.add(member.name)  # not another text that says the same
         return storage
 
-    def _bytes(self, member: Member, digest: str | None) -> LazyTensor:
+    def _member_bytes(self, member: Member, digest: str | None) -> LazyTensor:
         shape = (member.size,)
         if member.stored:
-            return LazyTensor(UINT8, shape, InFile(self._zip.file, UINT8, shape, member.offset), digest=digest)
-        return LazyTensor(UINT8, shape, Computed(UINT8, shape, lambda: self._zip.inflated(member.name)), digest=digest)
+            return LazyTensor(UINT8, shape, InFile(self._archive.file, UINT8, shape, member.offset), digest=digest)
+        return LazyTensor(
+            UINT8, shape, Computed(UINT8, shape, lambda: self._archive.inflated(member.name)), digest=digest
+        )

@@ -1,4 +1,4 @@
-"""Writes the zip archive that torch_zip reads: the pickle opcode by opcode, and one stored record a storage."""
+"""Writes the zip archive that zip_read reads: the pickle opcode by opcode, and one stored record a storage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...tree import Path as TreePath
 from ...tree.boxes import c_strides
 from ..base import Changes, Plan, ProgressMeter, WriteOptions
 from ..tree_json import dump_json
-from .zip_read import DIGESTS
+from .zip_read import DIGESTS_RECORD
 
 __all__ = ["TorchPlan", "plan_zip"]
 
@@ -42,21 +42,21 @@ class _TorchPickle(PickleWriter):
         self._numbers: dict[Hashable, int] = {}
         self._constants: dict[bytes, bytes] = {}
         self._frames: dict[str, tuple[bytes, bytes, bytes]] = {}
-        self.records: list[tuple[LazyTensor, LazyTensor]] = []  # what a record's bytes are of, and a tensor in it
+        self.records: list[tuple[LazyTensor, LazyTensor]] = []  # a storage, and a tensor in it
 
     def tensor(self, tensor: LazyTensor, path: TreePath) -> None:
         """Write the call that rebuilds the tensor."""
-        partly = self._shared.get(tensor.identity)
-        view = tensor.source if partly and isinstance(tensor.source, Strided) else None
-        whole, offset, stride = (
+        in_whole_storage = self._shared.get(tensor.identity)
+        view = tensor.source if in_whole_storage and isinstance(tensor.source, Strided) else None
+        storage, offset, strides = (
             (view.storage, view.offset, view.strides) if view else (tensor, 0, c_strides(tensor.shape))
         )
         dtype = tensor.dtype
-        count = whole.nbytes // dtype.itemsize * (1 if dtype.torch_storage else dtype.itemsize)
+        count = storage.nbytes // dtype.itemsize * (1 if dtype.torch_storage else dtype.itemsize)
         start, middle, end = self._frames.get(dtype.name) or self._new_frames(dtype)
-        number = str_opcodes(str(self._record(tensor, whole, alone=partly is None)))
-        place = (int_opcodes(offset), _sizes(tensor.shape), _sizes(stride))
-        self.emit(b"".join((start, number, middle, int_opcodes(count), b"tQ", *place, end)))
+        number = str_opcodes(str(self._record(tensor, storage, alone=in_whole_storage is None)))
+        view_opcodes = (int_opcodes(offset), _sizes_opcodes(tensor.shape), _sizes_opcodes(strides))
+        self.emit(b"".join((start, number, middle, int_opcodes(count), b"tQ", *view_opcodes, end)))
 
     def _new_frames(self, dtype: DType) -> tuple[bytes, bytes, bytes]:
         first = self._frame(dtype)
@@ -65,12 +65,15 @@ class _TorchPickle(PickleWriter):
 
     def _frame(self, dtype: DType) -> tuple[bytes, bytes, bytes]:
         """Return what all tensors of a dtype have before a record's number, behind it, and at the end."""
-        typed = dtype.torch_storage
-        kind, rebuild = (name_opcodes("torch", typed), _REBUILD) if typed else (_UNTYPED, _REBUILD_UNTYPED)
+        storage_type = dtype.torch_storage
+        kind, rebuild = (
+            (name_opcodes("torch", storage_type), _REBUILD) if storage_type else (_UNTYPED, _REBUILD_UNTYPED)
+        )
         start = self._once(rebuild) + b"((" + self._once(_STORAGE) + self._once(kind)
         middle = self._once(_CPU)
         end = b"\x89" + self._once(_ORDERED_DICT) + b")R"  # requires no gradient, and has no hooks
-        return start, middle, end + (b"tR" if typed else self._once(name_opcodes("torch", dtype.torch or "")) + b"tR")
+        dtype_argument = b"" if storage_type else self._once(name_opcodes("torch", dtype.torch or ""))
+        return start, middle, end + dtype_argument + b"tR"
 
     def _once(self, opcodes: bytes) -> bytes:
         """Return what pushes a name or fixed text: the opcodes the first time, then what takes it from the memo."""
@@ -81,19 +84,19 @@ class _TorchPickle(PickleWriter):
         self._constants[opcodes] = b"h%c" % index
         return b"%bq%c" % (opcodes, index)
 
-    def _record(self, tensor: LazyTensor, whole: LazyTensor, *, alone: bool) -> int:
+    def _record(self, tensor: LazyTensor, storage: LazyTensor, *, alone: bool) -> int:
         number = len(self.records)
         if not alone:
             # Two dtypes over one storage are two records: a record is of one storage type.
-            owner = tensor.identity if whole is tensor else (tensor.alias, tensor.dtype.name)
+            owner = tensor.identity if storage is tensor else (tensor.alias, tensor.dtype.name)
             number = self._numbers.setdefault(owner, number)
         if number == len(self.records):
-            self.records.append((whole, tensor))
+            self.records.append((storage, tensor))
         return number
 
 
 @lru_cache(maxsize=4096)
-def _sizes(sizes: tuple[int, ...]) -> bytes:
+def _sizes_opcodes(sizes: tuple[int, ...]) -> bytes:
     return tuple_opcodes([*map(int_opcodes, sizes)])
 
 
@@ -102,20 +105,22 @@ def plan_zip(tree: Tree, options: WriteOptions) -> Plan:
     table = tensors(tree)
     require_plain(tree)
     sharing = Sharing(table)
-    lost = [group for group in sharing.overlaps if not _kept_together([table[key] for key in group])]
-    pickle = _TorchPickle(_shared(sharing))
-    data = pickle.dump(tree)
+    lost = [group for group in sharing.overlaps if not _share_one_record([table[key] for key in group])]
+    pickle = _TorchPickle(_shared_tensors(sharing))
+    pickled = pickle.dump(tree)
     keys = {id(tensor): key for key, tensor in table.items()}
-    records = [(_whole_elements(whole, tensor.dtype.itemsize), keys[id(tensor)]) for whole, tensor in pickle.records]
+    records = [
+        (_whole_elements(storage, tensor.dtype.itemsize), keys[id(tensor)]) for storage, tensor in pickle.records
+    ]
     changes = Changes(lost_ties=tuple(map(tuple, lost)), lost_metadata=tuple(options.metadata))
-    return TorchPlan(data, tuple(records), options.digest, changes)
+    return TorchPlan(pickled, tuple(records), options.digest, changes)
 
 
 @dataclass(frozen=True, slots=True)
 class TorchPlan(Plan):
     """The pickle, and the storages behind it with the keys that reports have for them; the same tree gives the same."""
 
-    data: bytes
+    pickled: bytes
     records: tuple[tuple[LazyTensor, str], ...]
     digest: bool
     changes: Changes
@@ -129,19 +134,24 @@ class TorchPlan(Plan):
         """Write the archive."""
         members = self._members()
         meter = ProgressMeter({member.name: member.tensor for member in members if member.tensor}, on_progress)
-        with target.open("xb", buffering=0) as file:
+        with target.open("x+b", buffering=0) as file:
             archive = ZipWriter(file.fileno())
             digests = archive.add(members, digest=self.digest, moved=meter.moved)
             if self.digest:
-                listed = {name.removeprefix(f"{_ROOT}/"): digest for name, digest in digests.items()}
-                text = dump_json({"format_version": 1, "digests": listed})
-                archive.add([NewMember(f"{_ROOT}/{DIGESTS}", text.encode("ascii"))])
+                by_record = {name.removeprefix(f"{_ROOT}/"): digest for name, digest in digests.items()}
+                text = dump_json({"format_version": 1, "digests": by_record})
+                archive.add([NewMember(f"{_ROOT}/{DIGESTS_RECORD}", text.encode("ascii"))])
             archive.finish()
 
     def _members(self) -> list[NewMember]:
-        fixed = {"data.pkl": self.data, ".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"}
+        small_records = {
+            "data.pkl": self.pickled,
+            ".format_version": b"1",
+            ".storage_alignment": b"64",
+            "byteorder": b"little",
+        }
         return [
-            *(NewMember(f"{_ROOT}/{name}", raw) for name, raw in fixed.items()),
+            *(NewMember(f"{_ROOT}/{name}", raw) for name, raw in small_records.items()),
             *(
                 NewMember(f"{_ROOT}/data/{number}", tensor=storage, key=key)
                 for number, (storage, key) in enumerate(self.records)
@@ -150,11 +160,11 @@ class TorchPlan(Plan):
         ]
 
 
-def _kept_together(group: list[LazyTensor]) -> bool:
+def _share_one_record(group: list[LazyTensor]) -> bool:
     """Return whether tensors of one storage share one record: those that are one tensor, or views of one dtype."""
-    one = len({tensor.identity for tensor in group}) == 1
+    one_tensor = len({tensor.identity for tensor in group}) == 1
     views = all(isinstance(tensor.source, Strided) for tensor in group)
-    return one or (len({tensor.dtype for tensor in group}) == 1 and views)
+    return one_tensor or (len({tensor.dtype for tensor in group}) == 1 and views)
 
 
 def _whole_elements(storage: LazyTensor, itemsize: int) -> LazyTensor:
@@ -163,7 +173,7 @@ def _whole_elements(storage: LazyTensor, itemsize: int) -> LazyTensor:
     return storage if nbytes == storage.nbytes else storage[:nbytes]
 
 
-def _shared(sharing: Sharing) -> dict[Hashable, bool]:
+def _shared_tensors(sharing: Sharing) -> dict[Hashable, bool]:
     """Return the tensors that share a record, and whether that is their whole storage: where others lie on them in it."""
     tied = {sharing.tensors[group[0]].identity: False for group in sharing.ties}
     return tied | {sharing.tensors[key].identity: True for group in sharing.overlaps for key in group}

@@ -42,28 +42,28 @@ def central(raw: bytes, name: bytes) -> int:
     return raw.rindex(name) - 46
 
 
-def patched(raw: bytes, at: int, layout: str, *values: int) -> bytes:
-    piece = struct.pack(layout, *values)
+def patched(raw: bytes, at: int, packing: str, *values: int) -> bytes:
+    piece = struct.pack(packing, *values)
     return raw[:at] + piece + raw[at + len(piece) :]
 
 
-def _in_directory(field: int, layout: str, *values: int, name: bytes = b"x/data/0") -> Callable[[bytes], bytes]:
+def _in_directory(field: int, packing: str, *values: int, name: bytes = b"x/data/0") -> Callable[[bytes], bytes]:
     """Gives what changes fields of a member's entry in the directory, and there alone."""
-    return lambda raw: patched(raw, central(raw, name) + field, layout, *values)
+    return lambda raw: patched(raw, central(raw, name) + field, packing, *values)
 
 
-def _in_both(field: int, layout: str, *values: int, name: bytes = b"x/data/0") -> Callable[[bytes], bytes]:
+def _in_both(field: int, packing: str, *values: int, name: bytes = b"x/data/0") -> Callable[[bytes], bytes]:
     """Gives what changes fields of a member's own header and of its entry, whose fields lie two further."""
 
     def tamper(raw: bytes) -> bytes:
-        raw = patched(raw, raw.index(name) - 30 + field, layout, *values)
-        return patched(raw, central(raw, name) + field + 2, layout, *values)
+        raw = patched(raw, raw.index(name) - 30 + field, packing, *values)
+        return patched(raw, central(raw, name) + field + 2, packing, *values)
 
     return tamper
 
 
-def _in_end(field: int, layout: str, *values: int) -> Callable[[bytes], bytes]:
-    return lambda raw: patched(raw, raw.rindex(_END) + field, layout, *values)
+def _in_end(field: int, packing: str, *values: int) -> Callable[[bytes], bytes]:
+    return lambda raw: patched(raw, raw.rindex(_END) + field, packing, *values)
 
 
 def _over_another(raw: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The JSON in which flat layouts keep a tree, forged, and JSON checkpoints that lie about their layers."""
+"""The JSON in which flat formats keep a tree, forged, and JSON checkpoints that lie about their layers."""
 
 from __future__ import annotations
 

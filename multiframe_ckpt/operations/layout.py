@@ -1,0 +1,74 @@
+"""Layout: what a conversion does to lay parameters out otherwise, and the tensors of optimizers with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import KeyRefusedError
+from ..training import find_parts, move_moments
+from ..tree import LazyTensor, Path, Sharing, Tree, tensors
+from ..tree.arrange import arrange
+from ..tree.move_plan import MovePlan, plan_moves
+from ..tree.moves import Move
+
+__all__ = ["Layout", "lay_out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What was laid out otherwise. Keys are those in the state dict, before for what is lost, else after."""
+
+    laid_out: Mapping[str, str] = field(default_factory=dict)  # key → how it was made, as a rule has it
+    left_out: tuple[str, ...] = ()  # tensors some of whose elements are in no other
+    lost_ties: tuple[tuple[str, ...], ...] = ()  # groups that were one tensor and are laid out each by itself
+
+
+def lay_out(tree: Tree, rules: Sequence[Move], *, model_only: bool) -> tuple[Tree, Layout]:
+    """Return the tree with its weights, and unless ``model_only`` its optimizers, laid out by the rules; none is read.
+
+    Rules name parameters by their keys in the state dict.
+    """
+    if not rules:
+        return tree, Layout()
+    parts = find_parts(tree)
+    if parts.model is None:
+        raise KeyRefusedError(f"layout=[{str(rules[0])!r}]: found no weights in the checkpoint, expected some")
+    weights = tensors(parts.model.tree)
+    plan = plan_moves(weights, rules=rules)
+    moved = plan.apply(weights)
+    placed: dict[str, list[tuple[str, LazyTensor]]] = {key: [] for key in weights}
+    for move in plan.moves:
+        placed[move.sources[0]].append((move.key, moved[move.key]))
+    changes: dict[Path, Tree] = {parts.model.path: arrange(parts.model.tree, placed)}
+    for part in () if model_only else parts.optimizers:
+        changes[part.path] = move_moments(part, plan, weights)
+    return _replaced(tree, changes), Layout(plan.laid_out, plan.left_out, _lost_ties(weights, plan, moved))
+
+
+def _replaced(tree: Tree, changes: Mapping[Path, Tree]) -> Tree:
+    """Return the tree with other nodes at some paths, none of which lies in another."""
+    for path, node in changes.items():
+        tree = _with_node(tree, path, node)
+    return tree
+
+
+def _with_node(tree: Tree, path: Path, node: Tree) -> Tree:
+    if not path:
+        return node
+    child = _with_node(tree[path[0]], path[1:], node)
+    if isinstance(tree, Mapping):
+        return {name: child if name == path[0] else other for name, other in tree.items()}
+    items = [child if place == path[0] else other for place, other in enumerate(tree)]
+    return items if isinstance(tree, list) else tuple(items)
+
+
+def _lost_ties(
+    weights: Mapping[str, LazyTensor], plan: MovePlan, moved: Mapping[str, LazyTensor]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the groups of tensors that lay on each other and were not all moved alike."""
+    sharing = Sharing(weights)
+    identities = {key: {moved[move.key].identity for move in plan.moves if key in move.sources} for key in weights}
+    changed = {key for move in plan.moves if move.changes for key in move.sources}
+    ties = [tuple(group) for group in sharing.ties if len(set().union(*(identities[key] for key in group))) > 1]
+    return (*ties, *(tuple(group) for group in sharing.overlaps if changed & {*group}))

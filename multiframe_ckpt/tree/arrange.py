@@ -1,0 +1,70 @@
+"""Arranging: a tree with other tensors in the place of its own, none or several for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from ..errors import KeyRefusedError
+from .keys import Path, split_key, text_path
+from .nodes import MISSING, Missing, Tree, is_leaf, rebuild, tensor_paths
+from .tensor import LazyTensor
+
+__all__ = ["arrange"]
+
+#: Tensors with their keys, in the order in which they are to stand.
+Placed: TypeAlias = "Sequence[tuple[str, LazyTensor]]"
+
+
+def arrange(tree: Tree, placed: Mapping[str, Placed]) -> Tree:
+    """Return the tree with the tensors of ``placed`` where its own of these keys were.
+
+    A tensor whose key lies in the same dict stands there; for others dicts are made as needed. Raise KeyRefusedError for a
+    key that is taken, or another key for an item of a list.
+    """
+    keys = {path: key for key, path in tensor_paths(tree).items()}
+    far: list[tuple[str, LazyTensor]] = []
+
+    def visit(path: Path, node: Tree) -> Tree | Missing:
+        if isinstance(node, LazyTensor):
+            return _only(keys[path], placed[keys[path]])
+        if is_leaf(node) or not isinstance(node, Mapping):
+            return node if is_leaf(node) else rebuild(node, visit, path)
+        kept: dict[Any, Tree] = {}
+        for name, child in node.items():
+            if not isinstance(child, LazyTensor):
+                kept[name] = visit((*path, name), child)
+                continue
+            key = keys[(*path, name)]
+            for new_key, tensor in placed[key]:
+                *holder, new_name = split_key(new_key)
+                if tuple(holder) != text_path(path):
+                    far.append((new_key, tensor))
+                    continue
+                _require_free(new_key, new_key == key or new_name not in node or (*path, new_name) in keys)
+                kept[name if new_key == key else new_name] = tensor
+        return kept
+
+    arranged = visit((), tree)
+    for key, tensor in far:
+        _insert(arranged, key, tensor)
+    return {} if arranged is MISSING else arranged
+
+
+def _only(key: str, tensors: Placed) -> LazyTensor:
+    if [new_key for new_key, _ in tensors] != [key]:
+        raise KeyRefusedError(f"layout of {key!r}: found an item of a list, expected a tensor of a dict")
+    return tensors[0][1]
+
+
+def _insert(tree: Tree, key: str, tensor: LazyTensor) -> None:
+    *holder, name = split_key(key)
+    for part in holder:
+        tree = tree.setdefault(part, {}) if isinstance(tree, dict) else None
+    _require_free(key, isinstance(tree, dict) and name not in tree)
+    tree[name] = tensor
+
+
+def _require_free(key: str, is_free: bool) -> None:
+    if not is_free:
+        raise KeyRefusedError(f"layout of {key!r}: found something there already, expected a free key")
