@@ -28,7 +28,7 @@ def ours(place: Place, *, to: str, digest: bool, durable: bool) -> Callable[[], 
     """Is ours, as a user calls it."""
     import multiframe_ckpt as mfc
 
-    options = {"to": to, "verify": digest, "digest": digest, "durable": durable}
+    options = {"format": to, "verify": digest, "digest": digest, "durable": durable}
     return lambda: void(mfc.convert(place.source, place.target, **options))
 
 
