@@ -157,16 +157,17 @@ def _looks_like(head: Head) -> str:
 def _without_digests(opened: Opened) -> Opened:
     """Return what was opened with nothing that tensors are compared with when they are read."""
     done: dict[int, LazyTensor] = {}  # tensors may look into one storage
-
-    def strip(tensor: LazyTensor) -> LazyTensor:
-        if id(tensor) not in done and tensor.is_compared:
-            bases = tensor.source.bases
-            source = tensor.source.over([strip(base) for base in bases]) if bases else tensor.source
-            done[id(tensor)] = tensor.with_(digest=None, source=source)
-        return done.get(id(tensor), tensor)
-
-    tree = map_leaves(opened.tree, lambda _, leaf: strip(leaf) if isinstance(leaf, LazyTensor) else leaf)
+    tree = map_leaves(opened.tree, lambda _, leaf: _stripped(leaf, done) if isinstance(leaf, LazyTensor) else leaf)
     return replace(opened, tree=tree)
+
+
+def _stripped(tensor: LazyTensor, done: dict[int, LazyTensor]) -> LazyTensor:
+    """Return a tensor without digests, its own and those of what it is made of; one of ``done`` again where it is there."""
+    if id(tensor) not in done and tensor.is_compared:
+        bases = tensor.source.bases
+        source = tensor.source.over([_stripped(base, done) for base in bases]) if bases else tensor.source
+        done[id(tensor)] = tensor.with_(digest=None, source=source)
+    return done.get(id(tensor), tensor)
 
 
 def require_replaceable(path: Path) -> None:

@@ -167,7 +167,7 @@ def _pieces(copies: Iterable[Copy]) -> Iterator[Callable[[], None]]:
             yield partial(_read_into, tensor, target)
             continue
         array = tensor.source.array()
-        if not array.flags.c_contiguous:
+        if not array.flags.c_contiguous or array.dtype != target.dtype:
             yield partial(np.copyto, target, array)
             continue
         flat = array.reshape(-1).view(np.uint8)  # as bytes: NumPy holds the interpreter for dtypes of others

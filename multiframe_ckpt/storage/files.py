@@ -84,6 +84,11 @@ class LocalFile(File):
         """The number of the file that was opened, whatever its path leads to by now."""
         return self._descriptor.number
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether its size and the time of its last change are those of when it was opened."""
+        return identity_of(os.fstat(self._descriptor.number)) == self.identity
+
     def opened(self) -> LocalFile:
         """Return the file, which is open."""
         return self

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import MismatchError, ValueRefusedError
-from ..tree import MISSING, LazyTensor, Missing, Path, Tree, join_key, rebuild
+from ..tree import MISSING, LazyTensor, Missing, Path, Tree, Visit, join_key, rebuild, walk
 from .crossing import cross_optimizer, cross_scheduler, read_optimizer, read_scheduler, written
 from .dialects import Dialect, dialect_to_write, optimizer_dialect, scheduler_dialect
 from .names import Names
@@ -223,13 +223,13 @@ def _rebuilt(tree: Tree, changes: Mapping[Path, Tree | Missing]) -> Tree:
         for depth, name in enumerate(path):
             changing.setdefault(path[:depth], {})[name] = None
 
-    def visit(path: Path, node: Tree) -> Tree | Missing:
+    def visit(path: Path, node: Tree, on: Visit) -> Tree | Missing:
         if path in changes:
             return changes[path]
         if path not in changing:
             return node
         if isinstance(node, Mapping):
             node = {**node, **{name: {} for name in changing[path] if name not in node}}
-        return rebuild(node, visit, path)
+        return rebuild(node, on, path)
 
-    return visit((), tree)
+    return walk(tree, visit)

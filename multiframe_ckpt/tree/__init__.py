@@ -25,6 +25,7 @@ from .nodes import (
     tensor_paths,
     tensor_table,
     tensors,
+    walk,
 )
 from .sharing import Sharing, tied_groups
 from .sources import Computed, Extent, File, InFile, InMemory, Source
@@ -78,4 +79,5 @@ __all__ = [
     "tensors",
     "tied_groups",
     "unknown_as_dicts",
+    "walk",
 ]

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from ..errors import KeyRefusedError
 from .keys import Path, split_key, text_path
-from .nodes import MISSING, Missing, Tree, is_leaf, rebuild, tensor_paths
+from .nodes import MISSING, Missing, Tree, Visit, is_leaf, rebuild, tensor_paths, walk
 from .tensor import LazyTensor
 
 __all__ = ["arrange"]
@@ -25,15 +25,15 @@ def arrange(tree: Tree, placed: Mapping[str, Placed]) -> Tree:
     keys = {path: key for key, path in tensor_paths(tree).items()}
     far: list[tuple[str, LazyTensor]] = []
 
-    def visit(path: Path, node: Tree) -> Tree | Missing:
+    def visit(path: Path, node: Tree, on: Visit) -> Tree | Missing:
         if isinstance(node, LazyTensor):
             return _only(keys[path], placed[keys[path]])
         if is_leaf(node) or not isinstance(node, Mapping):
-            return node if is_leaf(node) else rebuild(node, visit, path)
+            return node if is_leaf(node) else rebuild(node, on, path)
         kept: dict[Any, Tree] = {}
         for name, child in node.items():
             if not isinstance(child, LazyTensor):
-                kept[name] = visit((*path, name), child)
+                kept[name] = on((*path, name), child)
                 continue
             key = keys[(*path, name)]
             for new_key, tensor in placed[key]:
@@ -45,7 +45,7 @@ def arrange(tree: Tree, placed: Mapping[str, Placed]) -> Tree:
                 kept[name if new_key == key else new_name] = tensor
         return kept
 
-    arranged = visit((), tree)
+    arranged = walk(tree, visit)
     for key, tensor in far:
         _insert(arranged, key, tensor)
     return {} if arranged is MISSING else arranged

@@ -89,7 +89,7 @@ class Strided(Source):
         return array if array.flags.aligned else array.copy()
 
     def _needs_no_check(self) -> bool:
-        return self.storage.digest is None or self.storage.compared
+        return self.storage.was_compared
 
     def _checked(self) -> np.ndarray:
         if self._needs_no_check():

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import KeyRefusedError
 from .keys import Path, key_of, split_key, text_path
-from .nodes import MISSING, Missing, Tree, Unknown, is_leaf, map_leaves, rebuild, tensor_paths
+from .nodes import MISSING, Missing, Tree, Unknown, Visit, is_leaf, map_leaves, rebuild, tensor_paths, walk
 from .tensor import LazyTensor
 
 __all__ = ["edit", "synchronized", "unknown_as_dicts"]
@@ -26,15 +26,15 @@ def unknown_as_dicts(tree: Tree) -> tuple[Tree, list[str]]:
     """Return the tree with each Unknown as its plain dict, and the ``key: type`` of each: what writing them loses."""
     types: list[str] = []
 
-    def visit(path: Path, node: Tree) -> Tree:
+    def visit(path: Path, node: Tree, on: Visit) -> Tree:
         if is_leaf(node):
             return node
         if isinstance(node, Unknown):
             types.append(f"{key_of(path)}: {node.type_name}")
             node = node.plain()
-        return rebuild(node, visit, path)
+        return rebuild(node, on, path)
 
-    return visit((), tree), types
+    return walk(tree, visit), types
 
 
 def edit(
@@ -55,7 +55,7 @@ def edit(
     keys = iter(paths)  # in the order of the walk, so that tensors of one path are told apart
     inserts: list[tuple[tuple[str, ...], LazyTensor]] = []
 
-    def visit(path: Path, node: Tree) -> Tree | Missing:
+    def visit(path: Path, node: Tree, on: Visit) -> Tree | Missing:
         if isinstance(node, LazyTensor):
             key = next(keys)
             if key in drop:
@@ -68,11 +68,11 @@ def edit(
         if is_leaf(node):
             return node
         moves.require_dict(path, node)
-        kept = moves.renamed(path, rebuild(node, visit, path))
+        kept = moves.renamed(path, rebuild(node, on, path))
         is_emptied = isinstance(node, Mapping) and node and not kept and path not in moves.left
         return MISSING if is_emptied else kept
 
-    edited = visit((), tree)
+    edited = walk(tree, visit)
     edited = {} if edited is MISSING else edited
     for parts, tensor in inserts:
         _insert(edited, parts, tensor)

@@ -135,9 +135,9 @@ class Joined(Source):
         A part that is made of tensors with digests of their own is read once more before, to compare these.
         """
         checks = [_Check(part.tensor) for part in self.parts]
-        for tensor in self.bases:
-            if tensor.digest is None:
-                tensor.compare(buffer)
+        covering = [tensor for base in self.bases if base.digest is None for tensor in base.covering()]
+        for tensor in {id(tensor): tensor for tensor in covering}.values():
+            tensor.compare(buffer)
         for block in blocks(self.shape, self.dtype.itemsize, len(buffer)):
             nbytes = prod(shape_of(block)) * self.dtype.itemsize
             raw = buffer[:nbytes] if nbytes <= len(buffer) else memoryview(bytearray(nbytes))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any, TypeAlias
 
 from ..errors import ValueRefusedError
@@ -38,6 +39,7 @@ __all__ = [
     "tensor_paths",
     "tensor_table",
     "tensors",
+    "walk",
 ]
 
 
@@ -84,6 +86,8 @@ _CONTAINERS = (dict, list, tuple, Unknown, Mapping)
 
 #: What a walk makes of the child at a path; MISSING leaves it out.
 Visit: TypeAlias = Callable[[Path, Tree], "Tree | Missing"]
+#: What :func:`walk` makes of the node at a path; the visit is for the children.
+Step: TypeAlias = Callable[[Path, Tree, Visit], "Tree | Missing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +181,25 @@ def _rebuilt_unknown(node: Unknown, visit: Visit, path: Path) -> Unknown:
 def map_leaves(tree: Tree, change: Callable[[Path, Tree], Tree], *, path: Path = ()) -> Tree:
     """Return the tree with every leaf replaced by ``change(path, leaf)``; containers keep their kind and order."""
 
-    def visit(path: Path, node: Tree) -> Tree:
-        if type(node) in _LEAVES or not isinstance(node, _CONTAINERS):  # is_leaf(node), without a call for each
-            return change(path, node)
-        return rebuild(node, visit, path)
+    return _mapped(change, path, tree)
 
-    return visit(path, tree)
+
+def _mapped(change: Callable[[Path, Tree], Tree], path: Path, node: Tree) -> Tree:
+    if type(node) in _LEAVES or not isinstance(node, _CONTAINERS):  # is_leaf(node), without a call for each
+        return change(path, node)
+    return rebuild(node, partial(_mapped, change), path)
+
+
+def walk(tree: Tree, step: Step) -> Tree | Missing:
+    """Return what ``step(path, node, on)`` makes of a tree; with ``on`` it rebuilds the containers that it goes on into.
+
+    A function inside another that called itself would be kept, with all it refers to, until the cycle collector runs.
+    """
+    return _stepped(step, (), tree)
+
+
+def _stepped(step: Step, path: Path, node: Tree) -> Tree | Missing:
+    return step(path, node, partial(_stepped, step))
 
 
 def partition(tree: Tree) -> tuple[Tree, dict[str, LazyTensor]]:

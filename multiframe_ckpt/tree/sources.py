@@ -27,7 +27,7 @@ from .digests import PIECE, bytes_of, chunks_of
 if TYPE_CHECKING:  # a tensor has a source, and a source may be made of tensors
     from .tensor import LazyTensor
 
-__all__ = ["Computed", "Extent", "File", "InFile", "InMemory", "Source", "StridedInFile"]
+__all__ = ["Computed", "Extent", "File", "InFile", "InMemory", "Source", "StridedInFile", "native"]
 
 #: Bytes between two runs that are read with them: asking for the second costs more.
 _GAP = 256
@@ -50,6 +50,11 @@ class File(ABC):
     def descriptor(self) -> int | None:
         """The number by which the system knows the open file; None for a file elsewhere, or one that is not held open."""
         return None
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether nobody wrote to the file since it was opened, as far as one can tell."""
+        return True
 
     @abstractmethod
     def read_into(self, offset: int, buffer: memoryview) -> None:
@@ -144,6 +149,11 @@ class Extent(NamedTuple):
         return Path(self.file.where)
 
 
+def native(array: np.ndarray, dtype: DType) -> np.ndarray:
+    """Return an array with its bytes in this machine's order, as the dtype's are: itself where they are."""
+    return array if array.dtype == dtype.numpy else array.astype(dtype.numpy)
+
+
 class Source(ABC):
     """Where the elements of a tensor come from. Nothing is read until it is asked for."""
 
@@ -184,7 +194,7 @@ class Source(ABC):
 
     @abstractmethod
     def array(self) -> np.ndarray:
-        """Return the elements now, with any strides; read-only where they are mapped."""
+        """Return the elements now, in this machine's byte order, with any strides; read-only where they are mapped."""
 
     def into(self, out: np.ndarray) -> None:
         """Fill an array of the source's dtype and shape, which may have any strides."""
@@ -192,7 +202,7 @@ class Source(ABC):
 
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Yield the bytes in C order, each piece good until the next is asked for; ``buffer`` may be used for them."""
-        return chunks_of(np.asarray(self.array(), order="C"))
+        return chunks_of(np.asarray(native(self.array(), self.dtype), order="C"))
 
     def part(self, box: Box) -> Source:
         """Return the source of a part, which reads no more than it must."""
@@ -200,7 +210,10 @@ class Source(ABC):
 
     def view_as(self, dtype: DType) -> Source:
         """Return the same bytes as elements of another dtype of the same size."""
-        return Computed(dtype, self.shape, lambda: np.asarray(self.array(), order="C").view(dtype.numpy))
+        return Computed(dtype, self.shape, lambda: self._viewed_as(dtype))
+
+    def _viewed_as(self, dtype: DType) -> np.ndarray:
+        return np.asarray(native(self.array(), self.dtype), order="C").view(dtype.numpy)
 
     def over(self, bases: Sequence[LazyTensor]) -> Source:
         """Return the source that is made of other tensors in the same way."""
@@ -228,8 +241,8 @@ class InMemory(Source):
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether the array is there: yes."""
-        return True
+        """Whether the array is there: yes, unless its bytes are in another order than this machine's."""
+        return self._array.dtype == self.dtype.numpy
 
     @property
     def reads_parts(self) -> bool:
@@ -237,8 +250,8 @@ class InMemory(Source):
         return True
 
     def array(self) -> np.ndarray:
-        """Return the array itself."""
-        return self._array
+        """Return the array itself, in this machine's byte order."""
+        return native(self._array, self.dtype)
 
     def part(self, box: Box) -> InMemory:
         """Return a view of the array."""
@@ -255,7 +268,7 @@ class Computed(Source):
 
     def array(self) -> np.ndarray:
         """Make the array."""
-        return self._read()
+        return native(self._read(), self.dtype)
 
 
 class InFile(Source):

@@ -167,21 +167,35 @@ class LazyTensor:
         self.compared = True
 
     def compare(self, buffer: memoryview) -> None:
-        """Read what a digest covers, its own or those of what it is made of, unless that was done before.
+        """Read what digests cover and keep nothing; raise DamagedError for bytes of another digest.
 
-        Parts have no digest: whoever reads parts compares the whole first. Raise DamagedError for bytes of another digest.
+        Whoever reads all of it in parts, which have no digests, compares it first.
         """
-        if self.digest is None:
-            for base in self.source.bases:
-                base.compare(buffer)
-        elif not self.compared:
-            for _ in self.pieces(buffer):
+        for tensor in self.covering():
+            for _ in tensor.pieces(buffer):
                 pass
 
+    def compare_once(self, buffer: memoryview) -> None:
+        """Compare it for a reader of one part, unless it was compared before and nobody wrote to its file since."""
+        if not self.was_compared:
+            self.compare(buffer)
+
+    def covering(self) -> list[LazyTensor]:
+        """Return the tensors whose digests cover its bytes: itself, or what it is made of."""
+        if self.digest is not None:
+            return [self]
+        bases = {id(tensor): tensor for base in self.source.bases for tensor in base.covering()}
+        return list(bases.values())
+
     @property
-    def needs_no_compare(self) -> bool:
-        """Whether :meth:`compare` has nothing to do."""
-        return self.compared if self.digest is not None else all(base.needs_no_compare for base in self.source.bases)
+    def was_compared(self) -> bool:
+        """Whether no digest that covers it is left to be compared for a reader of a part."""
+        return all(tensor.compared and tensor._is_as_it_was for tensor in self.covering())
+
+    @property
+    def _is_as_it_was(self) -> bool:
+        extent = self.extent
+        return extent is None or extent.file.is_unchanged
 
     def place(self) -> str:
         """Return what an error calls the tensor where its key is not known."""

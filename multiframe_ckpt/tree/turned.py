@@ -96,7 +96,7 @@ class Rows(Source):
     @property
     def extent(self) -> Extent | None:
         """Where the bytes lie whole in a file, unless the other tensor must be read to compare it."""
-        return self._part.extent if self.base.needs_no_compare else None
+        return self._part.extent if self.base.was_compared else None
 
     @property
     def bases(self) -> tuple[LazyTensor, ...]:
@@ -110,13 +110,13 @@ class Rows(Source):
 
     def array(self) -> np.ndarray:
         """Read the rows."""
-        if self.base.needs_no_compare:
+        if self.base.was_compared:
             return self._part.array()
         return self.base.numpy()[self.start : self.stop]
 
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Read the rows piece by piece."""
-        self.base.compare(buffer)
+        self.base.compare_once(buffer)
         yield from self._part.pieces(buffer)
 
     def part(self, box: Box) -> Source:
@@ -141,7 +141,7 @@ class Reshaped(Source):
     @property
     def extent(self) -> Extent | None:
         """Where the bytes lie, unless they are to be compared with a digest of the other tensor's."""
-        return self.base.extent if self.base.needs_no_compare else None
+        return self.base.extent if self.base.was_compared else None
 
     @property
     def bases(self) -> tuple[LazyTensor, ...]:

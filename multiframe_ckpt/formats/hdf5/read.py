@@ -17,9 +17,10 @@ import numpy as np
 from ...dtypes import DTYPES, DType, dtype_of_numpy, is_numpys_own, unsigned_of
 from ...errors import DamagedError, FormatError, UnsafeError
 from ...storage.zip_reader import MAX_DEFLATE_RATIO
-from ...tree import MAX_DEPTH, MISSING, Computed, File, LazyTensor, Source, Tree
+from ...tree import MAX_DEPTH, MISSING, Computed, File, LazyTensor, Source, Tree, leaves
 from ...tree.boxes import Box, as_slices, shape_of
 from ...tree.shapes import require_shape
+from ...tree.sources import native
 from .heaps import require_sound_heaps
 
 __all__ = ["Hdf5Reader"]
@@ -103,17 +104,7 @@ class Hdf5Reader:
 
     def tensors(self) -> dict[str, LazyTensor]:
         """Return every tensor by its path in the file."""
-        tensors: dict[str, LazyTensor] = {}
-
-        def collect(node: Tree, path: tuple[str, ...]) -> None:
-            for name, child in node.items():
-                if isinstance(child, dict):
-                    collect(child, (*path, name))
-                elif isinstance(child, LazyTensor):
-                    tensors["/".join((*path, name))] = child
-
-        collect(self.nested(), ())
-        return tensors
+        return {"/".join(path): leaf for path, leaf in leaves(self.nested()) if isinstance(leaf, LazyTensor)}
 
     def _group(self, group: Any, path: tuple[str, ...]) -> dict[str, Tree]:
         where = f"group '/{'/'.join(path)}'"
@@ -249,7 +240,7 @@ class _Dataset(Source):
 
     def array(self) -> np.ndarray:
         """Read the whole dataset."""
-        return self._reader.read(self._dataset, (), self._where)
+        return native(self._reader.read(self._dataset, (), self._where), self.dtype)
 
     def part(self, box: Box) -> Source:
         """Read the chunks that a box crosses."""

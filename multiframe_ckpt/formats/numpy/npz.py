@@ -21,7 +21,7 @@ from ...progress import OnProgress
 from ...storage.folders import Folder
 from ...storage.zip_reader import Member, ZipReader
 from ...storage.zip_writer import NewMember, ZipWriter
-from ...tree import File, LazyTensor, Sharing, Tree, Turned
+from ...tree import File, LazyTensor, Sharing, Tree, Turned, elementwise
 from ...tree.digests import crc32
 from ...tree.shapes import require_shape
 from ..base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions, require_file
@@ -149,15 +149,16 @@ def _read_member(archive: ZipReader, name: str) -> Tree:
     require_shape(header.shape, dtype, where)
     _require_size(archive, name, header, where)
     offset = archive.stored_at(name)
-    if offset is None or header.dtype != dtype.numpy:
+    if offset is None:
         return LazyTensor.from_function(dtype, header.shape, lambda: _member_array(archive, name, header))
     digest = _crc_digest(archive.members[name], start[: header.size])
-    if header.fortran and len(header.shape) > 1:
-        turned = LazyTensor.in_file(
-            archive.file, dtype, header.shape[::-1], offset + header.size, what=name, digest=digest
-        )
-        return LazyTensor(dtype, header.shape, Turned(turned, tuple(reversed(range(len(header.shape))))))
-    return LazyTensor.in_file(archive.file, dtype, header.shape, offset + header.size, what=name, digest=digest)
+    shape = header.shape[::-1] if header.fortran else header.shape
+    tensor = LazyTensor.in_file(archive.file, dtype, shape, offset + header.size, what=name, digest=digest)
+    if header.dtype != dtype.numpy:  # the bytes of each element come in the other order
+        tensor = elementwise(tensor, dtype, np.ndarray.byteswap)
+    if header.fortran and len(shape) > 1:
+        return LazyTensor(dtype, header.shape, Turned(tensor, tuple(reversed(range(len(shape))))))
+    return tensor
 
 
 def _crc_digest(member: Member, header: bytes) -> str | None:
@@ -175,7 +176,7 @@ def _require_size(archive: ZipReader, name: str, header: ArrayHeader, where: str
 
 
 def _member_array(archive: ZipReader, name: str, header: ArrayHeader) -> np.ndarray:
-    """Read an array that cannot be mapped as it lies: compressed, big-endian, or in Fortran order."""
+    """Read an array that is made at once: compressed, or text."""
     offset = archive.stored_at(name)
     if offset is None:
         raw = archive.inflated(name)[header.size :]
