@@ -66,7 +66,7 @@ class TensorOps(Backend, Generic[T]):
         return self.from_lazy(copied_tensor(tensor), key, device=None)
 
     def view_of(self, storage: T, tensor: LazyTensor) -> T | None:
-        """Return ``tensor.view`` into a live storage (1-D uint8), or None where the framework has no such views."""
+        """Return ``tensor``, a view, over a live storage (1-D uint8), or None where the framework has no such views."""
         return None
 
     def is_module(self, obj: object) -> TypeGuard[Module]:

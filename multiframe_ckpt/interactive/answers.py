@@ -61,7 +61,7 @@ def _contrary(flag: str, other: str) -> AnswerError:
 
 
 def add_answer_arguments(parser: ArgumentParser, *, loading: bool = True, saving: bool = True) -> None:
-    """Return a script the flags of ``multiframe-ckpt choose``; ``Answers.of`` reads them, ``--no-input`` is a flag too."""
+    """Give a script the flags of ``multiframe-ckpt choose``; ``Answers.of`` reads them, ``--no-input`` is a flag too."""
     if loading:
         which = parser.add_mutually_exclusive_group()
         which.add_argument("--load", metavar="WHICH", help="a saved model: its name, its number, latest or best")

@@ -12,7 +12,7 @@
      "seal": "xxh3:…"}                   the header digest: of everything but the values, which each layer's digest covers
 
 Exact for every value of every dtype. Reading walks the text once and notes where each layer's values lie; they are
-read_values when asked for. Other entries, white space and the order of keys do not matter. docs/formats/json.md says more.
+parsed when asked for. Other entries, white space and the order of keys do not matter. docs/formats/json.md says more.
 """
 
 from __future__ import annotations
