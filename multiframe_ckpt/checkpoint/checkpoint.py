@@ -252,10 +252,9 @@ class PlannedSave:
     def write(self, on_progress: OnProgress = silent) -> None:
         """Write all-or-nothing; see :meth:`Checkpoint.save`.
 
-        Time has gone by since the plan: what may not be replaced, and what has no room, is refused once more.
+        Time has gone by since the plan: what may not be replaced is refused once more.
         """
         require_free(self.path, overwrite=self.options.overwrite)
-        require_free_space(self.path, self.plan.nbytes)
         with staged(self.path, overwrite=self.options.overwrite, durable=self.options.durable) as fresh:
             self.plan.write(fresh, on_progress)
 
