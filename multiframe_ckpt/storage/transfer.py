@@ -20,6 +20,7 @@ from ..dtypes import DType
 from ..tree import (
     Elementwise,
     Extent,
+    InMemory,
     Joined,
     LazyTensor,
     Path,
@@ -291,31 +292,30 @@ def materialized(tree: Tree) -> Tree:
     sharing = Sharing(table)
     tied = {id(table[key]): table[key].identity for group in sharing.storages for key in group}
     parts = {key for group in sharing.split for key in group}
+    extents = {key: tensor.extent for key, tensor in table.items() if key not in parts}
     first: dict[Hashable, str] = {}  # the key of each tensor that is to be read, once for all its names
-    for key, tensor in table.items():
-        if key not in parts and _streams(tensor):
-            first.setdefault(tied.get(id(tensor), id(tensor)), key)
+    for key, extent in extents.items():
+        if extent is not None or isinstance(table[key].source, _MADE_IN_PIECES):
+            first.setdefault(tied.get(id(table[key]), id(table[key])), key)
     owners, keys = list(first), list(first.values())
-    results = in_parallel(lambda key: _array(key, table[key]), keys, lambda key: table[key].nbytes)
+    results = in_parallel(lambda key: _array(key, table[key], extents[key]), keys, lambda key: table[key].nbytes)
     arrays = {owners[position]: array for position, array in results}
 
     def in_memory(_: Path, leaf: Tree) -> Tree:
         array = arrays.get(tied.get(id(leaf), id(leaf)))
         if array is None or not isinstance(leaf, LazyTensor):
             return leaf
-        return LazyTensor.from_array(array, alias=tied.get(id(leaf)))
+        return LazyTensor(leaf.dtype, leaf.shape, InMemory(array, dtype=leaf.dtype), tied.get(id(leaf)))
 
     return map_leaves(tree, in_memory)
 
 
-def _streams(tensor: LazyTensor) -> bool:
-    """Return whether a tensor is read piece by piece, and would be read anew by whoever asks for it."""
-    return tensor.extent is not None or isinstance(tensor.source, Elementwise | Joined | Reshaped | Rows | Turned)
+#: Sources that are read piece by piece, and would be read anew by whoever asks for their elements.
+_MADE_IN_PIECES = (Elementwise, Joined, Reshaped, Rows, Turned)
 
 
-def _array(key: str, tensor: LazyTensor) -> np.ndarray:
+def _array(key: str, tensor: LazyTensor, extent: Extent | None) -> np.ndarray:
     array = np.empty(tensor.shape, tensor.dtype.numpy)
-    extent = tensor.extent
     if array.nbytes > SMALL_NBYTES:
         for _ in HashingReader(key, tensor).into(array):
             pass

@@ -48,11 +48,14 @@ class Strided(Source):
     @property
     def extent(self) -> Extent | None:
         """Where the bytes lie whole in a file, unless the storage must be read to compare them."""
-        if not self.is_dense or not (self.covers or self._needs_no_check()):
+        whole = self.storage.source.extent if self.is_dense else None
+        if whole is None:
             return None
-        whole, nbytes = self.storage.extent, prod(self.shape) * self.dtype.itemsize
+        nbytes = prod(self.shape) * self.dtype.itemsize
+        if nbytes == whole.nbytes:
+            return whole
         start = self.offset * self.dtype.itemsize if nbytes else 0
-        return Extent(whole.file, whole.offset + start, nbytes) if whole else None
+        return Extent(whole.file, whole.offset + start, nbytes) if self._needs_no_check() else None
 
     @property
     def bases(self) -> tuple[LazyTensor, ...]:

@@ -230,8 +230,8 @@ class InMemory(Source):
 
     __slots__ = ("_array", "dtype", "shape")
 
-    def __init__(self, array: np.ndarray, *, name: str = "array") -> None:
-        dtype = dtype_of_numpy(array.dtype)
+    def __init__(self, array: np.ndarray, *, name: str = "array", dtype: DType | None = None) -> None:
+        dtype = dtype or dtype_of_numpy(array.dtype)
         if dtype is None:
             raise DtypeRefusedError(
                 f"{name}: found NumPy dtype {array.dtype}, expected one of multiframe_ckpt.dtypes.DTYPES; "
@@ -255,7 +255,7 @@ class InMemory(Source):
 
     def part(self, box: Box) -> InMemory:
         """Return a view of the array."""
-        return InMemory(taken(self._array, box))
+        return InMemory(taken(self._array, box), dtype=self.dtype)
 
 
 class Computed(Source):
