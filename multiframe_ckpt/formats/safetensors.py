@@ -36,7 +36,7 @@ from .manifest import (
     named_tensors,
     own_manifest,
 )
-from .tree_json import Json, dump_json, is_utf8, load_json
+from .tree_json import Json, decode_text, dump_json, is_utf8, load_json
 
 __all__ = ["SafetensorsFormat"]
 
@@ -154,18 +154,18 @@ def _read_header(file: File, size: int) -> tuple[dict[str, Json], dict[str, str]
     return header, metadata
 
 
-def _header_text(file: File, size: int) -> bytes | mmap:
-    """Return the header's bytes, a large one's in memory that goes back to the system when they are let go of."""
-    text: bytes | mmap
+def _header_text(file: File, size: int) -> str:
+    """Return the header's text; the bytes of a large one are in memory that goes back to the system."""
+    raw: bytes | mmap
     if size < _LARGE_NBYTES:
-        text = file.read_at(_PREFIX_NBYTES, size, "header")
+        raw = file.read_at(_PREFIX_NBYTES, size, "header")
     else:
-        text = mmap(-1, size)
-        with memoryview(text) as buffer:
+        raw = mmap(-1, size)
+        with memoryview(raw) as buffer:
             file.read_into(_PREFIX_NBYTES, buffer)
-    if text[:1] != b"{":
-        raise _damaged(file, f"found a header that begins with {text[:1]!r}, expected '{{'")
-    return text
+    if raw[:1] != b"{":
+        raise _damaged(file, f"found a header that begins with {raw[:1]!r}, expected '{{'")
+    return decode_text(raw, f"{file.where}: header")
 
 
 def _read_members(file: File, header: dict[str, Json], data_offset: int) -> dict[str, LazyTensor]:

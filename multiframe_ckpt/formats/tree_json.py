@@ -30,7 +30,17 @@ from ..errors import DamagedError, ValueRefusedError
 from ..terminal.text import short_repr
 from ..tree import MAX_DEPTH, TensorRef, Tree
 
-__all__ = ["Json", "decode", "dump_json", "encode", "float_text", "is_utf8", "load_json", "read_float_text"]
+__all__ = [
+    "Json",
+    "decode",
+    "decode_text",
+    "dump_json",
+    "encode",
+    "float_text",
+    "is_utf8",
+    "load_json",
+    "read_float_text",
+]
 
 T = TypeVar("T")
 
@@ -48,9 +58,7 @@ def dump_json(value: Json) -> str:
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
-def load_json(
-    text: str | bytes | mmap, where: str, object_hook: Callable[[dict[str, Json]], Json] | None = None
-) -> Json:
+def load_json(text: str | bytes, where: str, object_hook: Callable[[dict[str, Json]], Json] | None = None) -> Json:
     """Read JSON strictly: DamagedError for bad syntax, keys that come twice, NaN literals and endless nesting.
 
     ``object_hook`` gives what stands for an object, from its entries.
@@ -59,11 +67,19 @@ def load_json(
     def read_pairs(pairs: list[tuple[str, Json]]) -> Json:
         return object_hook(_distinct_entries(pairs)) if object_hook else _distinct_entries(pairs)
 
+    if isinstance(text, bytes):
+        text = decode_text(text, where)
     try:
-        if not isinstance(text, str):
-            text = str(text, "utf-8")
         return json.loads(text, object_pairs_hook=read_pairs, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as problem:
+        raise _not_strict(where, problem) from None
+
+
+def decode_text(raw: bytes | mmap, where: str) -> str:
+    """Return text of JSON, which is in UTF-8; raise DamagedError for bytes that are none."""
+    try:
+        return str(raw, "utf-8")
+    except ValueError as problem:
         raise _not_strict(where, problem) from None
 
 
