@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from io import TextIOWrapper
@@ -123,7 +123,7 @@ def _strict(value: object) -> object:
         return value
     if isinstance(value, Mapping):
         return {_whole_text(str(name)): _strict(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [_strict(part) for part in value]
     if value is None or isinstance(value, bool) or (isinstance(value, float) and math.isfinite(value)):
         return value

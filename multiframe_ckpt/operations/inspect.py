@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from ..checkpoint import Checkpoint
 from ..checkpoint.restore import resume_parts
@@ -25,6 +26,34 @@ class TensorRow:
     tied_to: str | None = None
 
 
+class TensorRows(Sequence[TensorRow]):
+    """The rows of a checkpoint's tensors, each made when it is asked for: there may be hundreds of thousands."""
+
+    __slots__ = ("_keys", "_table", "_tied_to")
+
+    def __init__(self, table: Mapping[str, LazyTensor], tied_to: Mapping[str, str]) -> None:
+        self._table, self._tied_to, self._keys = table, tied_to, list(table)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, index: int) -> TensorRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[TensorRow, ...]: ...
+    def __getitem__(self, index: int | slice) -> TensorRow | tuple[TensorRow, ...]:
+        if isinstance(index, slice):
+            return tuple(map(self._row, self._keys[index]))
+        return self._row(self._keys[index])
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+    def _row(self, key: str) -> TensorRow:
+        tensor = self._table[key]
+        return TensorRow(key, tensor.dtype.name, tensor.shape, tensor.nbytes, self._tied_to.get(key))
+
+
 @dataclass(frozen=True, slots=True)
 class InspectReport:
     """What a checkpoint holds. ``parameters`` and ``nbytes`` count tied tensors once."""
@@ -32,7 +61,7 @@ class InspectReport:
     path: str
     format: str
     framework: str | None
-    tensors: tuple[TensorRow, ...]
+    tensors: Sequence[TensorRow]
     parameters: int
     nbytes: int
     dtypes: Mapping[str, int]  # name → number of tensors
@@ -46,16 +75,15 @@ def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> InspectReport:
     checkpoint = opened(checkpoint)
     table = tensor_table(checkpoint.tree)
     first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
-    rows = tuple(TensorRow(key, t.dtype.name, t.shape, t.nbytes, first.get(key)) for key, t in table.items())
     meta = dict(checkpoint.meta)
     return InspectReport(
         path=str(meta.pop("path", "")),
         format=str(meta.pop("format", "")),
         framework=meta.pop("framework", None),
-        tensors=rows,
+        tensors=TensorRows(table, first),
         parameters=sum(tensor.size for key, tensor in table.items() if key not in first),
         nbytes=sum(tensor.nbytes for key, tensor in table.items() if key not in first),
-        dtypes=dict(Counter(row.dtype for row in rows)),
+        dtypes=dict(Counter(tensor.dtype.name for tensor in table.values())),
         values={join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)},
         meta=meta,
         resume=resume_parts(checkpoint.tree),
