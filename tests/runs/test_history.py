@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from saved_epochs import epochs_of, save_epochs, weights
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt import CheckpointManager
@@ -13,20 +14,6 @@ from multiframe_ckpt.errors import (
     DamagedError,
 )
 from multiframe_ckpt.runs import records
-
-
-def weights(value=0.0):
-    return {"l1.weight": np.full((3, 4), value, np.float32), "l1.bias": np.full(3, value, np.float32)}
-
-
-def save_epochs(manager, losses, first=0):
-    """Saves an epoch for each loss; its weights are the epoch's number."""
-    for epoch, loss in enumerate(losses, first):
-        manager.save(epoch, weights(epoch), loss=loss)
-
-
-def epochs_of(manager):
-    return [record.epoch for record in manager.checkpoints()]
 
 
 def damage(path):

@@ -1,13 +1,13 @@
 """What a save takes, when it happens, and what it refuses. Arrays alone, so that it runs everywhere."""
 
 import errno
-import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
 import pytest
+from saved_epochs import names_in, save_epochs, weights
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt import CheckpointManager
@@ -17,20 +17,6 @@ from multiframe_ckpt.errors import (
     ValueRefusedError,
 )
 from multiframe_ckpt.progress import silent
-
-
-def weights(value=0.0):
-    return {"l1.weight": np.full((3, 4), value, np.float32), "l1.bias": np.full(3, value, np.float32)}
-
-
-def save_epochs(manager, losses, first=0):
-    """Saves an epoch for each loss; its weights are the epoch's number."""
-    for epoch, loss in enumerate(losses, first):
-        manager.save(epoch, weights(epoch), loss=loss)
-
-
-def names_in(folder):
-    return sorted(os.listdir(folder))
 
 
 def test_epochs_that_are_no_multiple_of_save_freq_are_passed_over(tmp_path):

@@ -4,8 +4,8 @@ import errno
 import os
 import shutil
 
-import numpy as np
 import pytest
+from saved_epochs import epochs_of, names_in, save_epochs, weights
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt import CheckpointManager
@@ -15,24 +15,6 @@ from multiframe_ckpt.errors import (
 )
 from multiframe_ckpt.formats import FORMATS
 from multiframe_ckpt.storage import links
-
-
-def weights(value=0.0):
-    return {"l1.weight": np.full((3, 4), value, np.float32), "l1.bias": np.full(3, value, np.float32)}
-
-
-def save_epochs(manager, losses, first=0):
-    """Saves an epoch for each loss; its weights are the epoch's number."""
-    for epoch, loss in enumerate(losses, first):
-        manager.save(epoch, weights(epoch), loss=loss)
-
-
-def epochs_of(manager):
-    return [record.epoch for record in manager.checkpoints()]
-
-
-def names_in(folder):
-    return sorted(os.listdir(folder))
 
 
 def test_the_torch_format_has_files_of_the_usual_names_and_the_pointers_are_links(tmp_path):

@@ -1,10 +1,9 @@
 """What of a run is kept, what is best, and what is never deleted. Arrays alone, so that it runs everywhere."""
 
 import errno
-import os
 
-import numpy as np
 import pytest
+from saved_epochs import epochs_of, names_in, save_epochs, weights
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt import CheckpointManager
@@ -12,25 +11,6 @@ from multiframe_ckpt.errors import (
     CheckpointWarning,
 )
 from multiframe_ckpt.formats import WriteOptions, writable_format
-
-
-def weights(value=0.0):
-    return {"l1.weight": np.full((3, 4), value, np.float32), "l1.bias": np.full(3, value, np.float32)}
-
-
-def save_epochs(manager, losses, first=0):
-    """Saves an epoch for each loss; its weights are the epoch's number."""
-    for epoch, loss in enumerate(losses, first):
-        manager.save(epoch, weights(epoch), loss=loss)
-
-
-def epochs_of(manager):
-    return [record.epoch for record in manager.checkpoints()]
-
-
-def names_in(folder):
-    return sorted(os.listdir(folder))
-
 
 LOSSES = [0.9, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6]
 
@@ -152,7 +132,8 @@ def test_a_checkpoint_folder_in_which_the_user_put_a_file_is_left_alone_and_said
     manager.wait()
     (tmp_path / "checkpoint_epoch_0000" / "notes.txt").write_text("mine")
     with pytest.warns(CheckpointWarning) as told:
-        save_epochs(manager, [0.1, 0.1, 0.1], first=1)
+        for epoch in (1, 2, 3):  # here, since the warning is to name this file
+            manager.save(epoch, weights(epoch), loss=0.1)
         manager.wait()
     assert epochs_of(manager) == [0, 3]
     (warning,) = told
