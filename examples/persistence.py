@@ -69,7 +69,7 @@ class Block(nn.Module):
 
 
 class Gpt(nn.Module):
-    """Says for each letter which one comes next."""
+    """A model that says for each letter which one comes next."""
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()

@@ -1,11 +1,16 @@
 """Whose live objects a checkpoint's are: the contract of a framework's adapter, and the table of backends."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from .arrays import array_tensor, copied_tensor, fill_array
 from .base import Backend, SupportsRandomState, SupportsStepChanges, SupportsStepHook, SupportsWholeModels
 from .report import LoadReport, Mismatch
 from .table import BACKENDS, BackendRecord, backend_named, backend_of, backends, default_backend
-from .template import TensorBackend
 from .tensor_ops import Module, Stateful, SupportsFilling
+
+if TYPE_CHECKING:
+    from .template import TensorBackend
 
 __all__ = [
     "BACKENDS",
@@ -29,3 +34,11 @@ __all__ = [
     "default_backend",
     "fill_array",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return the template of adapters, which is loaded with the first of them: who reads files needs none."""
+    if name != "TensorBackend":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.template"), name)
+    return value

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
-from mmap import mmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +43,6 @@ MAX_HEADER_NBYTES = 100_000_000  # tensor.rs: MAX_HEADER_SIZE
 _METADATA = "__metadata__"
 #: transformers refuses a file that has metadata without it.
 _FORMAT = ("format", "pt")
-_LARGE_NBYTES = 1 << 20
 _PREFIX_NBYTES = 8  # the header's length, little-endian
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 #: So many shapes are kept for the tensors that have the same: a file could make very many of one hash.
@@ -146,7 +144,6 @@ def _header_size(file: File) -> int:
 
 def _read_header(file: File, size: int) -> tuple[dict[str, Json], dict[str, str]]:
     """Return the tensors' entries, in the header's order, and the metadata."""
-    # The text is held by nobody but the parser, which lets go of it early: it may have 100 MB.
     header = load_json(_header_text(file, size), f"{file.where}: header", _entry_reader())
     metadata = header.pop(_METADATA, {}) if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -155,14 +152,8 @@ def _read_header(file: File, size: int) -> tuple[dict[str, Json], dict[str, str]
 
 
 def _header_text(file: File, size: int) -> str:
-    """Return the header's text; the bytes of a large one are in memory that goes back to the system."""
-    raw: bytes | mmap
-    if size < _LARGE_NBYTES:
-        raw = file.read_at(_PREFIX_NBYTES, size, "header")
-    else:
-        raw = mmap(-1, size)
-        with memoryview(raw) as buffer:
-            file.read_into(_PREFIX_NBYTES, buffer)
+    """Return the header's text, which is all that is held while it is parsed: it may have 100 MB."""
+    raw = file.read_at(_PREFIX_NBYTES, size, "header")
     if raw[:1] != b"{":
         raise _damaged(file, f"found a header that begins with {raw[:1]!r}, expected '{{'")
     return decode_text(raw, f"{file.where}: header")

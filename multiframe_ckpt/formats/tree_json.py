@@ -23,7 +23,6 @@ import math
 import re
 import struct
 from collections.abc import Callable, Iterable
-from mmap import mmap
 from typing import Any, TypeAlias, TypeVar
 
 from ..errors import DamagedError, ValueRefusedError
@@ -75,7 +74,7 @@ def load_json(text: str | bytes, where: str, object_hook: Callable[[dict[str, Js
         raise _not_strict(where, problem) from None
 
 
-def decode_text(raw: bytes | mmap, where: str) -> str:
+def decode_text(raw: bytes, where: str) -> str:
     """Return text of JSON, which is in UTF-8; raise DamagedError for bytes that are none."""
     try:
         return str(raw, "utf-8")

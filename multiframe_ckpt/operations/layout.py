@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import KeyRefusedError
-from ..training import find_parts, move_moments
-from ..tree import LazyTensor, Path, Sharing, Tree, tensors
+from ..training import find_parts
+from ..training.moments import move_moments
+from ..tree import LazyTensor, Missing, Path, Sharing, Tree, replaced, tensors
 from ..tree.arrange import arrange
 from ..tree.move_plan import MovePlan, plan_moves
 from ..tree.moves import Move
@@ -40,27 +41,10 @@ def lay_out(tree: Tree, rules: Sequence[Move], *, model_only: bool) -> tuple[Tre
     placed: dict[str, list[tuple[str, LazyTensor]]] = {key: [] for key in weights}
     for move in plan.moves:
         placed[move.sources[0]].append((move.key, moved[move.key]))
-    changes: dict[Path, Tree] = {parts.model.path: arrange(parts.model.tree, placed)}
+    changes: dict[Path, Tree | Missing] = {parts.model.path: arrange(parts.model.tree, placed)}
     for part in () if model_only else parts.optimizers:
         changes[part.path] = move_moments(part, plan, weights)
-    return _replaced(tree, changes), Layout(plan.laid_out, plan.left_out, _lost_ties(weights, plan, moved))
-
-
-def _replaced(tree: Tree, changes: Mapping[Path, Tree]) -> Tree:
-    """Return the tree with other nodes at some paths, none of which lies in another."""
-    for path, node in changes.items():
-        tree = _with_node(tree, path, node)
-    return tree
-
-
-def _with_node(tree: Tree, path: Path, node: Tree) -> Tree:
-    if not path:
-        return node
-    child = _with_node(tree[path[0]], path[1:], node)
-    if isinstance(tree, Mapping):
-        return {name: child if name == path[0] else other for name, other in tree.items()}
-    items = [child if place == path[0] else other for place, other in enumerate(tree)]
-    return items if isinstance(tree, list) else tuple(items)
+    return replaced(tree, changes), Layout(plan.laid_out, plan.left_out, _lost_ties(weights, plan, moved))
 
 
 def _lost_ties(

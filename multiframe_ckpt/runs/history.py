@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import SupportsIndex, TypeAlias
 
 from ..checkpoint import Checkpoint
-from ..checkpoint.restore import RestoreReport
+from ..checkpoint.restore import RestoreReport, restore
 from ..checkpoint.run_state import RunState
 from ..errors import DamagedError, ReplacedError, ValueRefusedError
 from ..storage.transfer import read_through
@@ -36,14 +36,7 @@ class Chosen:
 
     def restore(self, live: RunState, *, strict: bool) -> RestoreReport:
         """Load the parts of the run that are named; see ``Checkpoint.restore``."""
-        return self.checkpoint.restore(
-            model=live.model,
-            optimizer=live.optimizer,
-            scheduler=live.scheduler,
-            scaler=live.scaler,
-            rng=live.rng,
-            strict=strict,
-        )
+        return restore(self.checkpoint.tree, live, strict=strict)
 
     def resume(self, live: RunState, *, strict: bool) -> int:
         """Restore, and return the epoch to go on with; touch nothing where the headers do not say which that is."""

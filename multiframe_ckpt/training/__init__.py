@@ -17,7 +17,6 @@ from .dialects import (
     scheduler_dialect,
 )
 from .merging import merged
-from .moments import move_moments
 from .neutral import NeutralState
 from .optimizers import OPTIMIZERS
 from .parts import WEIGHT_KEYS, Part, TrainingParts, find_parts, weights_path
@@ -42,7 +41,6 @@ __all__ = [
     "is_optimizer_state",
     "is_scheduler_state",
     "merged",
-    "move_moments",
     "optimizer_dialect",
     "scheduler_dialect",
     "translate",

@@ -90,9 +90,7 @@ def read_optimizer(
     neutral = source.read(state, names, class_name=class_name, notes=notes).optimizer
     assert neutral is not None
     neutral = _completed(neutral, notes)
-    holding = target.holds(NeutralState(optimizer=neutral), notes.key)
-    holding.require()
-    notes.add(holding)
+    _require_held(NeutralState(optimizer=neutral), target, notes)
     notes.converted.append(f"{notes.key}: {neutral.algorithm}, from {source.name} to {target.name}")
     return _with_facts_of(target, neutral)
 
@@ -104,11 +102,16 @@ def read_scheduler(state: Tree, target: Dialect, *, class_name: str | None, note
         raise notes.error(f"found no scheduler state of any known dialect, expected one; {WAY_OUT}")
     neutral = source.read(state, class_name=class_name, notes=notes).scheduler
     assert neutral is not None
-    holding = target.holds(NeutralState(scheduler=neutral), notes.key)
-    holding.require()
-    notes.add(holding)
+    _require_held(NeutralState(scheduler=neutral), target, notes)
     notes.converted.append(f"{notes.key}: {neutral.algorithm}, from {source.name} to {target.name}")
     return neutral
+
+
+def _require_held(neutral: NeutralState, target: Dialect, notes: Notes) -> None:
+    """Raise ValueRefusedError for what the target cannot hold; add what it leaves out to the notes."""
+    holding = target.holds(neutral, notes.key)
+    holding.require()
+    notes.add(holding)
 
 
 def written(neutral: NeutralState, target: Dialect, names: Names, notes: Notes, *, like: Tree = None) -> Tree:

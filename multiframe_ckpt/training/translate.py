@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ..errors import MismatchError, ValueRefusedError
-from ..tree import MISSING, LazyTensor, Missing, Path, Tree, Visit, join_key, rebuild, walk
+from ..tree import MISSING, LazyTensor, Path, Tree, join_key, replaced
 from .crossing import cross_optimizer, cross_scheduler, read_optimizer, read_scheduler, written
 from .dialects import Dialect, dialect_to_write, optimizer_dialect, scheduler_dialect
 from .names import Names
@@ -51,7 +50,7 @@ def translate(
     if _frameworks(parts) != {target.framework}:
         behind = _left_behind(parts, notes)
         moving.changes.update({} if keep else behind)
-    return _rebuilt(tree, moving.changes), notes.report()
+    return replaced(tree, moving.changes), notes.report()
 
 
 def frameworks_of(tree: Tree) -> set[str]:
@@ -212,24 +211,3 @@ def _left_behind(parts: TrainingParts, notes: Notes) -> dict[Path, Tree]:
         missing[parts.scaler.path] = MISSING
         notes.left_out.append(f"{parts.scaler.key}: another framework's gradient scaler keeps another state")
     return missing
-
-
-def _rebuilt(tree: Tree, changes: Mapping[Path, Tree | Missing]) -> Tree:
-    """Return the tree with the changes; what they do not touch is the very same object. A list keeps its length."""
-    changing: dict[
-        Path, dict[Any, None]
-    ] = {}  # the path of a container → the names in it below which something changes
-    for path in changes:
-        for depth, name in enumerate(path):
-            changing.setdefault(path[:depth], {})[name] = None
-
-    def visit(path: Path, node: Tree, on: Visit) -> Tree | Missing:
-        if path in changes:
-            return changes[path]
-        if path not in changing:
-            return node
-        if isinstance(node, Mapping):
-            node = {**node, **{name: {} for name in changing[path] if name not in node}}
-        return rebuild(node, on, path)
-
-    return walk(tree, visit)

@@ -2,7 +2,7 @@
 
 from .boxes import Box
 from .derived import Elementwise, Strided, elementwise
-from .edits import edit, synchronized, unknown_as_dicts
+from .edits import edit, replaced, synchronized, unknown_as_dicts
 from .joined import Joined, Part, joined
 from .keys import TOP, Path, join_key, key_of, split_key
 from .nodes import (
@@ -72,6 +72,7 @@ __all__ = [
     "map_leaves",
     "partition",
     "rebuild",
+    "replaced",
     "split_key",
     "synchronized",
     "tensor_paths",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from ..errors import KeyRefusedError
+from .edits import insert, key_is_taken
 from .keys import Path, split_key, text_path
 from .nodes import MISSING, Missing, Tree, Visit, is_leaf, rebuild, tensor_paths, walk
 from .tensor import LazyTensor
@@ -41,30 +42,22 @@ def arrange(tree: Tree, placed: Mapping[str, Placed]) -> Tree:
                 if tuple(holder) != text_path(path):
                     far.append((new_key, tensor))
                     continue
-                _require_free(new_key, new_key == key or new_name not in node or (*path, new_name) in keys)
+                if new_key != key and new_name in node and (*path, new_name) not in keys:
+                    raise key_is_taken(_what(new_key))
                 kept[name if new_key == key else new_name] = tensor
         return kept
 
     arranged = walk(tree, visit)
     for key, tensor in far:
-        _insert(arranged, key, tensor)
+        insert(arranged, split_key(key), tensor, _what(key))
     return {} if arranged is MISSING else arranged
 
 
 def _only(key: str, tensors: Placed) -> LazyTensor:
     if [new_key for new_key, _ in tensors] != [key]:
-        raise KeyRefusedError(f"layout of {key!r}: found an item of a list, expected a tensor of a dict")
+        raise KeyRefusedError(f"{_what(key)}: found an item of a list, expected a tensor of a dict")
     return tensors[0][1]
 
 
-def _insert(tree: Tree, key: str, tensor: LazyTensor) -> None:
-    *holder, name = split_key(key)
-    for part in holder:
-        tree = tree.setdefault(part, {}) if isinstance(tree, dict) else None
-    _require_free(key, isinstance(tree, dict) and name not in tree)
-    tree[name] = tensor
-
-
-def _require_free(key: str, is_free: bool) -> None:
-    if not is_free:
-        raise KeyRefusedError(f"layout of {key!r}: found something there already, expected a free key")
+def _what(key: str) -> str:
+    return f"layout of {key!r}"

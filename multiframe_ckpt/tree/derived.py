@@ -13,7 +13,7 @@ from .digests import bytes_of
 from .sources import Extent, InFile, Source, strided_in_file
 from .tensor import LazyTensor
 
-__all__ = ["Elementwise", "Strided", "elementwise"]
+__all__ = ["Derived", "Elementwise", "Strided", "elementwise"]
 
 
 class Strided(Source):
@@ -55,7 +55,7 @@ class Strided(Source):
         if nbytes == whole.nbytes:
             return whole
         start = self.offset * self.dtype.itemsize if nbytes else 0
-        return Extent(whole.file, whole.offset + start, nbytes) if self._needs_no_check() else None
+        return Extent(whole.file, whole.offset + start, nbytes) if self.storage.was_compared else None
 
     @property
     def bases(self) -> tuple[LazyTensor, ...]:
@@ -81,7 +81,8 @@ class Strided(Source):
         extent = self.extent
         if extent is not None:
             return InFile(extent.file, self.dtype, self.shape, extent.offset).array()
-        raw = self.storage.source.array() if self.covers else self._checked()
+        needs_no_check = self.covers or self.storage.was_compared
+        raw = self.storage.source.array() if needs_no_check else self.storage.numpy()
         return self._over(np.asarray(raw, order="C"))
 
     def _over(self, raw: np.ndarray) -> np.ndarray:
@@ -90,14 +91,6 @@ class Strided(Source):
         start = self.offset * size if prod(self.shape) else 0
         array = np.ndarray(self.shape, self.dtype.numpy, raw, start, steps)
         return array if array.flags.aligned else array.copy()
-
-    def _needs_no_check(self) -> bool:
-        return self.storage.was_compared
-
-    def _checked(self) -> np.ndarray:
-        if self._needs_no_check():
-            return self.storage.source.array()
-        return self.storage.numpy()
 
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Read piece by piece where the bytes lie whole in a file."""
@@ -119,27 +112,35 @@ class Strided(Source):
         return Strided(self.storage, self.dtype, shape_of(box), offset, strides)
 
 
-class Elementwise(Source):
-    """What ``change`` makes of another tensor's elements, each by itself, so that it can be made piece by piece."""
+class Derived(Source):
+    """A source that makes its elements of those of one other tensor, ``base``."""
 
-    __slots__ = ("base", "change", "dtype", "shape")
+    __slots__ = ("base",)
 
-    def __init__(self, base: LazyTensor, dtype: DType, change: Callable[[np.ndarray], np.ndarray]) -> None:
-        self.base, self.dtype, self.change, self.shape = base, dtype, change, base.shape
+    base: LazyTensor
 
     @property
     def bases(self) -> tuple[LazyTensor, ...]:
         """The other tensor."""
         return (self.base,)
 
-    def over(self, bases: Sequence[LazyTensor]) -> Elementwise:
-        """Return what ``change`` makes of another tensor."""
-        return Elementwise(bases[0], self.dtype, self.change)
-
     @property
     def reads_parts(self) -> bool:
         """Whether the other tensor is read in parts."""
         return self.base.source.reads_parts
+
+
+class Elementwise(Derived):
+    """What ``change`` makes of another tensor's elements, each by itself, so that it can be made piece by piece."""
+
+    __slots__ = ("change", "dtype", "shape")
+
+    def __init__(self, base: LazyTensor, dtype: DType, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.base, self.dtype, self.change, self.shape = base, dtype, change, base.shape
+
+    def over(self, bases: Sequence[LazyTensor]) -> Elementwise:
+        """Return what ``change`` makes of another tensor."""
+        return Elementwise(bases[0], self.dtype, self.change)
 
     def array(self) -> np.ndarray:
         """Read the other tensor, and change it."""

@@ -11,7 +11,7 @@ from .keys import Path, key_of, split_key, text_path
 from .nodes import MISSING, Missing, Tree, Unknown, Visit, is_leaf, map_leaves, rebuild, tensor_paths, walk
 from .tensor import LazyTensor
 
-__all__ = ["edit", "synchronized", "unknown_as_dicts"]
+__all__ = ["edit", "insert", "key_is_taken", "replaced", "synchronized", "unknown_as_dicts"]
 
 _NONE: Mapping[str, Any] = {}
 
@@ -35,6 +35,28 @@ def unknown_as_dicts(tree: Tree) -> tuple[Tree, list[str]]:
         return rebuild(node, on, path)
 
     return walk(tree, visit), types
+
+
+def replaced(tree: Tree, changes: Mapping[Path, Tree | Missing]) -> Tree:
+    """Return the tree with other nodes at some paths, and without those that are MISSING.
+
+    What is not touched is the very same object. A list keeps its length; dicts are made for a path that is not there.
+    """
+    changing: dict[Path, dict[Any, None]] = {}  # a container's path → the names in it below which something changes
+    for path in changes:
+        for depth, name in enumerate(path):
+            changing.setdefault(path[:depth], {})[name] = None
+
+    def visit(path: Path, node: Tree, on: Visit) -> Tree | Missing:
+        if path in changes:
+            return changes[path]
+        if path not in changing:
+            return node
+        if isinstance(node, Mapping):
+            node = {**node, **{name: {} for name in changing[path] if name not in node}}
+        return rebuild(node, on, path)
+
+    return walk(tree, visit)
 
 
 def edit(
@@ -75,7 +97,7 @@ def edit(
     edited = walk(tree, visit)
     edited = {} if edited is MISSING else edited
     for parts, tensor in inserts:
-        _insert(edited, parts, tensor)
+        insert(edited, parts, tensor, f"rename to {'/'.join(parts)!r}")
     return edited
 
 
@@ -118,9 +140,15 @@ def _moves(new_keys: Mapping[str, str], paths: Mapping[str, Path]) -> _Moves:
     return moves
 
 
-def _insert(tree: Tree, parts: tuple[str, ...], tensor: LazyTensor) -> None:
+def insert(tree: Tree, parts: tuple[str, ...], tensor: LazyTensor, what: str) -> None:
+    """Put a tensor into a tree of dicts, which are made as needed; raise KeyRefusedError, of ``what``, for a key taken."""
     for part in parts[:-1]:
         tree = tree.setdefault(part, {}) if isinstance(tree, dict) else None
     if not isinstance(tree, dict) or parts[-1] in tree:
-        raise KeyRefusedError(f"rename to {'/'.join(parts)!r}: found something there already, expected a free key")
+        raise key_is_taken(what)
     tree[parts[-1]] = tensor
+
+
+def key_is_taken(what: str) -> KeyRefusedError:
+    """Return the error for a new key under which something stands."""
+    return KeyRefusedError(f"{what}: found something there already, expected a free key")

@@ -44,7 +44,7 @@ __all__ = [
 
 
 class Missing(Enum):
-    """Says that nothing is there: no child in a place, no value under a key. None is a value of checkpoints."""
+    """What stands where nothing is: no child in a place, no value under a key. None is a value of checkpoints."""
 
     MISSING = "missing"
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .bands import IN_BLOCKS, bands, rectangles
 from .boxes import Box, shape_of
+from .derived import Derived
 from .digests import chunks_of
 from .sources import Extent, InFile, InMemory, Source
 from .tensor import LazyTensor
@@ -16,26 +17,16 @@ from .tensor import LazyTensor
 __all__ = ["Reshaped", "Rows", "Turned"]
 
 
-class Turned(Source):
+class Turned(Derived):
     """Another tensor with its axes in another order: axis ``i`` is its axis ``axes[i]``, as NumPy's transpose has it."""
 
-    __slots__ = ("axes", "base", "dtype", "shape")
+    __slots__ = ("axes", "dtype", "shape")
 
     def __init__(self, base: LazyTensor, axes: Sequence[int]) -> None:
         if sorted(axes) != list(range(len(base.shape))):
             raise ValueError(f"found axes {tuple(axes)}, expected each of {len(base.shape)} axes once")
         self.base, self.axes, self.dtype = base, tuple(axes), base.dtype
         self.shape = tuple(base.shape[axis] for axis in axes)
-
-    @property
-    def bases(self) -> tuple[LazyTensor, ...]:
-        """The other tensor."""
-        return (self.base,)
-
-    @property
-    def reads_parts(self) -> bool:
-        """Whether the other tensor is read in parts."""
-        return self.base.source.reads_parts
 
     def array(self) -> np.ndarray:
         """Return the turned array, over the other's."""
@@ -81,10 +72,10 @@ class Turned(Source):
         return Turned(bases[0], self.axes)
 
 
-class Rows(Source):
+class Rows(Derived):
     """The rows from ``start`` to before ``stop`` of another tensor, all of which is compared with its digest once."""
 
-    __slots__ = ("_part", "base", "dtype", "shape", "start", "stop")
+    __slots__ = ("_part", "dtype", "shape", "start", "stop")
 
     def __init__(self, base: LazyTensor, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= base.shape[0]:
@@ -97,16 +88,6 @@ class Rows(Source):
     def extent(self) -> Extent | None:
         """Where the bytes lie whole in a file, unless the other tensor must be read to compare it."""
         return self._part.extent if self.base.was_compared else None
-
-    @property
-    def bases(self) -> tuple[LazyTensor, ...]:
-        """The other tensor."""
-        return (self.base,)
-
-    @property
-    def reads_parts(self) -> bool:
-        """Whether the other tensor is read in parts."""
-        return self.base.source.reads_parts
 
     def array(self) -> np.ndarray:
         """Read the rows."""
@@ -128,10 +109,10 @@ class Rows(Source):
         return Rows(bases[0], self.start, self.stop)
 
 
-class Reshaped(Source):
+class Reshaped(Derived):
     """Another tensor's elements in the same order, in another shape."""
 
-    __slots__ = ("base", "dtype", "shape")
+    __slots__ = ("dtype", "shape")
 
     def __init__(self, base: LazyTensor, shape: tuple[int, ...]) -> None:
         if prod(shape) != base.size:
@@ -142,11 +123,6 @@ class Reshaped(Source):
     def extent(self) -> Extent | None:
         """Where the bytes lie, unless they are to be compared with a digest of the other tensor's."""
         return self.base.extent if self.base.was_compared else None
-
-    @property
-    def bases(self) -> tuple[LazyTensor, ...]:
-        """The other tensor."""
-        return (self.base,)
 
     @property
     def reads_parts(self) -> bool:

@@ -13,11 +13,11 @@ from ...progress import OnProgress
 from ...tree import LazyTensor, Sharing, Tree, join_key, leaves, tensors
 from ...tree import Path as TreePath
 from ...tree.digests import digest_of_bytes
-from ..base import Changes, Plan, ProgressMeter, WriteOptions
+from ..base import Changes, Plan, WriteOptions
 from .meta import Comment
 from .names import MARKER, PICKLE
 from .objects import OneFlowPickle
-from .variable import NewVariable, stored_dtype, stored_nbytes, write_variables
+from .variable import NewVariable, VariablesPlan, stored_dtype, write_variables
 
 __all__ = ["plan_folder", "widened"]
 
@@ -50,32 +50,22 @@ def plan_folder(tree: Tree, options: WriteOptions) -> Plan:
         NewVariable(folder, tensor, Comment(*positions[folder], tied=first_of_tie.get(key), pickle=pickle_digest), key)
         for folder, (key, tensor) in zip(folders.values(), table.items(), strict=True)
     )
-    return _Plan(variables, snapshots, pickled, options.digest, changes)
+    return _Plan(variables, pickled, options.digest, changes, snapshots)
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan(Plan):
-    """The variables, the folders of each snapshot by its own ('' for the top), and the pickle of a nested checkpoint."""
+class _Plan(VariablesPlan):
+    """Variables, the folders of each snapshot by its own ('' for the top), and the pickle of a nested checkpoint."""
 
-    variables: tuple[NewVariable, ...]
     snapshots: Mapping[str, list[str]]
-    pickled: bytes | None
-    digest: bool
-    changes: Changes
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the variables' values."""
-        return sum(map(stored_nbytes, self.variables))
 
     def write(self, target: Path, on_progress: OnProgress) -> None:
         """Write the folder, the marker of each snapshot last."""
-        meter = ProgressMeter({variable.key: variable.tensor for variable in self.variables}, on_progress)
         target.mkdir()
         for snapshot in self.snapshots:
             (target / snapshot).mkdir(parents=True, exist_ok=True)
         try:
-            write_variables(target, self.variables, meter, digest=self.digest)
+            write_variables(target, self.variables, on_progress, digest=self.digest)
         except FileExistsError as taken:
             raise _refusal(str(taken.filename), "a name that this disk takes for another's") from None
         if self.pickled is not None:

@@ -19,12 +19,12 @@ from ...storage.folders import Folder
 from ...tree import File, LazyTensor, Sharing, Tree, tensors
 from ...tree import Path as TreePath
 from ...tree.digests import digest_of_bytes
-from ..base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions
+from ..base import Changes, Head, Opened, Plan, ReadOptions, WritableFormat, WriteOptions
 from .folder_write import widened
 from .meta import Comment
 from .names import MARKER, META, OUT, PICKLE
 from .objects import OneFlowPickle, read_folder_pickle, read_single_file
-from .variable import NewVariable, stored_nbytes, write_variables
+from .variable import NewVariable, VariablesPlan, write_variables
 
 __all__ = ["OneFlowPickleFormat"]
 
@@ -67,7 +67,7 @@ class OneFlowPickleFormat(WritableFormat):
             NewVariable(folder, tensor, Comment(index, len(folders.tensors), pickle=digest), keys[id(tensor)])
             for index, (folder, tensor) in enumerate(folders.tensors.items())
         )
-        return _Plan(pickled, variables, options.digest, changes)
+        return _Plan(variables, pickled, options.digest, changes)
 
     def owns(self, name: str) -> bool:
         """Return whether a file is the pickle, or one of a variable's, which have no names of their own.
@@ -79,24 +79,15 @@ class OneFlowPickleFormat(WritableFormat):
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan(Plan):
+class _Plan(VariablesPlan):
     """The pickle, and a variable for each distinct tensor."""
 
     pickled: bytes
-    variables: tuple[NewVariable, ...]
-    digest: bool
-    changes: Changes
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the variables' values."""
-        return sum(map(stored_nbytes, self.variables))
 
     def write(self, target: Path, on_progress: OnProgress) -> None:
         """Write the folder, the pickle last."""
-        meter = ProgressMeter({variable.key: variable.tensor for variable in self.variables}, on_progress)
         target.mkdir()
-        write_variables(target, self.variables, meter, digest=self.digest)
+        write_variables(target, self.variables, on_progress, digest=self.digest)
         (target / PICKLE).write_bytes(self.pickled)
 
 

@@ -19,16 +19,17 @@ import numpy as np
 
 from ...dtypes import BFLOAT16, FLOAT32, DType, dtype_named, narrow, widen
 from ...errors import DamagedError, DtypeRefusedError, MissingFileError
+from ...progress import OnProgress
 from ...storage.folders import Folder, LocalFolder
 from ...storage.parallel import in_parallel
 from ...storage.transfer import CopyJob, HashingReader, as_elements, copy, write_at
 from ...tree import File, InFile, LazyTensor, elementwise
 from ...tree.digests import bytes_of
 from ...tree.shapes import is_small_shape, require_shape
-from ..base import ProgressMeter
+from ..base import Changes, Plan, ProgressMeter
 from .meta import MAX_META_NBYTES, Comment, VariableMeta, parse_canonical, parse_meta, render_meta
 
-__all__ = ["NewVariable", "read_limited", "read_variable", "stored_dtype", "stored_nbytes", "write_variables"]
+__all__ = ["NewVariable", "VariablesPlan", "read_limited", "read_variable", "stored_dtype", "write_variables"]
 
 
 def read_variable(folder: Folder, name: str) -> tuple[LazyTensor, Comment | None] | None:
@@ -142,8 +143,24 @@ def stored_nbytes(variable: NewVariable) -> int:
     return variable.tensor.size * stored_dtype(variable.key, variable.tensor.dtype).itemsize
 
 
-def write_variables(root: Path, variables: Sequence[NewVariable], meter: ProgressMeter, *, digest: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class VariablesPlan(Plan):
+    """The plan of a folder of variables; what stands beside them is for the format to say."""
+
+    variables: tuple[NewVariable, ...]
+    pickled: bytes | None
+    digest: bool
+    changes: Changes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the variables' values."""
+        return sum(map(stored_nbytes, self.variables))
+
+
+def write_variables(root: Path, variables: Sequence[NewVariable], on_progress: OnProgress, *, digest: bool) -> None:
     """Write each variable into a folder of its own, which must be new; large ones several at a time."""
+    meter = ProgressMeter({variable.key: variable.tensor for variable in variables}, on_progress)
     schemes = ("xxh3",) if digest else ()
     descriptor = os.open(root, os.O_RDONLY)
     try:
