@@ -28,7 +28,7 @@ from ..storage.consistency import retry_if_replaced
 from ..storage.free_space import require_free_space
 from ..storage.transfer import materialized
 from ..training import weights_path
-from ..tree import LazyTensor, Tree, synchronized, tensors, unknown_as_dicts
+from ..tree import LazyTensor, Tree, known, synchronized, tensors
 from ..tree.gc_pause import gc_paused
 from .capture import capture
 from .restore import RestoreReport, restore
@@ -95,17 +95,17 @@ class Checkpoint:
         *,
         format: str | None = None,
         verify: bool = True,
-        allow_unknown: bool = False,
         allow_incomplete: bool = False,
     ) -> Checkpoint:
         """Return the checkpoint at ``path``, reading headers only; no framework is needed and nothing of it is run.
 
         The format is recognised by content, or named. Raise FileNotFoundError, or a FormatError for what is unknown,
         damaged, incomplete or unsafe. Bytes of a tensor that are not the ones its digest promises are a DamagedError
-        when they are read, unless ``verify=False``. ``allow_unknown`` keeps objects of unknown types as Unknown nodes and
-        refuses none; ``allow_incomplete`` reads what is there of a save that never finished.
+        when they are read, unless ``verify=False``. Objects of types that are not known stand in the tree as Unknown nodes,
+        and refuse nothing until all of it is written or built. ``allow_incomplete`` reads what is there of a save that
+        never finished.
         """
-        options = ReadOptions(verify, allow_unknown, allow_incomplete)
+        options = ReadOptions(verify, allow_incomplete)
         with gc_paused():
             kind, opened = open_path(Path(path), format, options)
         meta: dict[str, Any] = {"format": kind.name, "path": str(path), **opened.facts}
@@ -130,6 +130,7 @@ class Checkpoint:
         overwrite: bool = False,
         digest: bool = True,
         durable: bool = True,
+        allow_unknown: bool = False,
         on_progress: OnProgress = silent,
     ) -> Changes:
         """Write the checkpoint all-or-nothing and durably; return what the format had to change.
@@ -141,9 +142,12 @@ class Checkpoint:
         is a NoSpaceError before anything is written.
 
         ``digest=False`` writes no digests, by which damage is seen. ``durable=False`` does not wait for the disk: a
-        power cut soon after may lose the checkpoint, and what it replaced.
+        power cut soon after may lose the checkpoint, and what it replaced. ``allow_unknown=True`` writes Unknown nodes as
+        plain dicts of their parts; without it they are an UnsafeError that names them all.
         """
-        planned = self.plan(path, format=format, overwrite=overwrite, digest=digest, durable=durable)
+        planned = self.plan(
+            path, format=format, overwrite=overwrite, digest=digest, durable=durable, allow_unknown=allow_unknown
+        )
         planned.write(on_progress)
         return planned.changes
 
@@ -155,24 +159,30 @@ class Checkpoint:
         overwrite: bool = False,
         digest: bool = True,
         durable: bool = True,
+        allow_unknown: bool = False,
     ) -> PlannedSave:
         """Lay the checkpoint out for a path; raise what :meth:`save` would refuse, before any byte is written."""
         path = Path(path)
         kind = writable_format(format) if format else format_for(path)
-        options = WriteOptions(digest, self.meta.get("metadata") or {}, overwrite, durable)
+        options = WriteOptions(digest, self.meta.get("metadata") or {}, overwrite, durable, allow_unknown)
         return plan_save(self.tree, path=path, format=kind, options=options)
 
     @gc_paused()
-    def to_backend(self, backend: str | None = None, *, device: str | None = None) -> Any:
+    def to_backend(self, backend: str | None = None, *, device: str | None = None, allow_unknown: bool = False) -> Any:
         """Return the checkpoint as live objects of a framework, read now, every dtype unchanged.
 
         Optimizer state stays in its own dialect: :meth:`restore` and ``convert`` translate it. OneFlow copies late: load
         tensors that another framework goes on to change with :meth:`load_into`, which waits for the copy.
 
         Without ``backend``: the one that MULTIFRAME_CKPT_BACKEND names, else the file's own framework where the program
-        has imported it, else NumPy arrays. Raise UnavailableError where the framework is not here.
+        has imported it, else NumPy arrays. Raise UnavailableError where the framework is not here, and UnsafeError for
+        Unknown nodes, which ``allow_unknown=True`` leaves as they are.
         """
-        return self._backend(backend).from_tree(materialized(self.tree), device=device)
+        tree = self.tree
+        if not allow_unknown:
+            where = str(self.meta.get("path", "checkpoint"))
+            tree = known(tree, where, "Load the weights alone: load_into() a model", allow_unknown=False)
+        return self._backend(backend).from_tree(materialized(tree), device=device)
 
     def _backend(self, name: str | None) -> Backend:
         own = self.meta.get("framework")
@@ -262,7 +272,8 @@ class PlannedSave:
 def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteOptions) -> PlannedSave:
     """Lay a tree out for a path; raise what writing would refuse, before any byte is written."""
     with gc_paused():
-        plan = format.plan(synchronized(unknown_as_dicts(tree)[0]), options)
+        tree = known(tree, str(path), "Save the weights alone", allow_unknown=options.allow_unknown)
+        plan = format.plan(synchronized(tree), options)
     require_free(path, overwrite=options.overwrite)
     require_free_space(path, plan.nbytes)
     return PlannedSave(path, format.name, plan, options)
@@ -334,10 +345,8 @@ def load(
         return _pickling(backend_named(backend or "torch")).load_model(str(path), device=device)
 
     def read() -> Any:
-        checkpoint = Checkpoint.open(
-            path, format=format, verify=verify, allow_unknown=allow_unknown, allow_incomplete=allow_incomplete
-        )
-        return checkpoint.to_backend(backend, device=device)
+        checkpoint = Checkpoint.open(path, format=format, verify=verify, allow_incomplete=allow_incomplete)
+        return checkpoint.to_backend(backend, device=device, allow_unknown=allow_unknown)
 
     return retry_if_replaced(Path(path), read)
 

@@ -2,7 +2,7 @@
 
 from .boxes import Box
 from .derived import Elementwise, Strided, elementwise
-from .edits import edit, replaced, synchronized, unknown_as_dicts
+from .edits import edit, known, replaced, synchronized, unknown_as_dicts, unknown_refused
 from .joined import Joined, Part, joined
 from .keys import TOP, Path, join_key, key_of, split_key
 from .nodes import (
@@ -16,6 +16,7 @@ from .nodes import (
     children,
     combine,
     has_tensors,
+    has_unknown,
     is_leaf,
     is_plain,
     leaves,
@@ -63,11 +64,13 @@ __all__ = [
     "edit",
     "elementwise",
     "has_tensors",
+    "has_unknown",
     "is_leaf",
     "is_plain",
     "join_key",
     "joined",
     "key_of",
+    "known",
     "leaves",
     "map_leaves",
     "partition",
@@ -80,5 +83,6 @@ __all__ = [
     "tensors",
     "tied_groups",
     "unknown_as_dicts",
+    "unknown_refused",
     "walk",
 ]
