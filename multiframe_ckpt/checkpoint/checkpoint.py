@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..backend import BACKENDS, Backend, LoadReport, SupportsWholeModels, backend_named, backend_of, default_backend
-from ..errors import ValueRefusedError
+from ..backend import Backend, LoadReport, SupportsWholeModels, backend_named, backend_of, default_backend
+from ..errors import UnknownKeyError, ValueRefusedError
 from ..formats import (
     Changes,
     Plan,
@@ -27,10 +26,12 @@ from ..storage.atomic import staged, target_exists
 from ..storage.consistency import retry_if_replaced
 from ..storage.free_space import require_free_space
 from ..storage.transfer import materialized
+from ..terminal.text import human_size, plural, printable
 from ..training import weights_path
 from ..tree import LazyTensor, Tree, synchronized, tensors, unknown_as_dicts
 from ..tree.gc_pause import gc_paused
 from .capture import capture
+from .items import item, names_at_top
 from .restore import RestoreReport, restore
 from .resume_check import ResumeCheck, check_resume
 from .run_state import RunState
@@ -40,10 +41,11 @@ __all__ = ["Checkpoint", "PlannedSave", "load", "open", "plan_save", "require_fr
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Checkpoint:
     """A tree of tensors and plain values, and ``meta``: plain facts such as its format, path and framework.
 
+    ``checkpoint["model_state_dict"]`` is what lies under a name, and ``checkpoint["model_state_dict/l1.weight"]`` a tensor.
     ``meta["metadata"]`` is the user's own str → str metadata, in formats that have a slot for it.
     """
 
@@ -113,6 +115,41 @@ class Checkpoint:
             meta["metadata"] = opened.metadata
         return cls(opened.tree, meta)
 
+    def __repr__(self) -> str:
+        """Return one line: where it lies, its format or framework, how many tensors, and their bytes."""
+        table = tensors(self.tree)
+        nbytes = sum(tensor.nbytes for tensor in table.values())
+        kind = self.meta.get("format") or self.meta.get("backend")
+        parts = (printable(str(kind)) if kind else "", plural(len(table), "tensor"), human_size(nbytes))
+        return f"<Checkpoint {self._where}: {', '.join(filter(None, parts))}>"
+
+    @property
+    def _where(self) -> str:
+        return printable(str(self.meta.get("path") or "in memory"))
+
+    def __getitem__(self, key: object) -> Tree:
+        """Return what lies under a name at the top (``"model_state_dict"``), or under a key as ``tensors()`` spells them.
+
+        Tensors are unread. Raise UnknownKeyError, a KeyError that names the nearest keys, where nothing is.
+        """
+        return item(self.tree, key, self._where)
+
+    def __contains__(self, key: object) -> bool:
+        """Return whether something lies under a key."""
+        try:
+            self[key]
+        except UnknownKeyError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[object]:
+        """Iterate over the names at the top."""
+        return names_at_top(self.tree)
+
+    def keys(self) -> list[object]:
+        """Return the names at the top; :meth:`tensors` has the keys of all tensors."""
+        return list(self)
+
     def tensors(self) -> dict[str, LazyTensor]:
         """Return every tensor by its key (``l1.weight``, ``model_state_dict/l1.weight``), in order, unread."""
         return tensors(self.tree)
@@ -169,21 +206,12 @@ class Checkpoint:
         Optimizer state stays in its own dialect: :meth:`restore` and ``convert`` translate it. OneFlow copies late: load
         tensors that another framework goes on to change with :meth:`load_into`, which waits for the copy.
 
-        Without ``backend``: the one that MULTIFRAME_CKPT_BACKEND names, else the file's own framework where the program
-        has imported it, else NumPy arrays. Raise UnavailableError where the framework is not here.
+        Without ``backend``: the one that MULTIFRAME_CKPT_BACKEND names, else the one framework that the program has
+        imported; of several that it has, the file's own; else NumPy arrays. None is imported for the choice. Raise
+        UnavailableError where the framework is not here.
         """
-        return self._backend(backend).from_tree(materialized(self.tree), device=device)
-
-    def _backend(self, name: str | None) -> Backend:
-        own = self.meta.get("framework")
-        if (
-            name is None
-            and own in BACKENDS.names()
-            and sys.modules.get(own)
-            and not os.environ.get("MULTIFRAME_CKPT_BACKEND")
-        ):
-            name = own
-        return backend_named(name) if name else default_backend()
+        owner = backend_named(backend) if backend else default_backend(self.meta.get("framework"))
+        return owner.from_tree(materialized(self.tree), device=device)
 
     def load_into(self, target: object, *, strict: bool = True) -> LoadReport:
         """Load into a live module (its weights), optimizer, scheduler or nested mix, in place.
@@ -325,6 +353,9 @@ def load(
     allow_incomplete: bool = False,
 ) -> Any:
     """Return a checkpoint as live objects: :meth:`Checkpoint.open`, then :meth:`Checkpoint.to_backend`.
+
+    Without ``backend`` they are tensors of the one framework that the program has imported; of several that it has, the
+    file's own; else NumPy arrays. The environment variable MULTIFRAME_CKPT_BACKEND names another.
 
     A whole pickled PyTorch model comes as its state dict. With ``trusted=True`` it is built by ``torch.load``, which
     imports and runs what the file names: for files that you or people you trust wrote, never for others. A folder that

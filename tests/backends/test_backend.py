@@ -10,6 +10,7 @@ import pytest
 import multiframe_ckpt.backend.table
 from multiframe_ckpt.backend import BACKENDS, BackendRecord, backend_named, backend_of, backends, default_backend
 from multiframe_ckpt.errors import UnavailableError, UnknownNameError, ValueRefusedError
+from multiframe_ckpt_numpy import NumpyBackend
 
 
 @pytest.fixture
@@ -101,9 +102,17 @@ def test_a_cycle_is_refused_before_anything_overflows():
         backend_of(cycle)
 
 
-def test_the_default_is_numpy_unless_the_environment_names_another(monkeypatch):
+@pytest.fixture
+def alone(monkeypatch):
+    """As in a program that has imported no framework."""
+    for name in BACKENDS.names():
+        if name != "numpy":
+            monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def test_the_default_is_numpy_unless_the_environment_names_another(monkeypatch, alone):
     monkeypatch.delenv("MULTIFRAME_CKPT_BACKEND", raising=False)
-    assert default_backend().name == "numpy"
+    assert default_backend().name == default_backend("torch").name == "numpy"
     monkeypatch.setenv("MULTIFRAME_CKPT_BACKEND", "")
     assert default_backend().name == "numpy"
     monkeypatch.setenv("MULTIFRAME_CKPT_BACKEND", "jaxx")
@@ -114,4 +123,20 @@ def test_the_default_is_numpy_unless_the_environment_names_another(monkeypatch):
 def test_the_default_may_be_a_framework(monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setenv("MULTIFRAME_CKPT_BACKEND", "torch")
-    assert default_backend().name == "torch"
+    assert default_backend("oneflow").name == "torch"
+
+
+def test_of_several_frameworks_that_are_imported_the_files_own_is_the_default(monkeypatch, alone):
+    monkeypatch.delenv("MULTIFRAME_CKPT_BACKEND", raising=False)
+    imported = ["torch", "oneflow"]
+    monkeypatch.setattr(
+        "multiframe_ckpt.backend.table._imported_backends", lambda: [NamedBackend(name) for name in imported]
+    )
+    assert [default_backend(own).name for own in ("torch", "oneflow", None, "jax")] == [*imported, "numpy", "numpy"]
+    imported.remove("oneflow")
+    assert [default_backend(own).name for own in ("torch", "oneflow", None, "jax")] == ["torch"] * 4
+
+
+class NamedBackend(NumpyBackend):
+    def __init__(self, name: str) -> None:
+        self.name = name
