@@ -9,6 +9,7 @@ from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import load as load
 from .checkpoint import open as open
 from .checkpoint import save as save
+from .checkpoint import save_whole_model as save_whole_model
 from .checkpoint.checkpoint import PlannedSave as PlannedSave
 from .checkpoint.restore import RestoreReport as RestoreReport
 from .checkpoint.resume_check import ResumeCheck as ResumeCheck

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from ..errors import KeyRefusedError
 from ..training import find_parts
 from ..training.moments import move_moments
-from ..tree import LazyTensor, Missing, Path, Sharing, Tree, replaced, tensors
-from ..tree.arrange import arrange
+from ..tree import LazyTensor, Missing, Path, Sharing, Tree, edit, replaced, tensors
 from ..tree.move_plan import MovePlan, plan_moves
 from ..tree.moves import Move
 
@@ -41,7 +40,7 @@ def lay_out(tree: Tree, rules: Sequence[Move], *, model_only: bool) -> tuple[Tre
     placed: dict[str, list[tuple[str, LazyTensor]]] = {key: [] for key in weights}
     for move in plan.moves:
         placed[move.sources[0]].append((move.key, moved[move.key]))
-    changes: dict[Path, Tree | Missing] = {parts.model.path: arrange(parts.model.tree, placed)}
+    changes: dict[Path, Tree | Missing] = {parts.model.path: edit(parts.model.tree, placed, what="layout of")}
     for part in () if model_only else parts.optimizers:
         changes[part.path] = move_moments(part, plan, weights)
     return replaced(tree, changes), Layout(plan.laid_out, plan.left_out, _lost_ties(weights, plan, moved))
