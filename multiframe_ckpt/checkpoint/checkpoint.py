@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..backend import Backend, LoadReport, SupportsWholeModels, backend_named, backend_of, default_backend
+from ..backend import (
+    Backend,
+    LoadReport,
+    SupportsWholeModels,
+    backend_named,
+    backend_of,
+    default_backend,
+    warn_of_tuples,
+)
 from ..errors import UnknownKeyError, ValueRefusedError
 from ..formats import (
     Changes,
@@ -17,6 +25,7 @@ from ..formats import (
     WritableFormat,
     WriteOptions,
     format_for,
+    format_to_write,
     open_path,
     require_replaceable,
     writable_format,
@@ -195,7 +204,7 @@ class Checkpoint:
     ) -> PlannedSave:
         """Lay the checkpoint out for a path; raise what :meth:`save` would refuse, before any byte is written."""
         path = Path(path)
-        kind = writable_format(format) if format else format_for(path)
+        kind = format_to_write(path, format)
         options = WriteOptions(digest, self.meta.get("metadata") or {}, overwrite, durable)
         return plan_save(self.tree, path=path, format=kind, options=options)
 
@@ -211,7 +220,9 @@ class Checkpoint:
         UnavailableError where the framework is not here.
         """
         owner = backend_named(backend) if backend else default_backend(self.meta.get("framework"))
-        return owner.from_tree(materialized(self.tree), device=device)
+        live = owner.from_tree(materialized(self.tree), device=device)
+        warn_of_tuples(self.tree)
+        return live
 
     def load_into(self, target: object, *, strict: bool = True) -> LoadReport:
         """Load into a live module (its weights), optimizer, scheduler or nested mix, in place.
@@ -291,6 +302,7 @@ def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteO
     """Lay a tree out for a path; raise what writing would refuse, before any byte is written."""
     with gc_paused():
         plan = format.plan(synchronized(unknown_as_dicts(tree)[0]), options)
+    warn_of_tuples(tree)
     require_free(path, overwrite=options.overwrite)
     require_free_space(path, plan.nbytes)
     return PlannedSave(path, format.name, plan, options)
@@ -332,6 +344,7 @@ def save(
                 f"{path}: found a whole model to be written as {kind.name}, expected torch, which alone holds one; "
                 "choose a path such as model.pth, or save its state dict"
             )
+        format_to_write(path, kind.name)
         require_free(path, overwrite=overwrite)
         with staged(path, overwrite=overwrite, durable=durable) as fresh:
             pickles.save_model(obj, str(fresh))
