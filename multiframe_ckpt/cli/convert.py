@@ -42,7 +42,15 @@ _MOST_LISTED = 10
 )
 @click.option("--dtype", metavar="NAME", help="Cast the floating tensors of the weights, such as to bfloat16.")
 @click.option("--optimizer-dtype", metavar="NAME", help="Cast the floating tensors of optimizer state.")
-@click.option("--model-only", is_flag=True, help="Take the state dict out of a training checkpoint.")
+@click.option(
+    "--model-only",
+    metavar="[=KEY]",
+    is_flag=False,
+    flag_value=True,
+    default=False,
+    type=click.UNPROCESSED,
+    help="Take the weights out of a training checkpoint; =KEY says which, =ema the running average.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
 @click.option("--no-verify", "verify", flag_value=False, default=True, help="Do not check SRC against its digests.")
 @click.option("--no-digest", "digest", flag_value=False, default=True, help="Write no digests into DST.")

@@ -70,9 +70,10 @@ def _known_states(parts: TrainingParts) -> list[Tree]:
 
 
 def _weights(parts: TrainingParts) -> Mapping[str, LazyTensor] | None:
-    if parts.model is None or not isinstance(parts.model.tree, Mapping):
+    model = parts.model
+    if model is None or not isinstance(model.tree, Mapping):
         return None
-    return {name: leaf for name, leaf in parts.model.tree.items() if isinstance(leaf, LazyTensor)}
+    return {name: leaf for name, leaf in model.tree.items() if isinstance(leaf, LazyTensor)}
 
 
 def _say_unknown(parts: TrainingParts, notes: Notes) -> None:
