@@ -11,7 +11,7 @@ import click
 from ..operations.convert import convert
 from ..storage.atomic import STAGE_SUFFIX
 from .output import Output
-from .program import NAME, Status, verb
+from .program import NAME, OptionalValue, Status, verb
 
 __all__ = ["convert_command"]
 
@@ -40,11 +40,8 @@ __all__ = ["convert_command"]
 @click.option("--optimizer-dtype", metavar="NAME", help="Cast the floating tensors of optimizer state.")
 @click.option(
     "--model-only",
+    cls=OptionalValue,
     metavar="[=KEY]",
-    is_flag=False,
-    flag_value=True,
-    default=False,
-    type=click.UNPROCESSED,
     help="Take the weights out of a training checkpoint; =KEY says which, =ema the running average.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")

@@ -20,9 +20,10 @@ from .dialects import (
 from .merging import merged
 from .neutral import NeutralState
 from .optimizers import OPTIMIZERS
-from .parts import Part, TrainingParts, find_parts, is_ours
+from .parts import Part, TrainingParts
 from .report import TranslateReport
 from .schedulers import SCHEDULERS
+from .search import find_parts, is_ours
 from .translate import frameworks_of, translate
 from .weights import choose_weights, size_of
 

@@ -11,8 +11,9 @@ from .crossing import cross_optimizer, cross_scheduler, read_optimizer, read_sch
 from .dialects import Dialect, dialect_to_write, optimizer_dialect, scheduler_dialect
 from .names import Names
 from .neutral import NeutralState, SchedulerState
-from .parts import Part, TrainingParts, find_parts
+from .parts import Part, TrainingParts
 from .report import Notes, TranslateReport
+from .search import find_parts
 
 __all__ = ["frameworks_of", "translate"]
 

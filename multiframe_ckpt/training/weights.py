@@ -13,7 +13,8 @@ from ..terminal.text import human_size, plural
 from ..tree import MISSING, LazyTensor, Path, Tree, has_tensors, leaves, split_key
 from ..tree.keys import text_path
 from .candidates import entries, holds_states
-from .parts import Part, TrainingParts, find_parts
+from .parts import Part, TrainingParts
+from .search import find_parts
 
 __all__ = ["choose_weights", "size_of"]
 
