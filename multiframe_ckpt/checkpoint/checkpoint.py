@@ -36,7 +36,7 @@ from ..storage.consistency import retry_if_replaced
 from ..storage.free_space import require_free_space
 from ..storage.transfer import materialized
 from ..terminal.text import human_size, plural, printable
-from ..training import weights_path
+from ..training import choose_weights
 from ..tree import LazyTensor, Tree, synchronized, tensors, unknown_as_dicts
 from ..tree.gc_pause import gc_paused
 from .capture import capture
@@ -163,10 +163,13 @@ class Checkpoint:
         """Return every tensor by its key (``l1.weight``, ``model_state_dict/l1.weight``), in order, unread."""
         return tensors(self.tree)
 
-    def weights(self) -> Tree:
-        """Return the state dict: the part of a training checkpoint that holds the weights, or the whole tree."""
-        where = weights_path(self.tree)
-        return self.tree[where] if where is not None else self.tree
+    def weights(self, which: str | None = None) -> Tree:
+        """Return the weights: what holds tensors and is neither optimizer, scheduler, scaler nor random state, unread.
+
+        Of several models ``which`` chooses one by its key, or ``"ema"``, the running average. Raise KeyRefusedError, which
+        lists them with their sizes, where there are several or none at that key, ValueRefusedError where there is none.
+        """
+        return choose_weights(self.tree, which, parameter="which").tree
 
     def save(
         self,

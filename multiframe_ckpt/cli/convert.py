@@ -11,7 +11,7 @@ import click
 from ..operations.convert import convert
 from ..storage.atomic import STAGE_SUFFIX
 from .output import Output
-from .program import NAME, Status, verb
+from .program import NAME, OptionalValue, Status, verb
 
 __all__ = ["convert_command"]
 
@@ -38,7 +38,12 @@ __all__ = ["convert_command"]
 )
 @click.option("--dtype", metavar="NAME", help="Cast the floating tensors of the weights, such as to bfloat16.")
 @click.option("--optimizer-dtype", metavar="NAME", help="Cast the floating tensors of optimizer state.")
-@click.option("--model-only", is_flag=True, help="Take the state dict out of a training checkpoint.")
+@click.option(
+    "--model-only",
+    cls=OptionalValue,
+    metavar="[=KEY]",
+    help="Take the weights out of a training checkpoint; =KEY says which, =ema the running average.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
 @click.option("--no-verify", "verify", flag_value=False, default=True, help="Do not check SRC against its digests.")
 @click.option("--no-digest", "digest", flag_value=False, default=True, help="Write no digests into DST.")

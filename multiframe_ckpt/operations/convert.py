@@ -182,7 +182,7 @@ def convert(
     layout: Sequence[str] = (),
     dtype: str | None = None,
     optimizer_dtype: str | None = None,
-    model_only: bool = False,
+    model_only: bool | str = False,
     overwrite: bool = False,
     verify: bool = True,
     digest: bool = True,
@@ -198,7 +198,8 @@ def convert(
     ``layout`` rules lay parameters out otherwise, and optimizers' tensors with them (:mod:`~multiframe_ckpt.tree.moves`);
     they name parameters by their keys in the state dict, and are done first, so that other rules name what comes of them.
     ``dtype`` names the dtype that floating tensors of the weights get, ``optimizer_dtype`` that of the optimizer's;
-    ``model_only`` takes the state dict out of a training checkpoint; ``dry_run`` writes nothing. Tensors are selected,
+    ``model_only`` takes the weights out of a training checkpoint, a text as its value those at that key, or the running
+    average of a model, ``ema``; ``dry_run`` writes nothing. Tensors are selected,
     cast and renamed in this order, and named by their keys in the source. ``verify``, ``digest`` and ``durable`` are
     those of :meth:`Checkpoint.open` and :meth:`Checkpoint.save`. ``backend`` names the framework in whose dialect
     optimizers and schedulers are written: by default OneFlow's in OneFlow's formats, PyTorch's in its own, and in

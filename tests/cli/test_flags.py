@@ -32,6 +32,7 @@ WITHOUT_OPTION = {"async_save", "copy", "device", "strict", "x"}  # x: whichever
         ('include=["it\'s"]', "--include 'it'\"'\"'s'"),
         ("dtype='float32'; optimizer_dtype='float32'", "--dtype float32; --optimizer-dtype float32"),
         ("model_only=True: found a list", "--model-only: found a list"),
+        ("choose with model_only='a b'", "choose with --model-only='a b'"),
         ("with verify=False, not verify=True", "with --no-verify, not verify=True"),
         ("use device='cpu' or strict=False", "use device='cpu' or strict=False"),
         ("runs/overwrite=True/x: found", "runs/overwrite=True/x: found"),
