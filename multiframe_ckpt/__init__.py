@@ -25,6 +25,7 @@ _HOMES = {
     "checkpoint.resume_check": "ResumeCheck",
     "dtypes": "DType",
     "formats": "Changes Plan WriteOptions",
+    "operations.clean": "CleanReport clean",
     "operations.convert": "ConvertReport convert",
     "operations.crossing": "Crossing",
     "operations.diff": "Change DiffReport diff",

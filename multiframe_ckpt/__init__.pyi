@@ -18,6 +18,8 @@ from .errors import *  # noqa: F403
 from .formats import Changes as Changes
 from .formats import Plan as Plan
 from .formats import WriteOptions as WriteOptions
+from .operations.clean import CleanReport as CleanReport
+from .operations.clean import clean as clean
 from .operations.convert import ConvertReport as ConvertReport
 from .operations.convert import convert as convert
 from .operations.crossing import Crossing as Crossing

@@ -23,6 +23,7 @@ __all__ = [
     "format_at",
     "format_for",
     "format_named",
+    "format_to_write",
     "head_of",
     "open_path",
     "recognised",
@@ -73,6 +74,26 @@ def format_for(path: Path) -> WritableFormat:
         f"{path}: found the suffix {path.suffix!r}, expected one that names a format; give the format "
         f"itself, such as format='torch', of {', '.join(_writable())}"
     )
+
+
+def format_to_write(path: Path, name: str | None) -> WritableFormat:
+    """Return the format that a path is to be written in: the one called ``name``, else the one its suffix asks for.
+
+    Warn where the suffix is another format's, since who goes by names takes the file for that.
+    """
+    if name is None:
+        return format_for(path)
+    format = writable_format(name)
+    others = [kind for kind in FORMATS.available() if kind.suffixes and path.name.lower().endswith(kind.suffixes)]
+    if others and not any(kind.name == format.name for kind in others):
+        better = path.name[: -len(path.suffix)] + next(iter(format.suffixes), "")
+        warnings.warn(
+            f"{path}: found format={name!r} for a name whose suffix is that of {others[0].name}, expected one that its "
+            f"readers will not take for it; choose {better}",
+            CheckpointWarning,
+            stacklevel=3,
+        )
+    return format
 
 
 def _writable() -> Iterator[str]:
