@@ -221,3 +221,28 @@ def test_objects_that_are_keys_are_told_apart(opened: Any) -> None:
     tree = opened({tensor: n for n, tensor in enumerate(tensors)}).tree["value"]
     assert list(tree)[:3] == ["LazyTensor", "LazyTensor (2)", "LazyTensor (3)"]
     assert list(tree.values()) == list(range(1500))
+
+
+def weights_with_an_odd_tensor(folder: Path) -> Path:
+    quantized = torch.quantize_per_tensor(torch.arange(4.0), 0.1, 0, torch.quint8)
+    model = {"q": quantized, "w": torch.ones(2, 2), "extra_state": torch.nn.functional.relu}
+    torch.save({"model": model, "epoch": 3}, folder / "x.pth")
+    return folder / "x.pth"
+
+
+def test_an_odd_tensor_among_the_weights_is_not_left_out_unasked(tmp_path: Path) -> None:
+    path = weights_with_an_odd_tensor(tmp_path)
+    with pytest.raises(
+        mfc.UnsafeError, match=r"x\.pth: found objects .*\(q: torch\._utils\._rebuild_qtensor\).*exclude"
+    ):
+        mfc.convert(path, tmp_path / "y.safetensors", model_only=True)
+    assert not (tmp_path / "y.safetensors").exists()
+
+
+def test_an_odd_tensor_among_the_weights_is_left_out_or_taken_apart_on_request(tmp_path: Path) -> None:
+    path = weights_with_an_odd_tensor(tmp_path)
+    report = mfc.convert(path, tmp_path / "y.safetensors", model_only=True, exclude=["q/*"])
+    assert list(mfc.open(tmp_path / "y.safetensors").tree) == ["w"]
+    assert "q/args/0" in report.excluded
+    mfc.convert(path, tmp_path / "z.safetensors", model_only=True, allow_unknown=True)
+    assert list(mfc.open(tmp_path / "z.safetensors").tree) == ["q", "w"]
