@@ -13,7 +13,7 @@ from ..terminal.text import short_repr
 __all__ = ["Every", "falls_on", "require_at_least", "require_every", "saved_position"]
 
 #: Every n epochs, or every n steps where steps are counted; or a number for each, as ``{"epoch": 1, "step": 1000}``.
-Every: TypeAlias = "int | Mapping[Clock, int]"
+Every: TypeAlias = int | Mapping[Clock, int]
 
 
 def falls_on(every: Every, position: Position, *, unnamed: bool) -> bool:
