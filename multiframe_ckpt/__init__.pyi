@@ -9,6 +9,7 @@ from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import load as load
 from .checkpoint import open as open
 from .checkpoint import save as save
+from .checkpoint import save_whole_model as save_whole_model
 from .checkpoint.checkpoint import PlannedSave as PlannedSave
 from .checkpoint.position import Position as Position
 from .checkpoint.restore import RestoreReport as RestoreReport
@@ -18,6 +19,8 @@ from .errors import *  # noqa: F403
 from .formats import Changes as Changes
 from .formats import Plan as Plan
 from .formats import WriteOptions as WriteOptions
+from .operations.clean import CleanReport as CleanReport
+from .operations.clean import clean as clean
 from .operations.convert import ConvertReport as ConvertReport
 from .operations.convert import convert as convert
 from .operations.crossing import Crossing as Crossing

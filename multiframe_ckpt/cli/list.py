@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ..runs.records import CheckpointRecord
 from ..runs.survey import RunRecord, SeedComparison, compare_seeds, survey
+from ..storage.leftovers import leftovers_below
 from ..terminal.table import table, width
 from ..terminal.text import human_size, plural
+from .clean import left_over
 from .flags import as_flags
 from .output import Output
 from .program import NAME, Status, verb
@@ -29,8 +32,11 @@ def list_command(out: Output, folder: str) -> Status:
     """
     with out.waiting("reading"):
         runs = survey(folder)
+        found = leftovers_below(Path(folder))
     seeds = compare_seeds(runs)
-    out.report({"folder": folder, "runs": list(map(_run_document, runs)), "seeds": seeds}, _lines(folder, runs, seeds))
+    document = {"folder": folder, "runs": list(map(_run_document, runs)), "seeds": seeds, "leftovers": found}
+    lines = [left_over(found, folder)] if found else []
+    out.report(document, [*_lines(folder, runs, seeds), *lines])
     return Status.DONE
 
 

@@ -112,7 +112,7 @@ def _filled(bare: CheckpointRecord, checkpoint: Checkpoint, parts: TrainingParts
     return replace(
         bare,
         metrics=numbers_of(_value(parts.metrics), loss=_value(parts.loss)),
-        parameters=_elements(parts.model.tree if parts.model else checkpoint.tree),
+        parameters=_elements([part.tree for part in parts.models] or checkpoint.tree),
         format=str(checkpoint.meta["format"]),
         has_optimizer=bool(parts.optimizers),
         timestamp=timestamp if isinstance(timestamp, str) else None,
