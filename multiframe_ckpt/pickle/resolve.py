@@ -7,11 +7,11 @@ and values that share each other until a small file means billions of them. No r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeGuard
 
 from ..errors import DamagedError, UnsafeError
-from ..tree import MAX_DEPTH, LazyTensor, Tree, Unknown, is_plain
+from ..tree import MAX_DEPTH, Entries, LazyTensor, Tree, Unknown, is_plain
 from .known import AS_TEXT
 from .machine import translated_errors
 from .raw import Call, Global, Pending
@@ -154,10 +154,10 @@ class Resolver:
             plain_keys = plain_keys and (type(key) is str or is_plain(key))
         return (raw if plain_keys else self._rekeyed(raw, depth)), size
 
-    def _rekeyed(self, raw: dict[Any, Tree], depth: int) -> dict[Any, Tree]:
+    def _rekeyed(self, raw: Entries, depth: int) -> Entries:
         """Return the dict with keys that a tree can hold; those that it holds as one text are told apart."""
-        tree: dict[Any, Tree] = {}
-        repeats: dict[Any, int] = {}
+        tree: dict[Hashable, Tree] = {}
+        repeats: dict[Hashable, int] = {}
         for key, node in raw.items():
             tree_key = self._key(key, depth)
             while tree_key in tree:  # two objects that a tree holds as one text, or an object beside its text
@@ -180,11 +180,13 @@ class Resolver:
         node, size = self._resolve(key, depth)
         if is_plain(node):
             return node
-        name = node.type_name if isinstance(node, Unknown) else type(node).__name__
-        small = isinstance(node, Unknown) and node.args is not None and size < _SMALL_OBJECT
-        return f"{name}{_shown_args(node.args)}" if small else name  # a member of an enum: its class and value
+        if not isinstance(node, Unknown):
+            return type(node).__name__
+        if node.args is None or size >= _SMALL_OBJECT:
+            return node.type_name
+        return f"{node.type_name}{_shown_args(node.args)}"  # a member of an enum: its class and value
 
-    def _list(self, raw: list[Any], depth: int) -> tuple[Tree, int]:
+    def _list(self, raw: list[Any], depth: int) -> tuple[list[Tree], int]:
         size = _CONTAINER
         for index, value in enumerate(raw):
             node, node_size = self._resolve(value, depth)

@@ -3,11 +3,13 @@
 from .boxes import Box
 from .derived import Elementwise, Strided, elementwise
 from .edits import edit, replaced, synchronized, unknown_as_dicts
+from .expected import expect_entries, expect_items, expect_tensor, node_at
 from .joined import Joined, Part, joined
 from .keys import TOP, Path, join_key, key_of, split_key
 from .nodes import (
     MAX_DEPTH,
     MISSING,
+    Entries,
     Missing,
     TensorRef,
     Tree,
@@ -20,6 +22,7 @@ from .nodes import (
     is_plain,
     leaves,
     map_leaves,
+    map_objects,
     partition,
     rebuild,
     tensor_paths,
@@ -39,6 +42,7 @@ __all__ = [
     "Box",
     "Computed",
     "Elementwise",
+    "Entries",
     "Extent",
     "File",
     "InFile",
@@ -62,6 +66,9 @@ __all__ = [
     "combine",
     "edit",
     "elementwise",
+    "expect_entries",
+    "expect_items",
+    "expect_tensor",
     "has_tensors",
     "is_leaf",
     "is_plain",
@@ -70,6 +77,8 @@ __all__ = [
     "key_of",
     "leaves",
     "map_leaves",
+    "map_objects",
+    "node_at",
     "partition",
     "rebuild",
     "replaced",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeAlias
 
 from ..errors import KeyRefusedError
 from .edits import insert, key_is_taken
 from .keys import Path, split_key, text_path
-from .nodes import MISSING, Missing, Tree, Visit, is_leaf, rebuild, tensor_paths, walk
+from .nodes import MISSING, Tree, Visit, is_leaf, rebuild, tensor_paths, walk
 from .tensor import LazyTensor
 
 __all__ = ["arrange"]
@@ -26,15 +26,16 @@ def arrange(tree: Tree, placed: Mapping[str, Placed]) -> Tree:
     keys = {path: key for key, path in tensor_paths(tree).items()}
     far: list[tuple[str, LazyTensor]] = []
 
-    def visit(path: Path, node: Tree, on: Visit) -> Tree | Missing:
+    def visit(path: Path, node: Tree, on: Visit) -> Tree:
         if isinstance(node, LazyTensor):
             return _only(keys[path], placed[keys[path]])
         if is_leaf(node) or not isinstance(node, Mapping):
             return node if is_leaf(node) else rebuild(node, on, path)
-        kept: dict[Any, Tree] = {}
+        kept: dict[Hashable, Tree] = {}
         for name, child in node.items():
             if not isinstance(child, LazyTensor):
-                kept[name] = on((*path, name), child)
+                if (new := on((*path, name), child)) is not MISSING:
+                    kept[name] = new
                 continue
             key = keys[(*path, name)]
             for new_key, tensor in placed[key]:
@@ -50,7 +51,7 @@ def arrange(tree: Tree, placed: Mapping[str, Placed]) -> Tree:
     arranged = walk(tree, visit)
     for key, tensor in far:
         insert(arranged, split_key(key), tensor, _what(key))
-    return {} if arranged is MISSING else arranged
+    return arranged
 
 
 def _only(key: str, tensors: Placed) -> LazyTensor:

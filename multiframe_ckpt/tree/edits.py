@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import KeyRefusedError
 from .keys import Path, key_of, split_key, text_path
-from .nodes import MISSING, Missing, Tree, Unknown, Visit, is_leaf, map_leaves, rebuild, tensor_paths, walk
+from .nodes import MISSING, Entries, Missing, Tree, Unknown, Visit, is_leaf, map_leaves, rebuild, tensor_paths, walk
 from .tensor import LazyTensor
 
 __all__ = ["edit", "insert", "key_is_taken", "replaced", "synchronized", "unknown_as_dicts"]
@@ -40,9 +40,12 @@ def unknown_as_dicts(tree: Tree) -> tuple[Tree, list[str]]:
 def replaced(tree: Tree, changes: Mapping[Path, Tree | Missing]) -> Tree:
     """Return the tree with other nodes at some paths, and without those that are MISSING.
 
-    What is not touched is the very same object. A list keeps its length; dicts are made for a path that is not there.
+    What is not touched is the very same object. A list keeps its length; dicts are made for a path that is not there. A
+    tree that is itself left out becomes an empty dict.
     """
-    changing: dict[Path, dict[Any, None]] = {}  # a container's path → the names in it below which something changes
+    changing: dict[
+        Path, dict[Hashable, None]
+    ] = {}  # a container's path → the names in it below which something changes
     for path in changes:
         for depth, name in enumerate(path):
             changing.setdefault(path[:depth], {})[name] = None
@@ -56,7 +59,8 @@ def replaced(tree: Tree, changes: Mapping[Path, Tree | Missing]) -> Tree:
             node = {**node, **{name: {} for name in changing[path] if name not in node}}
         return rebuild(node, on, path)
 
-    return walk(tree, visit)
+    changed = walk(tree, visit)
+    return {} if changed is MISSING else changed
 
 
 def edit(
@@ -90,7 +94,9 @@ def edit(
         if is_leaf(node):
             return node
         moves.require_dict(path, node)
-        kept = moves.renamed(path, rebuild(node, on, path))
+        kept = rebuild(node, on, path)
+        if path in moves.within and isinstance(kept, Mapping):
+            kept = moves.renamed(path, kept)
         is_emptied = isinstance(node, Mapping) and node and not kept and path not in moves.left
         return MISSING if is_emptied else kept
 
@@ -105,7 +111,7 @@ def edit(
 class _Moves:
     """Where renamed tensors go: ``within`` the dict at a path, old name → new one; ``far`` from it, key → new path."""
 
-    within: dict[Path, dict[Any, str]] = field(default_factory=dict)
+    within: dict[Path, dict[Hashable, str]] = field(default_factory=dict)
     far: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left: set[Path] = field(default_factory=set)  # the dicts that those far ones go away from
     holders: dict[Path, str] = field(default_factory=dict)  # the path of whatever holds a renamed tensor → its key
@@ -115,10 +121,8 @@ class _Moves:
         if path in self.holders and not isinstance(node, Mapping):
             raise KeyRefusedError(f"rename {self.holders[path]!r}: found an item of a list, expected a key of a dict")
 
-    def renamed(self, path: Path, node: Tree) -> Tree:
-        """Return the rebuilt container at a path with tensors under their new names in it."""
-        if path not in self.within:
-            return node
+    def renamed(self, path: Path, node: Entries) -> Entries:
+        """Return the rebuilt dict at a path with tensors under their new names in it."""
         names = self.within[path]
         renamed = {names.get(name, name): child for name, child in node.items()}
         if len(renamed) < len(node):
