@@ -151,7 +151,7 @@ class _Search:
         weights = self._weights(path, level, [name for name in inside if name not in taken])
         self.candidates += weights
         if not path:
-            taken.update(name for part in weights for name in (part.path or part.tree))
+            taken.update(name for part in weights for name in (part.path or entries(part.tree) or ()))
             self.rest += [Part((name,), child) for name, child in inside.items() if name not in taken]
 
     def parts(self) -> TrainingParts:
