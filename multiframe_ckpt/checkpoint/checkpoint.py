@@ -136,7 +136,7 @@ class Checkpoint:
     def _where(self) -> str:
         return printable(str(self.meta.get("path") or "in memory"))
 
-    def __getitem__(self, key: object) -> Tree:
+    def __getitem__(self, key: object) -> Any:
         """Return what lies under a name at the top (``"model_state_dict"``), or under a key as ``tensors()`` spells them.
 
         Tensors are unread. Raise UnknownKeyError, a KeyError that names the nearest keys, where nothing is.
