@@ -105,6 +105,8 @@ class Format(ABC):
     suffixes: ClassVar[tuple[str, ...]] = ()
     #: The dialect in which optimizers and schedulers are written here; None for a format that is no framework's.
     dialect: ClassVar[str | None] = None
+    #: Whether ``open`` itself leaves out digests where ``options.verify`` is off; else they are taken off what it opened.
+    leaves_out_digests: ClassVar[bool] = False
 
     @abstractmethod
     def recognises(self, head: Head) -> bool:

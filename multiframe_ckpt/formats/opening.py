@@ -116,7 +116,7 @@ def _open(path: Path, name: str | None, options: ReadOptions) -> tuple[Format, O
     place = _place_at(path)
     format = format_named(name) if name is not None else recognised(head_of(place))
     opened = format.open(place, options)
-    return format, opened if options.verify else _without_digests(opened)
+    return format, opened if options.verify or format.leaves_out_digests else _without_digests(opened)
 
 
 def format_at(path: Path) -> Format:
@@ -184,10 +184,13 @@ def _without_digests(opened: Opened) -> Opened:
 
 def _stripped(tensor: LazyTensor, done: dict[int, LazyTensor]) -> LazyTensor:
     """Return a tensor without digests, its own and those of what it is made of; one of ``done`` again where it is there."""
+    bases = tensor.source.bases
+    if not bases:
+        return tensor if tensor.digest is None else tensor.with_(digest=None)
     if id(tensor) not in done and tensor.is_compared:
-        bases = tensor.source.bases
-        source = tensor.source.over([_stripped(base, done) for base in bases]) if bases else tensor.source
-        done[id(tensor)] = tensor.with_(digest=None, source=source)
+        done[id(tensor)] = tensor.with_(
+            digest=None, source=tensor.source.over([_stripped(base, done) for base in bases])
+        )
     return done.get(id(tensor), tensor)
 
 
