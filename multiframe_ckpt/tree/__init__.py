@@ -2,7 +2,7 @@
 
 from .boxes import Box
 from .derived import Elementwise, Strided, elementwise
-from .edits import edit, replaced, synchronized, unknown_as_dicts
+from .edits import edit, known, replaced, synchronized, unknown_as_dicts, unknown_refused
 from .expected import expect_entries, expect_items, expect_tensor, node_at
 from .joined import Joined, Part, joined
 from .keys import TOP, Path, join_key, key_of, split_key
@@ -18,6 +18,7 @@ from .nodes import (
     children,
     combine,
     has_tensors,
+    has_unknown,
     is_leaf,
     is_plain,
     leaves,
@@ -70,11 +71,13 @@ __all__ = [
     "expect_items",
     "expect_tensor",
     "has_tensors",
+    "has_unknown",
     "is_leaf",
     "is_plain",
     "join_key",
     "joined",
     "key_of",
+    "known",
     "leaves",
     "map_leaves",
     "map_objects",
@@ -89,5 +92,6 @@ __all__ = [
     "tensors",
     "tied_groups",
     "unknown_as_dicts",
+    "unknown_refused",
     "walk",
 ]

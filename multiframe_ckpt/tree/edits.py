@@ -6,12 +6,14 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from ..errors import KeyRefusedError
+from ..errors import KeyRefusedError, UnsafeError
 from .keys import Path, key_of, split_key, text_path
-from .nodes import MISSING, Missing, Tree, Unknown, Visit, is_leaf, map_leaves, rebuild, tensor_paths, walk
+from .nodes import MISSING, Missing, Tree, Unknown, Visit, has_unknown, is_leaf, map_leaves, rebuild, tensor_paths, walk
 from .tensor import LazyTensor
 
-__all__ = ["Placed", "edit", "replaced", "synchronized", "unknown_as_dicts"]
+__all__ = ["Placed", "edit", "known", "replaced", "synchronized", "unknown_as_dicts", "unknown_refused"]
+
+_SHOWN_PLACES, _SHOWN_PLACE = 50, 300
 
 #: Tensors with their keys, in the order in which they are to stand.
 Placed: TypeAlias = "Sequence[tuple[str, LazyTensor]]"
@@ -36,6 +38,29 @@ def unknown_as_dicts(tree: Tree) -> tuple[Tree, list[str]]:
         return rebuild(node, on, path)
 
     return walk(tree, visit), types
+
+
+def known(tree: Tree, where: str, remedy: str, *, allow_unknown: bool) -> Tree:
+    """Return the tree where all of it is known, with ``allow_unknown`` each Unknown as its plain dict.
+
+    Raise UnsafeError that names the place of every Unknown, and says that there is ``remedy`` besides ``allow_unknown``.
+    """
+    if not has_unknown(tree):
+        return tree
+    plain, places = unknown_as_dicts(tree)
+    if not allow_unknown:
+        raise unknown_refused(places, where, remedy)
+    return plain
+
+
+def unknown_refused(places: Sequence[str], where: str, remedy: str) -> UnsafeError:
+    """Return the error for objects, ``key: type`` each, that were not built and that somebody asks for."""
+    shown = "; ".join(place[:_SHOWN_PLACE] for place in places[:_SHOWN_PLACES])
+    more = f"; and {len(places) - _SHOWN_PLACES:,} more" if len(places) > _SHOWN_PLACES else ""
+    return UnsafeError(
+        f"{where}: found objects of types that this library does not build ({shown}{more}), expected tensors and plain "
+        f"values; nothing was run. {remedy}, or have the objects as plain dicts of their parts: allow_unknown=True"
+    )
 
 
 def replaced(tree: Tree, changes: Mapping[Path, Tree | Missing]) -> Tree:

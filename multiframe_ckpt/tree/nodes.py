@@ -31,6 +31,7 @@ __all__ = [
     "children",
     "combine",
     "has_tensors",
+    "has_unknown",
     "is_leaf",
     "is_plain",
     "leaves",
@@ -271,6 +272,19 @@ def tensor_table(tree: Tree) -> dict[str, LazyTensor]:
 def has_tensors(tree: Tree) -> bool:
     """Return whether there is a tensor in the tree."""
     return any(isinstance(leaf, LazyTensor) for _, leaf in leaves(tree))
+
+
+def has_unknown(tree: Tree) -> bool:
+    """Return whether there is an object in the tree that was not built."""
+    nodes = [tree]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Unknown):
+            return True
+        inside = children(node)
+        if inside is not None:
+            nodes.extend(child for _, child in inside if type(child) not in _LEAVES)
+    return False
 
 
 def _is_its_key(name: object) -> bool:
