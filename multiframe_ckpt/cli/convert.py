@@ -47,10 +47,13 @@ _MOST_LISTED = 10
 @click.option("--no-verify", "verify", flag_value=False, default=True, help="Do not check SRC against its digests.")
 @click.option("--no-digest", "digest", flag_value=False, default=True, help="Write no digests into DST.")
 @click.option("--no-durable", "durable", flag_value=False, default=True, help="Do not wait until DST is on the disk.")
+@click.option(
+    "--strict", is_flag=True, help="End with status 1 unless the conversion is exact and, of a run, resumable."
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 @click.option("--allow-unknown", is_flag=True, help="Keep objects of unknown types as plain dicts; nothing is run.")
 @click.option("--allow-incomplete", is_flag=True, help="Read what is there of a save that never finished.")
-def convert_command(out: Output, source: str, target: str, **options: Any) -> Status:
+def convert_command(out: Output, source: str, target: str, strict: bool, **options: Any) -> Status:
     """Write SRC to DST in another format.
 
     DST appears whole or not at all, and nothing is overwritten unless asked. Tensors are named by their keys, which
@@ -59,7 +62,7 @@ def convert_command(out: Output, source: str, target: str, **options: Any) -> St
     with out.progress("converting") as on_progress, _blamed_on(target):
         report = convert(source, target, **options, on_progress=on_progress)
     out.report(document_of(report), _lines(report))
-    return Status.DONE
+    return Status.DONE if report.ok or not strict else Status.DIFFERENT
 
 
 @contextmanager
@@ -81,7 +84,7 @@ def _lines(report: ConvertReport) -> Iterator[str]:
         if items:
             yield f"{what} ({len(items):,}){why}:"
             yield from bulleted(items, most=_MOST_LISTED, hint="; --json lists them all")
-    yield _verdict(report)
+    yield from _verdicts(report)
     if report.dry_run:
         yield "dry run: nothing was written"
 
@@ -105,15 +108,7 @@ def _changes(report: ConvertReport) -> Iterator[tuple[str, str, list[str]]]:
     yield "metadata dropped", "; --to safetensors keeps it", list(report.lost_metadata)
 
 
-def _verdict(report: ConvertReport) -> str:
-    if report.lossless:
-        return "lossless: converting back gives every tensor and value again, bit for bit"
-    losses = {
-        "changed by the translation": len(report.inexact),
-        "left out": len(report.excluded),
-        "cast": len(report.cast),
-        "no longer sharing a storage": sum(map(len, report.lost_ties)),
-        "of unknown type": len(report.unknown),
-        "entries of metadata dropped": len(report.lost_metadata),
-    }
-    return f"not lossless: {', '.join(f'{count:,} {what}' for what, count in losses.items() if count)}"
+def _verdicts(report: ConvertReport) -> Iterator[str]:
+    yield f"{'exact' if report.exact else 'not exact'}: {report.exact_because}"
+    if report.resumable is not None:
+        yield f"{'resumable' if report.resumable else 'not resumable'}: {as_flags(report.resumable_because)}"

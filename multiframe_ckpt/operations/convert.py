@@ -11,10 +11,10 @@ from ..checkpoint import Checkpoint
 from ..errors import UnknownNameError
 from ..formats import Changes, format_for, writable_format
 from ..progress import OnProgress, silent
-from ..training import dialects_to_write
+from ..training import Carried, PartVerdict, RunVerdict, dialect_named, dialects_to_write, judge_move
 from ..tree.moves import parse_move
 from ..tree.rules import Select, parse_rename
-from .crossing import Crossing, cross
+from .crossing import Crossing, cross, losses_of_run
 from .layout import Layout, lay_out
 from .rules import DtypeRules, Edits, Rules, floating_dtype
 
@@ -36,6 +36,7 @@ class ConvertReport:
     layout: Layout = field(default_factory=Layout)
     crossing: Crossing = field(default_factory=Crossing)
     changes: Changes = field(default_factory=Changes)
+    run: RunVerdict = field(default_factory=RunVerdict)
 
     @property
     def excluded(self) -> tuple[str, ...]:
@@ -99,21 +100,58 @@ class ConvertReport:
 
     @property
     def inexact(self) -> tuple[str, ...]:
-        """The keys of translated parts that translating back does not give again, or elsewhere."""
+        """The keys of the values in translated parts that translating back does not give again."""
         return self.crossing.inexact
 
     @property
-    def lossless(self) -> bool:
-        """Whether converting back gives every tensor and plain value again, bit for bit and tied as it was.
+    def exact(self) -> bool:
+        """Whether converting back gives every tensor and plain value of the source again, bit for bit and tied as it was.
 
-        Of what was laid out otherwise, the way back is the rules that undo it: every element is in the target.
+        Of what was renamed or laid out otherwise, the way back is the rules that undo it: every element is in the target.
+        What only the way back adds, such as an option at its default, is no loss.
         """
-        return not (self.excluded or self.cast or self.lost_ties or self.unknown or self.lost_metadata or self.inexact)
+        return not _losses(self)
+
+    @property
+    def exact_because(self) -> str:
+        """The verdict on exactness as a sentence, with what was lost."""
+        if self.exact:
+            return "converting back gives every tensor and value again, bit for bit"
+        losses = ", ".join(f"{count:,} {loss}" for loss, count in _losses(self).items())
+        return f"{losses}, which converting back does not give again"
+
+    @property
+    def resumable(self) -> bool | None:
+        """Whether the run goes on in the framework in whose dialect the target is; None where there is no run."""
+        return self.run.resumable
+
+    @property
+    def resumable_because(self) -> str:
+        """The verdict on the run as a sentence, with each part by name."""
+        return self.run.because
 
     @property
     def ok(self) -> bool:
-        """The same as ``lossless``."""
-        return self.lossless
+        """Whether the conversion is exact and, where there is a run, resumable."""
+        return self.exact and self.resumable is not False
+
+    @property
+    def parts(self) -> tuple[PartVerdict, ...]:
+        """The parts of the run, and what becomes of each; empty where there is no run."""
+        return self.run.parts
+
+
+def _losses(report: ConvertReport) -> dict[str, int]:
+    """Return how many tensors, values or entries a conversion lost, by what happened to them."""
+    counts = {
+        "changed by the translation": len(report.inexact),
+        "left out": len(report.excluded),
+        "cast": len(report.cast),
+        "no longer sharing a storage": sum(map(len, report.lost_ties)),
+        "of unknown type": len(report.unknown),
+        "entries of metadata dropped": len(report.lost_metadata),
+    }
+    return {loss: count for loss, count in counts.items() if count}
 
 
 def convert(
@@ -162,11 +200,18 @@ def convert(
     writer = writable_format(format) if format else format_for(target)
     laid_out, layout_report = lay_out(opened.tree, tuple(map(parse_move, layout)), model_only=model_only)
     edited, edits = rules.apply(laid_out)
-    tree, crossing = cross(edited, backend or writer.dialect)
+    dialect = backend or writer.dialect
+    tree, crossing = cross(edited, dialect)
     checkpoint = replace(opened, tree=tree)
     planned = checkpoint.plan(target, format=writer.name, overwrite=overwrite, digest=digest, durable=durable)
     if not dry_run:
         planned.write(on_progress)
+    carried = Carried(
+        dialect_named(dialect) if dialect else None,
+        opened.meta.get("framework"),
+        crossing.report,
+        losses_of_run(opened.tree, edits, layout_report),
+    )
     table = checkpoint.tensors()
     return ConvertReport(
         source=str(source),
@@ -180,6 +225,7 @@ def convert(
         layout=layout_report,
         crossing=crossing,
         changes=planned.changes,
+        run=judge_move(opened.tree, tree, carried),
     )
 
 

@@ -23,15 +23,19 @@ from .parts import WEIGHT_KEYS, Part, TrainingParts, find_parts, weights_path
 from .report import TranslateReport
 from .schedulers import SCHEDULERS
 from .translate import frameworks_of, translate
+from .verdict import Carried, PartVerdict, RunVerdict, judge_checkpoint, judge_move
 
 __all__ = [
     "DIALECTS",
     "OPTIMIZERS",
     "SCHEDULERS",
     "WEIGHT_KEYS",
+    "Carried",
     "Dialect",
     "NeutralState",
     "Part",
+    "PartVerdict",
+    "RunVerdict",
     "TrainingParts",
     "TranslateReport",
     "dialect_named",
@@ -40,6 +44,8 @@ __all__ = [
     "frameworks_of",
     "is_optimizer_state",
     "is_scheduler_state",
+    "judge_checkpoint",
+    "judge_move",
     "merged",
     "optimizer_dialect",
     "scheduler_dialect",

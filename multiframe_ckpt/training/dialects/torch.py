@@ -103,7 +103,8 @@ class Torch(GroupedDialect):
 
     def step_of(self, state: Mapping[Any, Tree], parameter: Any) -> Tree:
         """Return a parameter's own step."""
-        return state[parameter].get("step")
+        entry = state.get(parameter)
+        return entry.get("step") if isinstance(entry, Mapping) else None
 
     def option_order(self, algorithm: str, *, is_certain: bool) -> tuple[str, ...]:
         """Return an algorithm's options in order: since 2.6 AdamW has Adam's order, and says which of the two it is."""
@@ -120,12 +121,12 @@ class Torch(GroupedDialect):
         return {
             parameter: self._counter(state, name) | self.own_tensors(state, name)
             for parameter, name in names.items()
-            if name in state.tensors
+            if name in state.tensors or state.steps.get(name)
         }
 
     def _counter(self, state: OptimizerState, name: str) -> dict[str, LazyTensor]:
         """Return the count of a parameter; a new array at each reading, since torch counts in place."""
-        if state.algorithm == "SGD":
+        if state.algorithm == "SGD" and not state.steps.get(name):  # it counts none, and leaves alone what it finds
             return {}
         dtype = dtype_of_numpy(np.dtype(np.float32))
         assert dtype is not None
