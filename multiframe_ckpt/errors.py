@@ -15,6 +15,7 @@
     ├── MismatchError (ValueError)            a strict load whose keys, shapes or dtypes differ
     ├── AnswerError (ValueError)              an answer that is wrong, or needed with nobody to ask
     ├── UnknownNameError (LookupError)        a format or backend nobody registered
+    ├── UnknownKeyError (KeyError)            a key that a checkpoint does not hold
     ├── UnavailableError (ImportError)        a backend whose framework is absent or broken
     ├── TargetExistsError (FileExistsError)   a target that would be overwritten unasked
     ├── NoSpaceError (OSError, ENOSPC)        a disk with too little space for a save
@@ -49,6 +50,7 @@ __all__ = [
     "TargetExistsError",
     "UnavailableError",
     "UnknownFormatError",
+    "UnknownKeyError",
     "UnknownNameError",
     "UnsafeError",
     "ValueRefusedError",
@@ -126,6 +128,13 @@ class AnswerError(MultiframeError, ValueError):
 
 class UnknownNameError(MultiframeError, LookupError):
     """A format or backend nobody registered."""
+
+
+class UnknownKeyError(MultiframeError, KeyError):
+    """A key that a checkpoint does not hold; the message has the nearest ones."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # KeyError would give the message in quotes
 
 
 class UnavailableError(MultiframeError, ImportError):

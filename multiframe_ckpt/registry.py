@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module, invalidate_caches
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, metadata
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires
 from typing import Generic, TypeVar, cast
 
 from .errors import UnknownNameError
@@ -58,7 +59,10 @@ class Registry(Generic[T]):
         """Return what to do about ``name`` where its code does not load: install what it needs, or mend the plugin."""
         if name not in self._builtin:
             return f"repair or remove the plugin {name!r}"
-        return f"pip install '{_DISTRIBUTION}{f'[{name}]' if name in _extras() else ''}'"
+        needed = _needed_by(name)
+        if not needed:
+            return f"install {_DISTRIBUTION} again: pip install . in its checkout"
+        return f"pip install {shlex.join(needed)}"
 
     def get(self, name: str) -> T:
         """Return the object called ``name``, loading its code the first time; UnknownNameError lists what there is."""
@@ -87,9 +91,14 @@ class Registry(Generic[T]):
                 warnings.warn(f"{self._noun} plugin {name!r} does not load: {problem}", stacklevel=2)
 
 
-def _extras() -> list[str]:
-    """Return the extras that the installed distribution offers; none where the code runs from a bare copy."""
+def _needed_by(extra: str) -> list[str]:
+    """Return what an extra of the installed distribution asks for; nothing where the code runs from a bare copy.
+
+    What it asks for is on every index, as the distribution with its extras may not be.
+    """
     try:
-        return metadata(_DISTRIBUTION).get_all("Provides-Extra") or []
+        lines = requires(_DISTRIBUTION) or []
     except PackageNotFoundError:
         return []
+    found = (line.partition(";") for line in lines)
+    return [needed.strip() for needed, _, marker in found if f"extra == '{extra}'" in marker.replace('"', "'")]

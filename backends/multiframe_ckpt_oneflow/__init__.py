@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from multiframe_ckpt.backend import Module, TensorBackend, array_tensor
+from multiframe_ckpt.backend import BACKENDS, Module, TensorBackend, array_tensor
 from multiframe_ckpt.dtypes import DTYPES, DType, narrow, widen
 from multiframe_ckpt.errors import DtypeRefusedError, UnavailableError, ValueRefusedError
 from multiframe_ckpt.tree import Computed, InMemory, LazyTensor, Source, Tree, tensors
@@ -162,7 +162,7 @@ class _Live(Source):
 
 def _why_not(problem: Exception) -> str:
     first_line = (str(problem).splitlines() or [""])[0]
-    fix = "pip install 'multiframe-ckpt[oneflow]'"
+    fix = BACKENDS.remedy("oneflow")
     if sys.version_info >= (3, 11):
         fix += " under Python 3.10: OneFlow 0.8 and 0.9 have no wheels for newer ones"
     return f"oneflow: found {type(problem).__name__}: {first_line}, expected a working OneFlow; {fix}"

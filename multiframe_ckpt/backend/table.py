@@ -49,12 +49,22 @@ def backend_named(name: str) -> Backend:
         ) from problem
 
 
-def default_backend() -> Backend:
-    """Return the backend that MULTIFRAME_CKPT_BACKEND names, else NumPy's."""
-    try:
-        return backend_named(os.environ.get(_VARIABLE) or "numpy")
-    except UnknownNameError as problem:
-        raise UnknownNameError(f"{_VARIABLE}: {problem}") from None
+def default_backend(own: str | None = None) -> Backend:
+    """Return the backend to load with where none was named; no framework is imported for the choice.
+
+    It is the one that MULTIFRAME_CKPT_BACKEND names, else that of the one framework which the program has imported. Where
+    it has imported several, it is ``own``, the file's, if that is among them. In all other cases it is NumPy's.
+    """
+    named = os.environ.get(_VARIABLE)
+    if named:
+        try:
+            return backend_named(named)
+        except UnknownNameError as problem:
+            raise UnknownNameError(f"{_VARIABLE}: {problem}") from None
+    imported = {backend.name: backend for backend in _imported_backends()}
+    if len(imported) == 1:
+        return next(iter(imported.values()))
+    return imported.get(own or "") or backend_named("numpy")
 
 
 def backend_of(obj: object) -> Backend:

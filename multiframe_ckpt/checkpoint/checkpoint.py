@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..backend import BACKENDS, Backend, LoadReport, SupportsWholeModels, backend_named, backend_of, default_backend
-from ..errors import ValueRefusedError
+from ..backend import (
+    Backend,
+    LoadReport,
+    SupportsWholeModels,
+    backend_named,
+    backend_of,
+    default_backend,
+    warn_of_tuples,
+)
+from ..errors import UnknownKeyError, ValueRefusedError
 from ..formats import (
     Changes,
     Plan,
@@ -18,32 +25,35 @@ from ..formats import (
     WritableFormat,
     WriteOptions,
     format_for,
+    format_to_write,
     open_path,
     require_replaceable,
-    writable_format,
 )
 from ..progress import OnProgress, silent
 from ..storage.atomic import staged, target_exists
 from ..storage.consistency import retry_if_replaced
 from ..storage.free_space import require_free_space
 from ..storage.transfer import materialized
-from ..training import weights_path
+from ..terminal.text import human_size, plural, printable
+from ..training import choose_weights
 from ..tree import LazyTensor, Tree, synchronized, tensors, unknown_as_dicts
 from ..tree.gc_pause import gc_paused
 from .capture import capture
+from .items import item, names_at_top
 from .restore import RestoreReport, restore
 from .resume_check import ResumeCheck, check_resume
 from .run_state import RunState
 
-__all__ = ["Checkpoint", "PlannedSave", "load", "open", "plan_save", "require_free", "save"]
+__all__ = ["Checkpoint", "PlannedSave", "load", "open", "plan_save", "require_free", "save", "save_whole_model"]
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Checkpoint:
     """A tree of tensors and plain values, and ``meta``: plain facts such as its format, path and framework.
 
+    ``checkpoint["model_state_dict"]`` is what lies under a name, and ``checkpoint["model_state_dict/l1.weight"]`` a tensor.
     ``meta["metadata"]`` is the user's own str → str metadata, in formats that have a slot for it.
     """
 
@@ -113,14 +123,52 @@ class Checkpoint:
             meta["metadata"] = opened.metadata
         return cls(opened.tree, meta)
 
+    def __repr__(self) -> str:
+        """Return one line: where it lies, its format or framework, how many tensors, and their bytes."""
+        table = tensors(self.tree)
+        nbytes = sum(tensor.nbytes for tensor in table.values())
+        kind = self.meta.get("format") or self.meta.get("backend")
+        parts = (printable(str(kind)) if kind else "", plural(len(table), "tensor"), human_size(nbytes))
+        return f"<Checkpoint {self._where}: {', '.join(filter(None, parts))}>"
+
+    @property
+    def _where(self) -> str:
+        return printable(str(self.meta.get("path") or "in memory"))
+
+    def __getitem__(self, key: object) -> Tree:
+        """Return what lies under a name at the top (``"model_state_dict"``), or under a key as ``tensors()`` spells them.
+
+        Tensors are unread. Raise UnknownKeyError, a KeyError that names the nearest keys, where nothing is.
+        """
+        return item(self.tree, key, self._where)
+
+    def __contains__(self, key: object) -> bool:
+        """Return whether something lies under a key."""
+        try:
+            self[key]
+        except UnknownKeyError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[object]:
+        """Iterate over the names at the top."""
+        return names_at_top(self.tree)
+
+    def keys(self) -> list[object]:
+        """Return the names at the top; :meth:`tensors` has the keys of all tensors."""
+        return list(self)
+
     def tensors(self) -> dict[str, LazyTensor]:
         """Return every tensor by its key (``l1.weight``, ``model_state_dict/l1.weight``), in order, unread."""
         return tensors(self.tree)
 
-    def weights(self) -> Tree:
-        """Return the state dict: the part of a training checkpoint that holds the weights, or the whole tree."""
-        where = weights_path(self.tree)
-        return self.tree[where] if where is not None else self.tree
+    def weights(self, which: str | None = None) -> Tree:
+        """Return the weights: what holds tensors and is neither optimizer, scheduler, scaler nor random state, unread.
+
+        Of several models ``which`` chooses one by its key, or ``"ema"``, the running average. Raise KeyRefusedError, which
+        lists them with their sizes, where there are several or none at that key, ValueRefusedError where there is none.
+        """
+        return choose_weights(self.tree, which, parameter="which").tree
 
     def save(
         self,
@@ -158,7 +206,7 @@ class Checkpoint:
     ) -> PlannedSave:
         """Lay the checkpoint out for a path; raise what :meth:`save` would refuse, before any byte is written."""
         path = Path(path)
-        kind = writable_format(format) if format else format_for(path)
+        kind = format_to_write(path, format)
         options = WriteOptions(digest, self.meta.get("metadata") or {}, overwrite, durable)
         return plan_save(self.tree, path=path, format=kind, options=options)
 
@@ -169,21 +217,14 @@ class Checkpoint:
         Optimizer state stays in its own dialect: :meth:`restore` and ``convert`` translate it. OneFlow copies late: load
         tensors that another framework goes on to change with :meth:`load_into`, which waits for the copy.
 
-        Without ``backend``: the one that MULTIFRAME_CKPT_BACKEND names, else the file's own framework where the program
-        has imported it, else NumPy arrays. Raise UnavailableError where the framework is not here.
+        Without ``backend``: the one that MULTIFRAME_CKPT_BACKEND names, else the one framework that the program has
+        imported; of several that it has, the file's own; else NumPy arrays. None is imported for the choice. Raise
+        UnavailableError where the framework is not here.
         """
-        return self._backend(backend).from_tree(materialized(self.tree), device=device)
-
-    def _backend(self, name: str | None) -> Backend:
-        own = self.meta.get("framework")
-        if (
-            name is None
-            and own in BACKENDS.names()
-            and sys.modules.get(own)
-            and not os.environ.get("MULTIFRAME_CKPT_BACKEND")
-        ):
-            name = own
-        return backend_named(name) if name else default_backend()
+        owner = backend_named(backend) if backend else default_backend(self.meta.get("framework"))
+        live = owner.from_tree(materialized(self.tree), device=device)
+        warn_of_tuples(self.tree)
+        return live
 
     def load_into(self, target: object, *, strict: bool = True) -> LoadReport:
         """Load into a live module (its weights), optimizer, scheduler or nested mix, in place.
@@ -263,6 +304,7 @@ def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteO
     """Lay a tree out for a path; raise what writing would refuse, before any byte is written."""
     with gc_paused():
         plan = format.plan(synchronized(unknown_as_dicts(tree)[0]), options)
+    warn_of_tuples(tree)
     require_free(path, overwrite=options.overwrite)
     require_free_space(path, plan.nbytes)
     return PlannedSave(path, format.name, plan, options)
@@ -284,33 +326,36 @@ def save(
     *,
     format: str | None = None,
     backend: str | None = None,
-    whole_model: bool = False,
     overwrite: bool = False,
     digest: bool = True,
     durable: bool = True,
     on_progress: OnProgress = silent,
 ) -> Changes:
-    """Write live objects as a checkpoint: :meth:`Checkpoint.from_objects`, then :meth:`Checkpoint.save`.
-
-    ``whole_model`` pickles a PyTorch module with the names of its code instead, as ``torch.save(model)`` does, and as
-    atomically as everything else. Only :func:`load` with ``trusted=True`` builds it again; its weights are read by all.
-    """
-    if whole_model:
-        path = Path(path)
-        pickles = _pickling(backend_named(backend) if backend else backend_of(obj))
-        kind = writable_format(format) if format else format_for(path)
-        if kind.name != "torch":
-            raise ValueRefusedError(
-                f"{path}: found a whole model to be written as {kind.name}, expected torch, which alone holds one; "
-                "choose a path such as model.pth, or save its state dict"
-            )
-        require_free(path, overwrite=overwrite)
-        with staged(path, overwrite=overwrite, durable=durable) as fresh:
-            pickles.save_model(obj, str(fresh))
-        return Changes()
+    """Write live objects as a checkpoint: :meth:`Checkpoint.from_objects`, then :meth:`Checkpoint.save`."""
     return Checkpoint.from_objects(obj, backend=backend).save(
         path, format=format, overwrite=overwrite, digest=digest, durable=durable, on_progress=on_progress
     )
+
+
+def save_whole_model(
+    model: object, path: str | os.PathLike[str], *, overwrite: bool = False, durable: bool = True
+) -> None:
+    """Pickle a PyTorch module with the names of its code, as ``torch.save(model)`` does, all-or-nothing and durably.
+
+    Only :func:`load` with ``trusted=True`` builds it again; its weights are read by all. Raise ValueRefusedError for a
+    path of another format, and for objects of a framework that pickles no models.
+    """
+    path = Path(path)
+    pickles = _pickling(backend_of(model))
+    format = format_for(path).name
+    if format != "torch":
+        raise ValueRefusedError(
+            f"{path}: found a whole model to be written as {format}, expected torch, which alone holds one; "
+            "choose a path such as model.pth, or save its state dict"
+        )
+    require_free(path, overwrite=overwrite)
+    with staged(path, overwrite=overwrite, durable=durable) as fresh:
+        pickles.save_model(model, str(fresh))
 
 
 def load(
@@ -325,6 +370,9 @@ def load(
     allow_incomplete: bool = False,
 ) -> Any:
     """Return a checkpoint as live objects: :meth:`Checkpoint.open`, then :meth:`Checkpoint.to_backend`.
+
+    Without ``backend`` they are tensors of the one framework that the program has imported; of several that it has, the
+    file's own; else NumPy arrays. The environment variable MULTIFRAME_CKPT_BACKEND names another.
 
     A whole pickled PyTorch model comes as its state dict. With ``trusted=True`` it is built by ``torch.load``, which
     imports and runs what the file names: for files that you or people you trust wrote, never for others. A folder that

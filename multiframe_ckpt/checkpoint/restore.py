@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from ..backend import Backend, LoadReport, backend_of
 from ..errors import CheckpointWarning
 from ..training import TrainingParts, find_parts
-from ..tree import Tree, has_tensors
+from ..tree import Tree
 from .live_states import Notes, parts_for, states_for
+from .position import ended_on
 from .random_state import set_random_state
 from .run_state import FACTS, OBJECTS, RunState
 
@@ -79,9 +80,9 @@ def resume_parts(tree: Tree) -> dict[str, bool]:
     """Return which of the five things that an exact resume needs a checkpoint holds."""
     parts = find_parts(tree)
     return {
-        "weights": parts.model is not None and has_tensors(parts.model.tree),
+        "weights": bool(parts.models),
         "optimizer": bool(parts.optimizers),
         "scheduler": bool(parts.schedulers),
         "rng": bool(parts.rng),
-        "progress": parts.epoch is not None or parts.step is not None,
+        "progress": ended_on(parts).is_known,
     }

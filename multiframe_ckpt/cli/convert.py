@@ -8,16 +8,12 @@ from typing import Any
 
 import click
 
-from ..operations.convert import ConvertReport, convert
+from ..operations.convert import convert
 from ..storage.atomic import STAGE_SUFFIX
-from ..terminal.text import bulleted, human_size, plural
-from .flags import as_flags
-from .output import Output, document_of
-from .program import NAME, Status, verb
+from .output import Output
+from .program import NAME, OptionalValue, Status, verb
 
 __all__ = ["convert_command"]
-
-_MOST_LISTED = 10
 
 
 @verb(example=f"{NAME} convert model.pth model_oneflow --rename 'module.*=*'")
@@ -42,7 +38,12 @@ _MOST_LISTED = 10
 )
 @click.option("--dtype", metavar="NAME", help="Cast the floating tensors of the weights, such as to bfloat16.")
 @click.option("--optimizer-dtype", metavar="NAME", help="Cast the floating tensors of optimizer state.")
-@click.option("--model-only", is_flag=True, help="Take the state dict out of a training checkpoint.")
+@click.option(
+    "--model-only",
+    cls=OptionalValue,
+    metavar="[=KEY]",
+    help="Take the weights out of a training checkpoint; =KEY says which, =ema the running average.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
 @click.option("--no-verify", "verify", flag_value=False, default=True, help="Do not check SRC against its digests.")
 @click.option("--no-digest", "digest", flag_value=False, default=True, help="Write no digests into DST.")
@@ -61,7 +62,7 @@ def convert_command(out: Output, source: str, target: str, strict: bool, **optio
     """
     with out.progress("converting") as on_progress, _blamed_on(target):
         report = convert(source, target, **options, on_progress=on_progress)
-    out.report(document_of(report), _lines(report))
+    out.show(report)
     return Status.DONE if report.ok or not strict else Status.DIFFERENT
 
 
@@ -74,41 +75,3 @@ def _blamed_on(target: str) -> Iterator[None]:
         if problem.errno is None or (problem.filename is not None and STAGE_SUFFIX not in str(problem.filename)):
             raise
         raise OSError(problem.errno, problem.strerror, target) from problem
-
-
-def _lines(report: ConvertReport) -> Iterator[str]:
-    done = "would convert" if report.dry_run else "converted"
-    yield f"{done} {report.source} ({report.source_format}) to {report.target} ({report.target_format})"
-    yield f"{plural(report.tensors, 'tensor')}, {human_size(report.nbytes)}"
-    for what, why, items in _changes(report):
-        if items:
-            yield f"{what} ({len(items):,}){why}:"
-            yield from bulleted(items, most=_MOST_LISTED, hint="; --json lists them all")
-    yield from _verdicts(report)
-    if report.dry_run:
-        yield "dry run: nothing was written"
-
-
-def _changes(report: ConvertReport) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield what was done, what to know of it, and to whom it was done."""
-    yield "translated", ": optimizers and schedulers, as the other framework has them", list(report.translated)
-    yield "not translated", ", so kept as they were", list(map(as_flags, report.untranslated))
-    yield "to be minded", "", list(map(as_flags, report.warnings))
-    yield "changed by the translation", "; translating back does not give them again", list(report.inexact)
-    yield "left out", "", list(report.excluded)
-    yield "laid out otherwise", "", [f"{key} = {how}" for key, how in report.laid_out.items()]
-    yield "renamed", "", [f"{old} -> {new}" for old, new in report.renamed.items()]
-    yield "cast", "", [f"{key} to {dtype}" for key, dtype in report.cast.items()]
-    widened = [f"{key} to {dtype}" for key, dtype in report.widened.items()]
-    yield "widened", f", as {report.target_format} needs; the way back is exact", widened
-    yield "tied", ", written once each; they come back tied", [" = ".join(keys) for keys in report.duplicated]
-    keep = "" if report.target_format == "torch" else "; --to torch keeps it"
-    yield "no longer sharing a storage", keep, [", ".join(keys) for keys in report.lost_ties]
-    yield "of unknown type", ", written as plain dicts", list(report.unknown)
-    yield "metadata dropped", "; --to safetensors keeps it", list(report.lost_metadata)
-
-
-def _verdicts(report: ConvertReport) -> Iterator[str]:
-    yield f"{'exact' if report.exact else 'not exact'}: {report.exact_because}"
-    if report.resumable is not None:
-        yield f"{'resumable' if report.resumable else 'not resumable'}: {as_flags(report.resumable_because)}"

@@ -9,7 +9,7 @@ import re
 import shlex
 from ast import literal_eval
 
-__all__ = ["SWITCHES", "VALUES", "as_flags"]
+__all__ = ["OPTIONAL_VALUES", "SWITCHES", "VALUES", "as_flags"]
 
 #: Parameter and the value that an option sets → that option.
 SWITCHES = {
@@ -30,9 +30,13 @@ VALUES = {
     "format": "--to",
     "include": "--include",
     "layout": "--layout",
+    "model_only": "--model-only",
     "optimizer_dtype": "--optimizer-dtype",
     "rename": "--rename",
 }
+
+#: Those whose option may stand without a value, and has it behind an equals sign.
+OPTIONAL_VALUES = {"model_only"}
 
 _TEXT = r"'(?:[^'\\]|\\.)*'|" + r'"(?:[^"\\]|\\.)*"'
 _PARAMETER = re.compile(rf"(?<![\w./-])(\w+)=(True|False|{_TEXT}|\[(?:{_TEXT})(?:, (?:{_TEXT}))*\])")
@@ -49,5 +53,7 @@ def _flag(parameter: re.Match[str]) -> str:
         return SWITCHES.get((name, value), parameter[0])
     if name not in VALUES:
         return parameter[0]
+    if name in OPTIONAL_VALUES:
+        return f"{VALUES[name]}={shlex.quote(value)}"
     values = value if isinstance(value, list) else [value]
     return " ".join(f"{VALUES[name]} {shlex.quote(text)}" for text in values)

@@ -19,6 +19,8 @@ from typing import Any, TextIO
 
 from ..progress import OnProgress
 from ..terminal.progress import progress_bar, spinner
+from ..terminal.report import Report
+from ..terminal.table import width
 from ..terminal.text import is_too_long, printable
 from .flags import as_flags
 
@@ -38,6 +40,11 @@ class Output:
             write(json_pieces(document))
         elif not self.quiet:
             write(f"{printable(line)}\n" for line in lines)
+
+    def show(self, report: Report, **more: object) -> None:
+        """Print a report, as JSON with ``more`` beside; its advice as the options of this command."""
+        lines = report.lines(columns=width(), more="; --json lists them all")
+        self.report({**document_of(report), **more}, map(as_flags, lines))
 
     @contextmanager
     def one_line_warnings(self) -> Iterator[None]:
@@ -107,9 +114,10 @@ def json_pieces(value: object) -> Iterator[str]:
 
 
 def document_of(report: Any) -> dict[str, object]:
-    """Return a report as a document: its fields and properties, but no part of it that properties show."""
-    names = [field.name for field in fields(report) if not is_dataclass(getattr(report, field.name))]
-    names += [name for name, value in vars(type(report)).items() if isinstance(value, property)]
+    """Return a report as a document: its fields and properties, but no part of it that these show, nor its headline."""
+    shown = [field for field in fields(report) if field.repr]
+    names = [field.name for field in shown if not is_dataclass(getattr(report, field.name))]
+    names += [name for name, value in vars(type(report)).items() if isinstance(value, property) and name != "headline"]
     return {name: getattr(report, name) for name in names}
 
 

@@ -15,7 +15,7 @@ import click
 from .failure import Status, message_of, status_of
 from .output import Output, json_pieces, prepare_streams, print_error, write
 
-__all__ = ["NAME", "Program", "Status", "verb"]
+__all__ = ["NAME", "OptionalValue", "Program", "Status", "verb"]
 
 NAME = "multiframe-ckpt"
 _EPILOG = f"""\b
@@ -42,9 +42,33 @@ def verb(*, example: str) -> Callable[[Callable[..., Status]], click.Command]:
             with out.one_line_warnings():
                 return function(out, **arguments)
 
-        return click.command(epilog=f"\b\nExample:\n  {example}", context_settings=_HELP)(run)
+        return click.command(cls=_Verb, epilog=f"\b\nExample:\n  {example}", context_settings=_HELP)(run)
 
     return declare
+
+
+class OptionalValue(click.Option):
+    """An option that is False, True where it stands alone, or the text behind its equals sign.
+
+    Never the argument that follows it, which click would take: that is the path of a file.
+    """
+
+    def __init__(self, declarations: Sequence[str], **attributes: Any) -> None:
+        super().__init__(
+            declarations, **attributes, is_flag=False, flag_value="", default=False, type=click.UNPROCESSED
+        )
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> bool | str:
+        """Return True for the option alone, else its text; False where it is not given."""
+        return True if value == "" else value or False
+
+
+class _Verb(click.Command):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give options that stand alone an empty value, so that none takes the next argument for it."""
+        alone = {name for parameter in self.params if isinstance(parameter, OptionalValue) for name in parameter.opts}
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [f"{arg}=" if arg in alone else arg for arg in args[:end]] + args[end:])
 
 
 _HELP = {"help_option_names": ["-h", "--help"]}

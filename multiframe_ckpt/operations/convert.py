@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from ..checkpoint import Checkpoint
 from ..errors import UnknownNameError
 from ..formats import Changes, format_for, writable_format
 from ..progress import OnProgress, silent
+from ..terminal.report import Report
+from ..terminal.text import bulleted, human_size, plural
 from ..training import Carried, PartVerdict, RunVerdict, dialect_named, dialects_to_write, judge_move
 from ..tree.moves import parse_move
 from ..tree.rules import Select, parse_rename
@@ -21,8 +23,11 @@ from .rules import DtypeRules, Edits, Rules, floating_dtype
 __all__ = ["ConvertReport", "convert"]
 
 
-@dataclass(frozen=True, slots=True)
-class ConvertReport:
+_MOST_LISTED = 10
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ConvertReport(Report):
     """What a conversion did. Keys are the source's."""
 
     source: str
@@ -140,6 +145,47 @@ class ConvertReport:
         """The parts of the run, and what becomes of each; empty where there is no run."""
         return self.run.parts
 
+    @property
+    def headline(self) -> str:
+        """From what to what."""
+        done = "would convert" if self.dry_run else "converted"
+        return f"{done} {self.source} ({self.source_format}) to {self.target} ({self.target_format})"
+
+    def lines(self, *, columns: int | None = None, more: str = "") -> Iterator[str]:
+        """Yield what was done, what it changed, and the two verdicts."""
+        yield self.headline
+        yield f"{plural(self.tensors, 'tensor')}, {human_size(self.nbytes)}"
+        for what, why, items in self._changes():
+            if items:
+                yield f"{what} ({len(items):,}){why}:"
+                yield from bulleted(items, most=_MOST_LISTED, hint=more)
+        yield from self._verdicts()
+        if self.dry_run:
+            yield "dry run: nothing was written"
+
+    def _changes(self) -> Iterator[tuple[str, str, list[str]]]:
+        """Yield what was done, what to know of it, and to whom it was done."""
+        yield "translated", ": optimizers and schedulers, as the other framework has them", list(self.translated)
+        yield "not translated", ", so kept as they were", list(self.untranslated)
+        yield "to be minded", "", list(self.warnings)
+        yield "changed by the translation", "; translating back does not give them again", list(self.inexact)
+        yield "left out", "", list(self.excluded)
+        yield "laid out otherwise", "", [f"{key} = {how}" for key, how in self.laid_out.items()]
+        yield "renamed", "", [f"{old} -> {new}" for old, new in self.renamed.items()]
+        yield "cast", "", [f"{key} to {dtype}" for key, dtype in self.cast.items()]
+        widened = [f"{key} to {dtype}" for key, dtype in self.widened.items()]
+        yield "widened", f", as {self.target_format} needs; the way back is exact", widened
+        yield "tied", ", written once each; they come back tied", [" = ".join(keys) for keys in self.duplicated]
+        keep = "" if self.target_format == "torch" else "; format='torch' keeps it"
+        yield "no longer sharing a storage", keep, [", ".join(keys) for keys in self.lost_ties]
+        yield "of unknown type", ", written as plain dicts", list(self.unknown)
+        yield "metadata dropped", "; format='safetensors' keeps it", list(self.lost_metadata)
+
+    def _verdicts(self) -> Iterator[str]:
+        yield f"{'exact' if self.exact else 'not exact'}: {self.exact_because}"
+        if self.resumable is not None:
+            yield f"{'resumable' if self.resumable else 'not resumable'}: {self.resumable_because}"
+
 
 def _losses(report: ConvertReport) -> dict[str, int]:
     """Return how many tensors, values or entries a conversion lost, by what happened to them."""
@@ -166,7 +212,7 @@ def convert(
     layout: Sequence[str] = (),
     dtype: str | None = None,
     optimizer_dtype: str | None = None,
-    model_only: bool = False,
+    model_only: bool | str = False,
     overwrite: bool = False,
     verify: bool = True,
     digest: bool = True,
@@ -182,7 +228,8 @@ def convert(
     ``layout`` rules lay parameters out otherwise, and optimizers' tensors with them (:mod:`~multiframe_ckpt.tree.moves`);
     they name parameters by their keys in the state dict, and are done first, so that other rules name what comes of them.
     ``dtype`` names the dtype that floating tensors of the weights get, ``optimizer_dtype`` that of the optimizer's;
-    ``model_only`` takes the state dict out of a training checkpoint; ``dry_run`` writes nothing. Tensors are selected,
+    ``model_only`` takes the weights out of a training checkpoint, a text as its value those at that key, or the running
+    average of a model, ``ema``; ``dry_run`` writes nothing. Tensors are selected,
     cast and renamed in this order, and named by their keys in the source. ``verify``, ``digest`` and ``durable`` are
     those of :meth:`Checkpoint.open` and :meth:`Checkpoint.save`. ``backend`` names the framework in whose dialect
     optimizers and schedulers are written: by default OneFlow's in OneFlow's formats, PyTorch's in its own, and in

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..training import TranslateReport, dialect_named, dialects_to_write, find_parts, frameworks_of, translate
+from ..training import (
+    TranslateReport,
+    dialect_named,
+    dialects_to_write,
+    find_parts,
+    frameworks_of,
+    keys_below,
+    translate,
+)
 from ..tree import MISSING, Elementwise, LazyTensor, Missing, Path, Tree, children, join_key, key_of, leaves
 from ..tree.digests import chunks_of
 from .layout import Layout
@@ -46,12 +54,13 @@ def losses_of_run(tree: Tree, edits: Edits, layout: Layout) -> dict[str, str]:
 
     A new name of a weight is none: models have the names that they are asked for by.
     """
-    model = find_parts(tree).model
-    weights = join_key(model.path) if model else ""
+    parts = find_parts(tree)
+    prefix = f"{join_key(parts.model.path)}/" if parts.model and parts.model.path else ""
     losses = dict.fromkeys(edits.excluded, "left out") | dict.fromkeys(edits.cast, "cast")
-    losses |= {f"{weights}/{key}" if weights else key: "left out" for key in layout.left_out}
+    losses |= {f"{prefix}{key}": "left out" for key in layout.left_out}
     losses |= {entry.partition(": ")[0]: "of unknown type" for entry in edits.unknown}
-    return losses | {key: "renamed" for key in edits.renamed if weights and not key.startswith(f"{weights}/")}
+    weights = {key for part in parts.models for key in keys_below(part)} if edits.renamed else set()
+    return losses | {key: "renamed" for key in edits.renamed if key not in weights}
 
 
 def _lost(before: Tree, after: Tree | Missing, path: Path) -> Iterator[Path]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..checkpoint import Checkpoint
-from ..terminal.text import short_repr
-from ..tree import LazyTensor, Tree, join_key, leaves
+from ..terminal.report import Report
+from ..terminal.text import bulleted, short_repr
+from ..tree import TOP, LazyTensor, Tree, join_key, leaves
 from ..tree.digests import chunks_of
 from .inspect import opened
 
@@ -26,9 +27,15 @@ class Change:
     expected: str
     largest: float | None = None
 
+    def __str__(self) -> str:
+        key = self.key or TOP
+        if self.largest is None:
+            return f"{key}: {self.found} -> {self.expected}"
+        return f"{key}: {self.found}, {self.expected}, by at most {self.largest:.6g}"
 
-@dataclass(frozen=True, slots=True)
-class DiffReport:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DiffReport(Report):
     """Where two checkpoints differ: keys only in B (added), only in A (removed), and in both but unlike (changed)."""
 
     a: str
@@ -48,6 +55,29 @@ class DiffReport:
     def ok(self) -> bool:
         """The same as ``equal``."""
         return self.equal
+
+    @property
+    def headline(self) -> str:
+        """Same or different, and how many of each."""
+        largest = f"; largest difference {self.largest:.6g}" if self.largest else ""
+        if self.equal:
+            return f"same: all {self.same:,} tensors and values{largest}"
+        counts = {"removed": self.removed, "added": self.added, "changed": self.changed}
+        differing = ", ".join(f"{len(keys):,} {what}" for what, keys in counts.items() if keys)
+        return f"different: {differing}, {self.same:,} the same{largest}"
+
+    def lines(self, *, columns: int | None = None, more: str = "") -> Iterator[str]:
+        """Yield every key that differs, and how."""
+        sections = {
+            f"only in {self.a}": [key or TOP for key in self.removed],
+            f"only in {self.b}": [key or TOP for key in self.added],
+            "changed": list(map(str, self.changed)),
+        }
+        for title, items in sections.items():
+            if items:
+                yield f"{title} ({len(items):,}):"
+                yield from bulleted(items)
+        yield self.headline
 
 
 def diff(

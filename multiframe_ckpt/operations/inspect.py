@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import overload
 
 from ..checkpoint import Checkpoint
 from ..checkpoint.restore import resume_parts
-from ..tree import LazyTensor, Tree, join_key, leaves, tensor_table, tied_groups
+from ..terminal.report import Report
+from ..terminal.table import table
+from ..terminal.text import human_size, plural, printable, safe_repr
+from ..tree import (
+    TOP,
+    LazyTensor,
+    Path,
+    Tree,
+    children,
+    is_plain,
+    join_key,
+    key_of,
+    leaves,
+    tensor_table,
+    tied_groups,
+)
 
 __all__ = ["InspectReport", "TensorRow", "inspect", "opened"]
 
@@ -47,15 +62,15 @@ class TensorRows(Sequence[TensorRow]):
         return self._row(self._keys[index])
 
     def __repr__(self) -> str:
-        return repr(tuple(self))
+        return f"<{plural(len(self), 'row')}>"
 
     def _row(self, key: str) -> TensorRow:
         tensor = self._table[key]
         return TensorRow(key, tensor.dtype.name, tensor.shape, tensor.nbytes, self._tied_to.get(key))
 
 
-@dataclass(frozen=True, slots=True)
-class InspectReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class InspectReport(Report):
     """What a checkpoint holds. ``parameters`` and ``nbytes`` count tied tensors once."""
 
     path: str
@@ -68,25 +83,93 @@ class InspectReport:
     values: Mapping[str, Tree]  # plain values by key
     meta: Mapping[str, object]
     resume: Mapping[str, bool]  # which of weights, optimizer, scheduler, rng, progress a resume from it would get
+    tree: Tree = field(default=None, repr=False)  # in which lists of plain values are shown as such
+
+    @property
+    def headline(self) -> str:
+        """What it is, on one line."""
+        return f"{self.path}: {self.format}, {plural(len(self.tensors), 'tensor')}, {human_size(self.nbytes)}"
+
+    def lines(self, *, columns: int | None = None, more: str = "") -> Iterator[str]:
+        """Yield the facts, the plain values, and a row for each tensor."""
+        facts = {name: value for name, value in self.meta.items() if not isinstance(value, Mapping)}
+        rows = {
+            "format": self.format,
+            "framework": _FRAMEWORKS.get(framework, framework) if (framework := self.framework) else "not said",
+            **{name: value if isinstance(value, str) else safe_repr(value) for name, value in facts.items()},
+            "tensors": f"{len(self.tensors):,}",
+            "parameters": f"{self.parameters:,}",
+            "size": human_size(self.nbytes, exact=True),
+            "dtypes": ", ".join(f"{name} ({count:,})" for name, count in self.dtypes.items()) or "none",
+            "resume": _resume(self.resume),
+        }
+        yield self.path
+        yield from table(rows.items(), columns=columns)
+        for name, part in self.meta.items():
+            if isinstance(part, Mapping) and part:
+                yield from ("", name, *_value_lines(part, columns))
+        values = list(_value_lines(self.tree, columns))
+        if values:
+            yield from ("", "values", *values)
+        if self.tensors:
+            yield ""
+            yield from table(self.tensors, header=_TENSOR_HEADER, right={2}, spell=_tensor_cells, columns=columns)
+
+
+_TENSOR_HEADER = ("dtype", "shape", "size", "tensor")
+_SHORTEST_VALUE = 20
+#: How people call the frameworks.
+_FRAMEWORKS = {"torch": "PyTorch", "oneflow": "OneFlow"}
+
+
+def _resume(parts: Mapping[str, bool]) -> str:
+    """Return the grade of a checkpoint as one to resume from: how many of the parts it has, and which."""
+    kept, lost = (", ".join(name for name, there in parts.items() if there is wanted) for wanted in (True, False))
+    what = [text for text in (kept, f"loses {lost}" if lost else "") if text]
+    return f"{sum(parts.values())}/{len(parts)}: {'; '.join(what)}"
+
+
+def _tensor_cells(row: TensorRow) -> tuple[str, ...]:
+    tie = f" (tied to {row.tied_to})" if row.tied_to is not None else ""
+    return row.dtype, str(list(row.shape)), human_size(row.nbytes), (row.key or TOP) + tie
+
+
+def _value_lines(tree: Tree, columns: int | None, path: Path = ()) -> Iterator[str]:
+    """Yield ``key = value`` for each plain value; a list of plain values, such as an optimizer's params, is one."""
+    inside = children(tree)
+    if isinstance(tree, LazyTensor):
+        return
+    if inside is None or not tree or (isinstance(tree, list | tuple) and all(map(is_plain, tree))):
+        yield _clipped(f"  {printable(key_of(path))} = ", safe_repr(tree), columns)
+        return
+    for name, node in inside:
+        yield from _value_lines(node, columns, (*path, name))
+
+
+def _clipped(head: str, value: str, columns: int | None) -> str:
+    """Return one line, no longer than ``columns`` where the key leaves room."""
+    room = max((columns or 0) - len(head), _SHORTEST_VALUE)
+    return head + (value if columns is None or len(value) <= room else f"{value[: room - 3]}...")
 
 
 def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> InspectReport:
     """Return what a checkpoint, or the one at a path, holds: from its headers."""
     checkpoint = opened(checkpoint)
-    table = tensor_table(checkpoint.tree)
-    first = {key: group[0] for group in tied_groups(table) for key in group[1:]}
+    by_key = tensor_table(checkpoint.tree)
+    first = {key: group[0] for group in tied_groups(by_key) for key in group[1:]}
     meta = dict(checkpoint.meta)
     return InspectReport(
         path=str(meta.pop("path", "")),
         format=str(meta.pop("format", "")),
         framework=meta.pop("framework", None),
-        tensors=TensorRows(table, first),
-        parameters=sum(tensor.size for key, tensor in table.items() if key not in first),
-        nbytes=sum(tensor.nbytes for key, tensor in table.items() if key not in first),
-        dtypes=dict(Counter(tensor.dtype.name for tensor in table.values())),
+        tensors=TensorRows(by_key, first),
+        parameters=sum(tensor.size for key, tensor in by_key.items() if key not in first),
+        nbytes=sum(tensor.nbytes for key, tensor in by_key.items() if key not in first),
+        dtypes=dict(Counter(tensor.dtype.name for tensor in by_key.values())),
         values={join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)},
         meta=meta,
         resume=resume_parts(checkpoint.tree),
+        tree=checkpoint.tree,
     )
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import KeyRefusedError
-from ..training import find_parts
+from ..training import Part, choose_weights, find_parts
 from ..training.moments import move_moments
-from ..tree import LazyTensor, Missing, Path, Sharing, Tree, replaced, tensors
-from ..tree.arrange import arrange
+from ..tree import MISSING, LazyTensor, Missing, Path, Sharing, Tree, edit, replaced, tensors
 from ..tree.move_plan import MovePlan, plan_moves
 from ..tree.moves import Move
 
@@ -25,26 +23,32 @@ class Layout:
     lost_ties: tuple[tuple[str, ...], ...] = ()  # groups that were one tensor and are laid out each by itself
 
 
-def lay_out(tree: Tree, rules: Sequence[Move], *, model_only: bool) -> tuple[Tree, Layout]:
+def lay_out(tree: Tree, rules: Sequence[Move], *, model_only: bool | str) -> tuple[Tree, Layout]:
     """Return the tree with its weights, and unless ``model_only`` its optimizers, laid out by the rules; none is read.
 
-    Rules name parameters by their keys in the state dict.
+    Rules name parameters by their keys in the state dict; a text as ``model_only`` says which.
     """
     if not rules:
         return tree, Layout()
-    parts = find_parts(tree)
-    if parts.model is None:
-        raise KeyRefusedError(f"layout=[{str(rules[0])!r}]: found no weights in the checkpoint, expected some")
-    weights = tensors(parts.model.tree)
+    model = choose_weights(tree, model_only if isinstance(model_only, str) else None)
+    weights = tensors(model.tree)
     plan = plan_moves(weights, rules=rules)
     moved = plan.apply(weights)
     placed: dict[str, list[tuple[str, LazyTensor]]] = {key: [] for key in weights}
     for move in plan.moves:
         placed[move.sources[0]].append((move.key, moved[move.key]))
-    changes: dict[Path, Tree | Missing] = {parts.model.path: arrange(parts.model.tree, placed)}
-    for part in () if model_only else parts.optimizers:
+    changes = _in_place_of(model, edit(model.tree, placed, what="layout of"), tree)
+    for part in () if model_only else find_parts(tree).optimizers:
         changes[part.path] = move_moments(part, plan, weights)
     return replaced(tree, changes), Layout(plan.laid_out, plan.left_out, _lost_ties(weights, plan, moved))
+
+
+def _in_place_of(model: Part, weights: Tree, tree: Tree) -> dict[Path, Tree | Missing]:
+    """Return what changes in a tree where other weights take the place of a model's, which may stand loose at the top."""
+    if model.path or model.tree is tree:
+        return {model.path: weights}
+    gone: dict[Path, Tree | Missing] = {(name,): MISSING for name in model.tree}
+    return gone | {(name,): tensor for name, tensor in weights.items()}
 
 
 def _lost_ties(

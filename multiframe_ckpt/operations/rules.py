@@ -6,10 +6,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..dtypes import DType, dtype_named
-from ..errors import DtypeRefusedError, KeyRefusedError
-from ..training import Part, find_parts, weights_path
-from ..tree import LazyTensor, Path, Tree, edit, join_key, leaves, tensor_paths, tensors, unknown_as_dicts
+from ..errors import DtypeRefusedError
+from ..training import Part, choose_weights, find_parts
+from ..tree import (
+    MISSING,
+    LazyTensor,
+    Missing,
+    Path,
+    Tree,
+    Visit,
+    edit,
+    is_leaf,
+    join_key,
+    leaves,
+    rebuild,
+    tensor_paths,
+    tensors,
+    unknown_as_dicts,
+    walk,
+)
 from ..tree.cast import cast
+from ..tree.edits import Placed
 from ..tree.rules import Rename, Select, renamed
 
 __all__ = ["DtypeRules", "Edits", "Rules", "floating_dtype"]
@@ -28,17 +45,17 @@ class Rules:
     """What is done to the tensors, in this order: the state dict taken out, selected, cast, renamed.
 
     ``select`` and ``renames`` name tensors by their keys in the source; those of the state dict where ``model_only``
-    takes it out.
+    takes it out. A text in its place says which: see :func:`~multiframe_ckpt.training.choose_weights`.
     """
 
     select: Select = field(default_factory=Select)
     dtypes: DtypeRules = field(default_factory=DtypeRules)
     renames: tuple[Rename, ...] = ()
-    model_only: bool = False
+    model_only: bool | str = False
 
     def apply(self, tree: Tree) -> tuple[Tree, Edits]:
         """Return the tree that the rules make of one, and what they did; it is rebuilt once. No tensor is read."""
-        taken, left = _state_dict(tree) if self.model_only else (tree, ())
+        taken, left = _state_dict(tree, self.model_only) if self.model_only else (tree, ())
         plain, unknown = unknown_as_dicts(taken)
         table = tensors(plain)
         kept = dict.fromkeys(self.select.kept(table))
@@ -53,21 +70,24 @@ class Rules:
         )
         if not (dropped or dtypes or new_keys):
             return plain, edits
-        exchange = {key: cast(key, table[key], dtype) for key, dtype in dtypes.items()}
-        return edit(plain, drop=frozenset(dropped), exchange=exchange, rename=new_keys), edits
+        placed: dict[str, Placed] = dict.fromkeys(dropped, ())
+        for key in dtypes.keys() | new_keys.keys():
+            tensor = cast(key, table[key], dtypes[key]) if key in dtypes else table[key]
+            placed[key] = ((new_keys.get(key, key), tensor),)
+        return edit(plain, placed, what="rename"), edits
 
     def _dtypes(self, tree: Tree, table: Mapping[str, LazyTensor]) -> Iterator[tuple[str, DType]]:
         """Yield the key of each tensor to cast, and to what; counters of optimizers, which have no dimension, stay."""
         if self.dtypes == DtypeRules():
             return
         parts = find_parts(tree)
-        weights = () if parts.model is None else (parts.model,)
+        weights = (*parts.models, *parts.averages)
         for key, path in tensor_paths(tree).items():
             tensor = table[key]
-            if _holds(weights, path):
-                dtype = self.dtypes.model
+            if _holds(parts.optimizers, path):  # first: weights that stand loose at the top have the path of the whole
+                dtype = self.dtypes.optimizers if tensor.shape else None
             else:
-                dtype = self.dtypes.optimizers if tensor.shape and _holds(parts.optimizers, path) else None
+                dtype = self.dtypes.model if _holds(weights, path) else None
             if dtype is not None and tensor.dtype.kind == "float" and tensor.dtype is not dtype:
                 yield key, dtype
 
@@ -96,13 +116,18 @@ def _holds(parts: Sequence[Part], path: Path) -> bool:
     return any(path[: len(part.path)] == part.path for part in parts)
 
 
-def _state_dict(tree: Tree) -> tuple[Tree, tuple[str, ...]]:
-    """Return the state dict of a training checkpoint, its tensors alone, and the keys of everything else."""
-    name = weights_path(tree)
-    prefix = () if name is None else (name,)
-    weights = tree if name is None else tree[name]
-    if not isinstance(weights, dict):
-        raise KeyRefusedError(f"model_only=True: found a {type(weights).__name__} at the top, expected a state dict")
-    taken = {name: leaf for name, leaf in weights.items() if isinstance(leaf, LazyTensor)}
-    paths = {(*prefix, name) for name in taken}
-    return taken, tuple(join_key(path) for path, _ in leaves(tree) if path not in paths)
+def _state_dict(tree: Tree, which: bool | str) -> tuple[Tree, tuple[str, ...]]:
+    """Return the weights of a checkpoint, their tensors alone and nested as they are, and the keys of everything else."""
+    part = choose_weights(tree, which if isinstance(which, str) else None)
+
+    def visit(path: Path, node: Tree, on: Visit) -> Tree | Missing:
+        if isinstance(node, LazyTensor):
+            return node
+        if is_leaf(node):
+            return MISSING
+        kept = rebuild(node, on, path)
+        return kept if kept or not path else MISSING
+
+    taken = walk(part.tree, visit)
+    kept = {(*part.path, *path) for path, leaf in leaves(part.tree) if isinstance(leaf, LazyTensor)}
+    return taken, tuple(join_key(path) for path, _ in leaves(tree) if path not in kept)

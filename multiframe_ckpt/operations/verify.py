@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,13 +13,15 @@ from ..storage.atomic import current_path
 from ..storage.consistency import retry_if_replaced
 from ..storage.parallel import in_parallel
 from ..storage.transfer import read_once
-from ..tree import LazyTensor, tensors
+from ..terminal.report import Report
+from ..terminal.text import bulleted, plural
+from ..tree import TOP, LazyTensor, tensors
 
 __all__ = ["VerifyReport", "verify"]
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class VerifyReport(Report):
     """Whether a checkpoint's bytes are whole, and what of it is not, or cannot be told to be.
 
     ``checked`` tensors were read and match their digest. ``unchecked`` are the keys of those without one: they were read
@@ -47,6 +49,26 @@ class VerifyReport:
     def ok(self) -> bool:
         """The same as ``whole``."""
         return self.whole
+
+    @property
+    def headline(self) -> str:
+        """Whole or damaged."""
+        return f"{self.path} ({self.format}): whole" if self.whole else f"{self.path}: damaged"
+
+    def lines(self, *, columns: int | None = None, more: str = "") -> Iterator[str]:
+        """Yield the damage, and what is missing, extra or without a digest."""
+        yield self.headline
+        yield from bulleted(self.problems)
+        yield f"{self.checked:,} of {plural(self.tensors, 'tensor')} match their digest"
+        sections = {
+            "missing": self.missing,
+            "extra, named by nothing and left alone": self.extra,
+            "no digest to compare with, read all the same": self.unchecked,
+        }
+        for title, items in sections.items():
+            if items:
+                yield f"{title} ({len(items):,}):"
+                yield from bulleted([item or TOP for item in items])
 
 
 def verify(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> VerifyReport:

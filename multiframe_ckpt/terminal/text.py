@@ -45,7 +45,7 @@ def safe_repr(value: object) -> str:
         return "{" + ", ".join(f"{safe_repr(name)}: {safe_repr(part)}" for name, part in value.items()) + "}"
     if isinstance(value, list | tuple):
         items = ", ".join(map(safe_repr, value))
-        return f"[{items}]" if isinstance(value, list) else f"({items})"
+        return f"[{items}]" if isinstance(value, list) else f"({items}{',' if len(value) == 1 else ''})"
     return hex(value) if is_too_long(value) else repr(value)
 
 

@@ -1,6 +1,6 @@
 """Suites that whoever writes a format or a backend subclasses, and what they compare and draw trees with.
 
-Needs the ``test`` extra: ``pip install 'multiframe-ckpt[test]'``.
+Needs pytest and hypothesis, which the ``test`` extra brings: ``pip install '.[test]'`` in a checkout.
 """
 
 from .backends import BackendContract, LikeBackendContract, ModuleContract

@@ -5,6 +5,7 @@ Pure functions from tree to tree; no framework is imported, and tensors are read
 
 from __future__ import annotations
 
+from .candidates import WEIGHT_KEYS
 from .crossing import translate_optimizer, translate_scheduler
 from .dialects import (
     DIALECTS,
@@ -19,11 +20,13 @@ from .dialects import (
 from .merging import merged
 from .neutral import NeutralState
 from .optimizers import OPTIMIZERS
-from .parts import WEIGHT_KEYS, Part, TrainingParts, find_parts, weights_path
+from .parts import Part, TrainingParts
 from .report import TranslateReport
 from .schedulers import SCHEDULERS
+from .search import find_parts, is_ours
 from .translate import frameworks_of, translate
-from .verdict import Carried, PartVerdict, RunVerdict, judge_checkpoint, judge_move
+from .verdict import Carried, PartVerdict, RunVerdict, judge_checkpoint, judge_move, keys_below
+from .weights import choose_weights, size_of
 
 __all__ = [
     "DIALECTS",
@@ -38,19 +41,22 @@ __all__ = [
     "RunVerdict",
     "TrainingParts",
     "TranslateReport",
+    "choose_weights",
     "dialect_named",
     "dialects_to_write",
     "find_parts",
     "frameworks_of",
     "is_optimizer_state",
+    "is_ours",
     "is_scheduler_state",
     "judge_checkpoint",
     "judge_move",
+    "keys_below",
     "merged",
     "optimizer_dialect",
     "scheduler_dialect",
+    "size_of",
     "translate",
     "translate_optimizer",
     "translate_scheduler",
-    "weights_path",
 ]

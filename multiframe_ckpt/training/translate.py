@@ -11,8 +11,9 @@ from .crossing import cross_optimizer, cross_scheduler, read_optimizer, read_sch
 from .dialects import Dialect, dialect_to_write, optimizer_dialect, scheduler_dialect
 from .names import Names
 from .neutral import NeutralState, SchedulerState
-from .parts import Part, TrainingParts, find_parts
+from .parts import Part, TrainingParts
 from .report import Notes, TranslateReport
+from .search import find_parts
 
 __all__ = ["foreign_random_states", "frameworks_of", "frameworks_of_parts", "translate"]
 
@@ -71,9 +72,10 @@ def _known_states(parts: TrainingParts) -> list[Tree]:
 
 
 def _weights(parts: TrainingParts) -> Mapping[str, LazyTensor] | None:
-    if parts.model is None or not isinstance(parts.model.tree, Mapping):
+    model = parts.model
+    if model is None or not isinstance(model.tree, Mapping):
         return None
-    return {name: leaf for name, leaf in parts.model.tree.items() if isinstance(leaf, LazyTensor)}
+    return {name: leaf for name, leaf in model.tree.items() if isinstance(leaf, LazyTensor)}
 
 
 def _say_unknown(parts: TrainingParts, notes: Notes) -> None:

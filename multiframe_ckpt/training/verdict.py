@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import MultiframeError
-from ..tree import Path, Tree, has_tensors, join_key
+from ..tree import Tree, join_key, leaves
 from .dialects import Dialect, optimizer_dialect, scheduler_dialect
-from .parts import Part, TrainingParts, find_parts
+from .parts import Part, TrainingParts
 from .report import Notes, TranslateReport
+from .search import find_parts
 from .translate import foreign_random_states, frameworks_of_parts
 
-__all__ = ["Carried", "PartVerdict", "RunVerdict", "judge_checkpoint", "judge_move"]
+__all__ = ["Carried", "PartVerdict", "RunVerdict", "judge_checkpoint", "judge_move", "keys_below"]
 
 #: How people call the frameworks.
 _TITLES = {"torch": "PyTorch", "oneflow": "OneFlow"}
@@ -85,13 +86,12 @@ class Carried:
         known = frameworks_of_parts(parts) or {self.source_framework} - {None}
         return self.target is not None and bool(known) and known != {self.target.framework}
 
-    def lost(self, path: Path) -> str:
+    def lost(self, part: Part) -> str:
         """Return what happened to the tensors and values of a part, as ``3 left out, 1 cast``."""
-        own, below = join_key(path), f"{join_key(path)}/"
         counts: dict[str, int] = {}
-        for key, loss in self.losses.items():
-            if not path or key == own or key.startswith(below):
-                counts[loss] = counts.get(loss, 0) + 1
+        keys = keys_below(part) if self.losses else set()
+        for loss in (loss for key, loss in self.losses.items() if key in keys):
+            counts[loss] = counts.get(loss, 0) + 1
         return ", ".join(f"{count:,} {loss}" for loss, count in counts.items())
 
     def reason(self, part: Part) -> str:
@@ -112,7 +112,7 @@ def judge_move(source: Tree, result: Tree, move: Carried) -> RunVerdict:
     framework = frameworks.pop() if len(frameworks) == 1 else None
     return RunVerdict(
         (
-            *_model(parts, after, move),
+            *_models(parts, after, move),
             *_states("optimizer", parts.optimizers, after.optimizers, _takes_optimizer, move, parts),
             *_states("scheduler", parts.schedulers, after.schedulers, _takes_scheduler, move, parts),
             *_scaler(parts, after, move),
@@ -130,24 +130,30 @@ def judge_checkpoint(tree: Tree, framework: str | None = None) -> RunVerdict:
     if verdict.resumable is None:
         return verdict
     parts = find_parts(tree)
-    absent = [("model", parts.model is None, True), ("optimizer", not parts.optimizers, True)]
+    absent = [("model", not parts.models, True), ("optimizer", not parts.optimizers, True)]
     absent += [("scheduler", not parts.schedulers, False), ("progress", not _progress(parts, parts), False)]
     absent += [("random state", not parts.rng, False)]
     missing = [PartVerdict(name, False, "none in it", decides) for name, is_absent, decides in absent if is_absent]
     return RunVerdict((*verdict.parts, *missing), verdict.framework)
 
 
+def keys_below(part: Part) -> set[str]:
+    """Return the keys of all that is in a part, containers and unknown objects too, as its checkpoint has them."""
+    own = len(part.path)
+    paths = ((*part.path, *path) for path, _ in leaves(part.tree))
+    return {join_key(path[:depth]) for path in paths for depth in range(own + 1, len(path) + 1)} | {join_key(part.path)}
+
+
 def _has_run(parts: TrainingParts) -> bool:
     return bool(parts.optimizers or parts.schedulers or (parts.scaler and parts.scaler.tree))
 
 
-def _model(parts: TrainingParts, after: TrainingParts, move: Carried) -> Iterator[PartVerdict]:
-    if parts.model is None or not has_tensors(parts.model.tree):
-        return
-    lost = move.lost(parts.model.path)
-    if after.model is None or not has_tensors(after.model.tree):
-        lost = lost or "not to be found under its new names"
-    yield PartVerdict("model", not lost, lost)
+def _models(parts: TrainingParts, after: TrainingParts, move: Carried) -> Iterator[PartVerdict]:
+    for part in parts.models:
+        lost = move.lost(part)
+        if not lost and len(after.models) < len(parts.models):
+            lost = "not to be found under its new names"
+        yield PartVerdict("model" if len(parts.models) == 1 else f"model {part.key}", not lost, lost)
 
 
 def _states(
@@ -162,7 +168,7 @@ def _states(
     results = {part.path: part for part in after}
     for part in parts:
         name = kind if len(parts) == 1 else f"{kind} {part.key}"
-        lost = move.lost(part.path)
+        lost = move.lost(part)
         is_moved = any(entry.startswith(f"{part.key}: ") for entry in move.report.converted)
         if not lost and part.path in results:
             taken = takes(move.target, results[part.path].tree)
@@ -208,7 +214,7 @@ def _scaler(parts: TrainingParts, after: TrainingParts, move: Carried) -> Iterat
     if move.crosses(parts):
         yield PartVerdict("scaler", False, "another framework's gradient scaler keeps another state")
         return
-    lost = move.lost(parts.scaler.path) or ("" if after.scaler else "left out")
+    lost = move.lost(parts.scaler) or ("" if after.scaler else "left out")
     yield PartVerdict("scaler", not lost, lost)
 
 
@@ -237,7 +243,7 @@ def _random_state(
 ) -> Iterator[PartVerdict]:
     if not parts.rng:
         return
-    lost = ", ".join(filter(None, (move.lost(part.path) for part in parts.rng))) or ("" if after.rng else "left out")
+    lost = ", ".join(filter(None, map(move.lost, parts.rng))) or ("" if after.rng else "left out")
     if not lost and move.crosses(parts) and any(map(foreign_random_states, parts.rng)):
         lost = f"that of one framework means nothing to another; {_OTHER_ORDER}"
     elif not lost and not _is_of(parts.rng, framework):

@@ -122,7 +122,7 @@ class LazyTensor:
     @property
     def is_compared(self) -> bool:
         """Whether any of its bytes are compared with a digest when all are read, which its parts by themselves are not."""
-        return bool(self.covering())
+        return self.digest is not None or any(base.is_compared for base in self.source.bases)
 
     def numpy(self) -> np.ndarray:
         """Read the tensor now: C order, native byte order, read-only when it is mapped from a file.
@@ -139,6 +139,16 @@ class LazyTensor:
         return array
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        """Read the tensor for ``numpy.asarray``, which may ask for a dtype, and from NumPy 2 on whether to copy.
+
+        With ``copy=False`` raise ValueError, as NumPy asks, where the elements are not there already as that dtype.
+        """
+        kept = self.source.is_in_memory and (dtype is None or np.dtype(dtype) == self.dtype.numpy)
+        if copy is False and not kept:
+            raise ValueError(
+                f"{self!r}: found elements that are to be read or cast, expected an array that is there already; leave "
+                "out copy=False"
+            )
         array = self.numpy() if dtype is None else self.numpy().astype(dtype, copy=False)
         return array.copy() if copy else array
 
@@ -151,7 +161,14 @@ class LazyTensor:
         return LazyTensor(self.dtype, shape_of(box), self.source.part(box))
 
     def __repr__(self) -> str:
-        return f"LazyTensor({self.dtype.name}, {self.shape})"
+        """Return one line: dtype, shape, bytes, and where the elements are; nothing is read for it."""
+        extent = self.extent
+        if extent is not None:
+            where = f"{extent.where} at byte {extent.offset:,}"
+        else:
+            where = "in memory" if self.source.is_in_memory else "read when asked for"
+        text = f"LazyTensor({self.dtype.name}, {self.shape}, {self.nbytes:,} bytes, {where})"
+        return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Yield the bytes in C order; raise DamagedError at their end where they are not the ones its digest promises."""

@@ -77,6 +77,19 @@ def test_model_only_says_what_it_left_behind(run, training):
     assert list(mfc.open("weights.pth").tree) == ["module.l1.weight", "module.l1.bias"]
 
 
+def test_model_only_stands_alone_before_the_paths_or_has_a_key_behind_an_equals_sign(run, tmp_path, weights):
+    mfc.save({"g": weights, "d": weights, "g_ema": weights}, tmp_path / "gan.pth")
+    said = run("convert", "--model-only", "gan.pth", "w.pth")
+    assert said.exit_code == 2
+    assert "'g' (2 tensors, 60 B), 'd' (2 tensors, 60 B)" in said.stderr
+    assert "choose with --model-only=g" in said.stderr
+    assert run("convert", "--model-only=ema", "gan.pth", "w.pth").exit_code == 0
+    assert list(mfc.open("w.pth").tree) == ["module.l1.weight", "module.l1.bias"]
+    assert run("convert", "gan.pth", "--model-only=nets", "n.pth").stderr.startswith(
+        "error: --model-only=nets: found no"
+    )
+
+
 def test_model_only_of_a_bare_state_dict_is_exact(run, model):
     assert document(run("convert", model, "weights.pth", "--model-only", "--json"))["exact"] is True
 

@@ -19,7 +19,7 @@ PACKAGE = Path(multiframe_ckpt.__file__).parent
 #: Rooms that are about flags: the command line, and what scripts parse.
 ABOUT_FLAGS = {"cli", "interactive", "script.py"}
 #: Parameters that errors name and no option of the command line sets: of managers, of loading, of other libraries.
-WITHOUT_OPTION = {"async_save", "device", "strict", "x"}  # x: whichever is formatted in
+WITHOUT_OPTION = {"async_save", "copy", "device", "strict", "x"}  # x: whichever is formatted in
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,7 @@ WITHOUT_OPTION = {"async_save", "device", "strict", "x"}  # x: whichever is form
         ('include=["it\'s"]', "--include 'it'\"'\"'s'"),
         ("dtype='float32'; optimizer_dtype='float32'", "--dtype float32; --optimizer-dtype float32"),
         ("model_only=True: found a list", "--model-only: found a list"),
+        ("choose with model_only='a b'", "choose with --model-only='a b'"),
         ("with verify=False, not verify=True", "with --no-verify, not verify=True"),
         ("use device='cpu' or strict=False", "use device='cpu' or strict=False"),
         ("runs/overwrite=True/x: found", "runs/overwrite=True/x: found"),

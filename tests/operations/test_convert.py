@@ -257,3 +257,74 @@ def test_a_format_named_for_what_cannot_be_it_is_a_clear_error(
     (tmp_path / "folder").mkdir()
     with pytest.raises((FileNotFoundError, mfc.FormatError), match=f"{path}: found .*, expected a "):
         mfc.open(tmp_path / path, format=name)
+
+
+def net(width: int = 4) -> dict[str, Any]:
+    return {"l1.weight": tensor(width, 3), "l1.bias": tensor(width)}
+
+
+def gan() -> dict[str, Any]:
+    return {"generator": net(), "discriminator": net(5), "epoch": 3}
+
+
+#: What was left out entirely, or but for a fragment, and what there is to take.
+TOO_LITTLE: dict[str, tuple[dict[str, Any], int]] = {
+    "the average alone": ({"model": None, "ema": net(), "updates": 7}, 2),
+    "both": ({"params": net(), "params_ema": net()}, 2),
+    "nested": ({"model": {"scale": tensor(1), "encoder": net(), "decoder": net(5)}, "epoch": 3}, 5),
+    "several under one name": ({"model": [net(), net(5)], "epoch": 3}, 4),
+    "of an unknown name": ({"my_unet": net(), "lr": 0.1}, 2),
+}
+
+
+@pytest.mark.parametrize(("tree", "count"), TOO_LITTLE.values(), ids=TOO_LITTLE)
+@pytest.mark.parametrize("target", ["w.pth", "w", "w.safetensors", "w.npz"])
+def test_model_only_takes_all_of_a_model_under_whatever_name(
+    tmp_path: Path, tree: dict[str, Any], count: int, target: str
+) -> None:
+    mfc.Checkpoint(tree).save(tmp_path / "run.pth")
+    report = mfc.convert(tmp_path / "run.pth", tmp_path / target, model_only=True)
+    assert report.tensors == len(mfc.open(tmp_path / target).tensors()) == count
+
+
+@pytest.mark.parametrize(
+    ("tree", "error"),
+    [
+        (gan(), mfc.KeyRefusedError),
+        ({"student": net(), "teacher": net()}, mfc.KeyRefusedError),
+        ({"optimizer": training_tree()["optimizer_state_dict"], "epoch": 3}, mfc.ValueRefusedError),
+        ({"epoch": 3}, mfc.ValueRefusedError),
+    ],
+)
+def test_model_only_writes_nothing_where_there_are_several_models_or_none(
+    tmp_path: Path, tree: dict[str, Any], error: type[Exception]
+) -> None:
+    mfc.Checkpoint(tree).save(tmp_path / "run.pth")
+    with pytest.raises(error, match=r"^weights: found "):
+        mfc.convert(tmp_path / "run.pth", tmp_path / "w.pth", model_only=True)
+    assert not (tmp_path / "w.pth").exists()
+
+
+def test_model_only_takes_the_model_that_is_chosen(tmp_path: Path) -> None:
+    mfc.Checkpoint(gan() | {"generator_ema": net(7)}).save(tmp_path / "gan.pth")
+    for which, width in {"generator": 4, "discriminator": 5, "ema": 7}.items():
+        mfc.convert(tmp_path / "gan.pth", tmp_path / f"{which}.pth", model_only=which)
+        assert mfc.open(tmp_path / f"{which}.pth").tensors()["l1.weight"].shape == (width, 3)
+
+
+def test_all_models_and_averages_are_cast_and_no_optimizer_is(tmp_path: Path) -> None:
+    optimizer = training_tree()["optimizer_state_dict"]
+    mfc.Checkpoint(gan() | {"generator_ema": net(), "optim": optimizer}).save(tmp_path / "gan.pth")
+    mfc.Checkpoint(net() | {"optim": optimizer}).save(tmp_path / "loose.pth")
+    for name, count in {"gan": 6, "loose": 2}.items():
+        report = mfc.convert(tmp_path / f"{name}.pth", tmp_path / f"{name}_half.pth", dtype="float16")
+        assert len(report.cast) == count
+        assert not any(key.startswith("optim/") for key in report.cast)
+
+
+def test_the_layout_of_a_model_beside_its_optimizer_leaves_that_in_its_place(tmp_path: Path) -> None:
+    optimizer = {"state": {}, "param_groups": [{"lr": 0.1, "params": [0, 1]}]}
+    mfc.Checkpoint(net() | {"optim": optimizer}).save(tmp_path / "loose.pth")
+    mfc.convert(tmp_path / "loose.pth", tmp_path / "turned.pth", layout=["l1.weight=turn"])
+    turned = mfc.open(tmp_path / "turned.pth")
+    assert (turned.tree["l1.weight"].shape, turned.tree["optim"]) == ((3, 4), optimizer)

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multiframe_ckpt.errors import ValueRefusedError
-from multiframe_ckpt.training import WEIGHT_KEYS, Part, TrainingParts, find_parts, weights_path
+from multiframe_ckpt.training import WEIGHT_KEYS, Part, TrainingParts, find_parts
 from multiframe_ckpt.tree import LazyTensor
 
 WEIGHT = LazyTensor.from_array(np.ones(2, np.float32))
@@ -82,7 +81,7 @@ def test_names_of_programs_written_by_hand_are_known(model: str, optimizer: str,
 
 
 def test_a_bare_state_dict_is_all_model() -> None:
-    assert find_parts(MODEL) == TrainingParts(model=Part((), MODEL))
+    assert find_parts(MODEL) == TrainingParts(models=(Part((), MODEL),))
     assert find_parts(MODEL).model.key == "(top)"  # type: ignore[union-attr]
 
 
@@ -125,13 +124,3 @@ def test_an_absent_part_may_be_none() -> None:
 @pytest.mark.parametrize("name", ["rng_state", "torch_rng_state", "cuda_rng_states", "random_state", "rng"])
 def test_random_states_are_found_by_name(name: str) -> None:
     assert keys(find_parts({"model": MODEL, name: WEIGHT}).rng) == [name]
-
-
-def test_weights_are_found_beside_tensors_at_the_top() -> None:
-    assert weights_path({"loss": WEIGHT, "model_state_dict": MODEL}) == "model_state_dict"
-    assert weights_path(MODEL) is None
-
-
-def test_a_tree_without_tensors_has_no_weights() -> None:
-    with pytest.raises(ValueRefusedError, match="no tensor in the checkpoint"):
-        weights_path({"model": {"a": 1}})

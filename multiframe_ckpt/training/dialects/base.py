@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ...tree import Path, Tree
+from ...tree import Path, Tree, children
 from ..names import NO_NAMES, Names
 from ..neutral import Facts, NeutralState
 from ..report import Holding, Notes
@@ -108,7 +108,7 @@ class Dialect(ABC):
         Overridden where a part of a state stands elsewhere in the checkpoint, such as a map of names beside it.
         """
         for name in path:
-            checkpoint = checkpoint[name]
+            checkpoint = dict(children(checkpoint) or ())[name]
         return checkpoint, ()
 
     def spread(self, state: Tree, path: Path) -> Mapping[Path, Tree]:
