@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..training import (
     keys_below,
     translate,
 )
-from ..tree import MISSING, Elementwise, LazyTensor, Missing, Path, Tree, children, join_key, key_of, leaves
+from ..tree import MISSING, Elementwise, LazyTensor, Missing, Path, Tree, is_leaf, join_key, key_of, leaves
 from ..tree.digests import chunks_of
 from .layout import Layout
 from .rules import Edits
@@ -65,24 +65,23 @@ def losses_of_run(tree: Tree, edits: Edits, layout: Layout) -> dict[str, str]:
 
 def _lost(before: Tree, after: Tree | Missing, path: Path) -> Iterator[Path]:
     """Yield the paths of values of one tree that another does not have there, bit for bit."""
-    inside = children(before)
     if before is after:
         return
-    if after is MISSING:  # a moment that is None is one that is not there yet
-        yield from ((*path, *rest) for rest, leaf in leaves(before) if leaf is not None)
-    elif inside is None:
-        if not _same(before, after):
-            yield path
-    elif type(before) is not type(after) and not (isinstance(before, Mapping) and isinstance(after, Mapping)):
-        yield from ((*path, *rest) for rest, _ in leaves(before))
-    elif isinstance(before, Mapping):
-        for name, node in inside:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name, node in before.items():
             yield from _lost(node, after.get(name, MISSING), (*path, name))
-    elif len(before) != len(after):
-        yield path
-    else:
-        for (place, node), other in zip(inside, after, strict=True):
+    elif isinstance(before, list | tuple) and isinstance(after, list | tuple) and _are_alike(before, after):
+        for place, (node, other) in enumerate(zip(before, after, strict=True)):
             yield from _lost(node, other, (*path, place))
+    elif after is MISSING:  # a moment that is None is one that is not there yet
+        yield from ((*path, *rest) for rest, leaf in leaves(before) if leaf is not None)
+    elif not (is_leaf(before) and _same(before, after)):
+        yield from ((*path, *rest) for rest, _ in leaves(before))
+
+
+def _are_alike(before: Sequence[Tree], after: Sequence[Tree]) -> bool:
+    """Return whether both are lists, or both tuples, of one length."""
+    return type(before) is type(after) and len(before) == len(after)
 
 
 def _same(before: Tree, after: Tree) -> bool:
