@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from threading import Lock, current_thread, main_thread
 from typing import ParamSpec, TypeVar
 
+from ..forks import call_in_children
+
 __all__ = ["make_tree", "take_apart"]
 
 P = ParamSpec("P")
@@ -54,6 +56,16 @@ def gc_paused() -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _pauses -= 1
+            _pauses = max(0, _pauses - 1)  # 0 already where a child of fork goes on with its parent's block
             if _pauses == 0 and _was_enabled:
                 gc.enable()
+
+
+@call_in_children
+def _end_pause() -> None:
+    """Let a child of fork collect: the block that would end the pause is its parent's."""
+    global _lock, _pauses
+    _lock = Lock()
+    if _pauses and _was_enabled:
+        gc.enable()
+    _pauses = 0
