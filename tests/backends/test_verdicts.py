@@ -28,6 +28,7 @@ from moving import (
     furthest,
     needs_both,
     sequential,
+    torch,
 )
 
 import multiframe_ckpt as mfc

@@ -145,7 +145,7 @@ def unread(folder: Folder, tensors: Iterable[LazyTensor]) -> Unread:
 
 
 def _require_variables(folder: Folder, files: Sequence[str]) -> None:
-    """Raise DamagedError, naming all of them, for folders of variables without an ``out``: nothing else lies empty there."""
+    """Raise DamagedError, naming all, for folders of variables without an ``out``: nothing else lies empty there."""
     filled = {name.partition("/")[0] for name in files}
     begun = {key for key, _, base in (name.partition("/") for name in files) if base in (OUT, META)}
     folders = [
@@ -154,8 +154,8 @@ def _require_variables(folder: Folder, files: Sequence[str]) -> None:
     missing = tuple(f"{name}/{OUT}" for name in folders if not folder.has(f"{name}/{OUT}"))
     if missing:
         raise DamagedError(
-            f"{folder.where}: found no file {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}, expected one in the "
-            "folder of each variable; restore it from a copy",
+            f"{folder.where}: found no file {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}, expected one in "
+            "the folder of each variable; restore it from a copy",
             missing=missing,
         )
 
