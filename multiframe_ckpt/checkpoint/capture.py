@@ -20,7 +20,6 @@ from pathlib import PurePath
 from ..backend import Backend, backend_named, backend_of, warn_of_tuples
 from ..errors import ValueRefusedError
 from ..tree import LazyTensor, Path, Tree, expect_entries, map_leaves, map_objects
-from ..tree.gc_pause import gc_paused
 from .random_state import random_state
 from .run_state import RunState
 
@@ -29,7 +28,6 @@ __all__ = ["FORMAT_VERSION", "capture"]
 FORMAT_VERSION = 1
 
 
-@gc_paused()
 def capture(run: RunState, *, backend: str | None = None) -> tuple[dict[str, Tree], Backend]:
     """Return the tree of a run, and the backend of its objects; tensors are read when the tree is saved.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..backend import Backend, LoadReport, backend_of
 from ..errors import CheckpointWarning
-from ..training import TrainingParts, find_parts
+from ..training import TrainingParts, find_parts, has_random_state
 from ..tree import Tree
 from .live_states import Notes, parts_for, states_for
 from .position import ended_on
@@ -83,6 +83,6 @@ def resume_parts(tree: Tree) -> dict[str, bool]:
         "weights": bool(parts.models),
         "optimizer": bool(parts.optimizers),
         "scheduler": bool(parts.schedulers),
-        "rng": bool(parts.rng),
+        "rng": has_random_state(parts),
         "progress": ended_on(parts).is_known,
     }

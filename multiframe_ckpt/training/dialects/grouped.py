@@ -115,13 +115,13 @@ class GroupedDialect(Dialect):
             read = self._read_group(algorithm, options, decoupled, notes.at("param_groups", i))
             groups.append(replace(read, names=tuple(group_names), ids=tuple(parameters)))
             for name, parameter in zip(group_names, parameters, strict=True):
-                entry = state.entries.get(parameter)
-                if not isinstance(entry, Mapping):
-                    continue
-                if held := self._read_entry(entry, algorithm, notes.at("state", parameter)):
+                stored = state.entries.get(parameter)
+                entry: Entries = stored if isinstance(stored, Mapping) else {}
+                held = self._read_entry(entry, algorithm, notes.at("state", parameter))
+                if held:
                     tensors[name] = held
-                    step = self.step_of(state.entries, entry)
-                    steps[name] = _read_step(step, parameter, algorithm, notes)
+                if held or algorithm == "SGD":  # without momentum it has no tensors, and may count all the same
+                    steps[name] = _read_step(self.step_of(state.entries, entry), parameter, algorithm, notes)
         return OptimizerState(algorithm, tuple(groups), tensors, steps)
 
     def _stored_names(self, state: Grouped) -> list[Tree]:
@@ -188,7 +188,7 @@ class GroupedDialect(Dialect):
             live = require_grouped(like, Notes("the live optimizer"))
             parameters, targets = numbered_like(state, live.parameters, self._stored_names(live), names), live.groups
         groups = [
-            self.group_tree(self._options(state.algorithm, group, [*named.values()], target), [*named], target)
+            self.group_tree(self._options(state, group, [*named.values()], target), [*named], target)
             for group, named, target in zip(state.groups, parameters, targets, strict=True)
         ]
         every = {parameter: name for named in parameters for parameter, name in named.items()}
@@ -199,15 +199,20 @@ class GroupedDialect(Dialect):
         row = self.optimizers[state.algorithm].tensors
         return {row[key]: tensor for key, tensor in state.tensors.get(name, {}).items() if key in row}
 
+    def derived_options(self, state: OptimizerState, group: Group) -> Mapping[str, Any]:
+        """Return the options of a group that follow from the others and the step."""
+        return {}
+
     def option_order(self, algorithm: str, *, is_certain: bool) -> tuple[str, ...]:
         """Return an algorithm's options in order; ``is_certain`` says whether Adam and AdamW were told apart."""
         return self.optimizers[algorithm].options
 
-    def _options(self, algorithm: str, group: Group, names: list[str], target: object) -> dict[str, Tree]:
+    def _options(self, state: OptimizerState, group: Group, names: list[str], target: object) -> dict[str, Tree]:
         """Return the options of a group in order; for a live ``target`` without those that say how a step is run."""
         decoupled = group.facts.decay_decoupled
-        known = {**self.run_options, **self.optimizers[algorithm].idle, **group.options}
-        order = self.option_order(algorithm, is_certain=decoupled is not None)
+        known = {**self.run_options, **self.optimizers[state.algorithm].idle, **group.options}
+        known |= self.derived_options(state, group)
+        order = self.option_order(state.algorithm, is_certain=decoupled is not None)
         options = {name: known[name] for name in order if target is None or name not in self.run_options}
         if decoupled is not None:
             options["decoupled_weight_decay"] = decoupled

@@ -122,12 +122,12 @@ class Torch(GroupedDialect):
         return {
             parameter: self._counter(state, name) | self.own_tensors(state, name)
             for parameter, name in names.items()
-            if name in state.tensors
+            if name in state.tensors or state.steps.get(name)
         }
 
     def _counter(self, state: OptimizerState, name: str) -> dict[str, LazyTensor]:
         """Return the count of a parameter; a new array at each reading, since torch counts in place."""
-        if state.algorithm == "SGD":
+        if state.algorithm == "SGD" and not state.steps.get(name):  # it counts none, and leaves alone what it finds
             return {}
         dtype = dtype_of_numpy(np.dtype(np.float32))
         assert dtype is not None
