@@ -129,7 +129,9 @@ def trained(names: list[str], sentences: Sentences, run: mfc.RunFolder, argument
     with mfc.CheckpointManager(
         run.models, save_optimizer=keep, save_freq=arguments.save_freq, max_to_keep=2
     ) as manager:
-        first = manager.resume(model=model, optimizer=optimizer, which=arguments.resume) if arguments.resume else 0
+        first = 0
+        if arguments.resume:
+            first = manager.resume(model=model, optimizer=optimizer, which=arguments.resume).epoch
         for epoch in range(first, arguments.epochs):
             loss = train_epoch(model, optimizer, sentences)
             if arguments.save_model:

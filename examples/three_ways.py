@@ -76,7 +76,7 @@ def weights_only(model: torch.nn.Module, path: Path) -> None:
 
 def whole_model(model: torch.nn.Module, path: Path) -> None:
     print("\n2. Whole model")
-    mfc.save(model, path, whole_model=True, overwrite=True)
+    mfc.save_whole_model(model, path, overwrite=True)
     report_size(path)
     built = mfc.load(path, trusted=True)
     print(f"load(trusted=True) built a {type(built).__name__} of {len(built)} modules from the code the file names")

@@ -40,7 +40,9 @@ def main() -> None:
         monitor="dice",
         mode="max",
     ) as manager:
-        first = manager.resume(model=model, optimizer=optimizer, which=arguments.resume) if arguments.resume else 0
+        first = 0
+        if arguments.resume:
+            first = manager.resume(model=model, optimizer=optimizer, which=arguments.resume).epoch
         for epoch in range(first, arguments.epochs):
             loss = train_epoch(model, optimizer, LOSSES[arguments.loss], *train)
             metrics = {"loss": loss, "dice": tested(model, *test)}

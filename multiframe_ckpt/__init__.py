@@ -19,12 +19,14 @@ __version__ = "0.1.0"
 #: ``__init__.pyi`` tells type checkers the same, and a test that it does.
 _HOMES = {
     "backend": "Backend BackendRecord LoadReport Mismatch backends",
-    "checkpoint": "Checkpoint load open save",
+    "checkpoint": "Checkpoint load open save save_whole_model",
     "checkpoint.checkpoint": "PlannedSave",
+    "checkpoint.position": "Position",
     "checkpoint.restore": "RestoreReport",
     "checkpoint.resume_check": "ResumeCheck",
     "dtypes": "DType",
     "formats": "Changes Plan WriteOptions",
+    "operations.clean": "CleanReport clean",
     "operations.convert": "ConvertReport convert",
     "operations.crossing": "Crossing",
     "operations.diff": "Change DiffReport diff",
@@ -35,6 +37,7 @@ _HOMES = {
     "progress": "OnProgress Progress",
     "runs.manager": "CheckpointManager",
     "runs.records": "CheckpointRecord",
+    "runs.resume_point": "ResumePoint",
     "runs.run_folder": "RunFolder",
     "runs.script": "add_checkpoint_arguments restore_or_train",
     "training": "TranslateReport",

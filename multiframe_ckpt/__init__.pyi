@@ -9,7 +9,9 @@ from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import load as load
 from .checkpoint import open as open
 from .checkpoint import save as save
+from .checkpoint import save_whole_model as save_whole_model
 from .checkpoint.checkpoint import PlannedSave as PlannedSave
+from .checkpoint.position import Position as Position
 from .checkpoint.restore import RestoreReport as RestoreReport
 from .checkpoint.resume_check import ResumeCheck as ResumeCheck
 from .dtypes import DType as DType
@@ -17,6 +19,8 @@ from .errors import *  # noqa: F403
 from .formats import Changes as Changes
 from .formats import Plan as Plan
 from .formats import WriteOptions as WriteOptions
+from .operations.clean import CleanReport as CleanReport
+from .operations.clean import clean as clean
 from .operations.convert import ConvertReport as ConvertReport
 from .operations.convert import convert as convert
 from .operations.crossing import Crossing as Crossing
@@ -34,6 +38,7 @@ from .progress import OnProgress as OnProgress
 from .progress import Progress as Progress
 from .runs.manager import CheckpointManager as CheckpointManager
 from .runs.records import CheckpointRecord as CheckpointRecord
+from .runs.resume_point import ResumePoint as ResumePoint
 from .runs.run_folder import RunFolder as RunFolder
 from .runs.script import add_checkpoint_arguments as add_checkpoint_arguments
 from .runs.script import restore_or_train as restore_or_train

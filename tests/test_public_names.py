@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
 
+import pytest
+
 import multiframe_ckpt as mfc
 from multiframe_ckpt import errors
 
@@ -85,6 +87,45 @@ def ours(hint: object) -> Iterator[type]:
 def test_a_name_that_is_not_there_is_no_attribute() -> None:
     assert not hasattr(mfc, "sve")
     assert isinstance(mfc, ModuleType)
+
+
+MISSPELT = {
+    "import multiframe_ckpt as mfc\nmfc.sve({}, 'x.pth')": "attr-defined",
+    "import multiframe_ckpt as mfc\nmfc.open('x.pth').tensor()": "attr-defined",
+    "import multiframe_ckpt as mfc\nmfc.convert('a', 'b', fromat='torch')": "call-arg",
+    "from multiframe_ckpt import Chekpoint": "attr-defined",
+    "import multiframe_ckpt as mfc\ntry:\n    pass\nexcept mfc.DamageError:\n    pass": "attr-defined",
+    "import multiframe_ckpt as mfc\nx: int = mfc.verify('x').hole": "attr-defined",
+}
+SPELT = """
+import multiframe_ckpt as mfc
+mfc.save({}, "x.pth")
+checkpoint: mfc.Checkpoint = mfc.open("x.pth")
+ok: bool = mfc.verify("x.pth").ok
+version: str = mfc.__version__
+try:
+    mfc.convert("a", "b", format="torch")
+except mfc.DamagedError:
+    pass
+"""
+
+
+def test_a_misspelt_name_fails_where_types_are_checked_strictly(tmp_path: Path) -> None:
+    api = pytest.importorskip("mypy.api")
+    files = {f"misspelt_{number}.py": code for number, code in enumerate(MISSPELT)} | {"spelt.py": SPELT}
+    for name, code in files.items():
+        (tmp_path / name).write_text(f"{code}\n")
+    options = ["--strict", "--no-error-summary", "--config-file=", "--cache-dir", str(tmp_path / "cache")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MYPYPATH", str(Path(mfc.__file__).parents[1]))
+        out, err, _ = api.run([*options, "--follow-imports=silent", *(str(tmp_path / name) for name in files)])
+    assert err == ""
+    found = [
+        (Path(line.partition(":")[0]).name, line.rpartition("[")[2][:-1])
+        for line in out.splitlines()
+        if ": error:" in line
+    ]
+    assert sorted(found) == [(f"misspelt_{number}.py", kind) for number, kind in enumerate(MISSPELT.values())], out
 
 
 if __name__ == "__main__":

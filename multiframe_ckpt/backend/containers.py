@@ -75,8 +75,11 @@ def misfits(node: object, like: object, path: Path = ()) -> Iterator[Mismatch]:
             yield from misfits(child, beside[name], (*path, name))
 
 
-def warn_of_tuples(obj: object, path: Path, *, plain: tuple[type, ...] = ()) -> None:
-    """Warn by key of tuple subclasses in ``obj``, but for the ``plain`` ones, which are nothing but their elements."""
+def warn_of_tuples(obj: object, path: Path = (), *, plain: tuple[type, ...] = ()) -> None:
+    """Warn by key of tuple subclasses in ``obj``, but for the ``plain`` ones, which are nothing but their elements.
+
+    Whoever makes plain containers of others asks this before: of live objects, of a run's facts, of a tree made by hand.
+    """
     named = [(place, kind) for place, kind in _tuple_subclasses(obj, path) if not issubclass(kind, plain)]
     if not named:
         return

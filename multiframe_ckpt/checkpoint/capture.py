@@ -17,7 +17,7 @@ from datetime import date, datetime, time, timezone
 from enum import Enum
 from pathlib import PurePath
 
-from ..backend import Backend, backend_named, backend_of
+from ..backend import Backend, backend_named, backend_of, warn_of_tuples
 from ..errors import ValueRefusedError
 from ..tree import LazyTensor, Path, Tree, map_leaves
 from ..tree.gc_pause import gc_paused
@@ -43,7 +43,9 @@ def capture(run: RunState, *, backend: str | None = None) -> tuple[dict[str, Tre
         "framework_version": str(getattr(sys.modules.get(owner.name), "__version__", "")),
         "timestamp": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    tree |= _plain(owner, {name: _entries(value) for name, value in run.facts.items()})
+    facts = {name: _entries(value) for name, value in run.facts.items()}
+    tree |= _plain(owner, facts)
+    warn_of_tuples(facts, plain=getattr(owner, "plain_tuples", ()))
     for name, obj in run.objects.items():
         tree[f"{name}_state_dict"] = owner.to_tree(obj)
         if name in ("optimizer", "scheduler"):

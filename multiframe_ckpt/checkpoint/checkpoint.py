@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..backend import Backend, LoadReport, SupportsWholeModels, backend_named, backend_of, default_backend
+from ..backend import (
+    Backend,
+    LoadReport,
+    SupportsWholeModels,
+    backend_named,
+    backend_of,
+    default_backend,
+    warn_of_tuples,
+)
 from ..errors import UnknownKeyError, ValueRefusedError
 from ..formats import (
     Changes,
@@ -17,9 +25,9 @@ from ..formats import (
     WritableFormat,
     WriteOptions,
     format_for,
+    format_to_write,
     open_path,
     require_replaceable,
-    writable_format,
 )
 from ..progress import OnProgress, silent
 from ..storage.atomic import staged, target_exists
@@ -36,7 +44,7 @@ from .restore import RestoreReport, restore
 from .resume_check import ResumeCheck, check_resume
 from .run_state import RunState
 
-__all__ = ["Checkpoint", "PlannedSave", "load", "open", "plan_save", "require_free", "save"]
+__all__ = ["Checkpoint", "PlannedSave", "load", "open", "plan_save", "require_free", "save", "save_whole_model"]
 
 T = TypeVar("T")
 
@@ -198,7 +206,7 @@ class Checkpoint:
     ) -> PlannedSave:
         """Lay the checkpoint out for a path; raise what :meth:`save` would refuse, before any byte is written."""
         path = Path(path)
-        kind = writable_format(format) if format else format_for(path)
+        kind = format_to_write(path, format)
         options = WriteOptions(digest, self.meta.get("metadata") or {}, overwrite, durable)
         return plan_save(self.tree, path=path, format=kind, options=options)
 
@@ -214,7 +222,9 @@ class Checkpoint:
         UnavailableError where the framework is not here.
         """
         owner = backend_named(backend) if backend else default_backend(self.meta.get("framework"))
-        return owner.from_tree(materialized(self.tree), device=device)
+        live = owner.from_tree(materialized(self.tree), device=device)
+        warn_of_tuples(self.tree)
+        return live
 
     def load_into(self, target: object, *, strict: bool = True) -> LoadReport:
         """Load into a live module (its weights), optimizer, scheduler or nested mix, in place.
@@ -294,6 +304,7 @@ def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteO
     """Lay a tree out for a path; raise what writing would refuse, before any byte is written."""
     with gc_paused():
         plan = format.plan(synchronized(unknown_as_dicts(tree)[0]), options)
+    warn_of_tuples(tree)
     require_free(path, overwrite=options.overwrite)
     require_free_space(path, plan.nbytes)
     return PlannedSave(path, format.name, plan, options)
@@ -315,33 +326,36 @@ def save(
     *,
     format: str | None = None,
     backend: str | None = None,
-    whole_model: bool = False,
     overwrite: bool = False,
     digest: bool = True,
     durable: bool = True,
     on_progress: OnProgress = silent,
 ) -> Changes:
-    """Write live objects as a checkpoint: :meth:`Checkpoint.from_objects`, then :meth:`Checkpoint.save`.
-
-    ``whole_model`` pickles a PyTorch module with the names of its code instead, as ``torch.save(model)`` does, and as
-    atomically as everything else. Only :func:`load` with ``trusted=True`` builds it again; its weights are read by all.
-    """
-    if whole_model:
-        path = Path(path)
-        pickles = _pickling(backend_named(backend) if backend else backend_of(obj))
-        kind = writable_format(format) if format else format_for(path)
-        if kind.name != "torch":
-            raise ValueRefusedError(
-                f"{path}: found a whole model to be written as {kind.name}, expected torch, which alone holds one; "
-                "choose a path such as model.pth, or save its state dict"
-            )
-        require_free(path, overwrite=overwrite)
-        with staged(path, overwrite=overwrite, durable=durable) as fresh:
-            pickles.save_model(obj, str(fresh))
-        return Changes()
+    """Write live objects as a checkpoint: :meth:`Checkpoint.from_objects`, then :meth:`Checkpoint.save`."""
     return Checkpoint.from_objects(obj, backend=backend).save(
         path, format=format, overwrite=overwrite, digest=digest, durable=durable, on_progress=on_progress
     )
+
+
+def save_whole_model(
+    model: object, path: str | os.PathLike[str], *, overwrite: bool = False, durable: bool = True
+) -> None:
+    """Pickle a PyTorch module with the names of its code, as ``torch.save(model)`` does, all-or-nothing and durably.
+
+    Only :func:`load` with ``trusted=True`` builds it again; its weights are read by all. Raise ValueRefusedError for a
+    path of another format, and for objects of a framework that pickles no models.
+    """
+    path = Path(path)
+    pickles = _pickling(backend_of(model))
+    format = format_for(path).name
+    if format != "torch":
+        raise ValueRefusedError(
+            f"{path}: found a whole model to be written as {format}, expected torch, which alone holds one; "
+            "choose a path such as model.pth, or save its state dict"
+        )
+    require_free(path, overwrite=overwrite)
+    with staged(path, overwrite=overwrite, durable=durable) as fresh:
+        pickles.save_model(model, str(fresh))
 
 
 def load(

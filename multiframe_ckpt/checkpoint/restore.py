@@ -14,6 +14,7 @@ from ..errors import CheckpointWarning
 from ..training import TrainingParts, find_parts
 from ..tree import Tree
 from .live_states import Notes, parts_for, states_for
+from .position import ended_on
 from .random_state import set_random_state
 from .run_state import FACTS, OBJECTS, RunState
 
@@ -83,5 +84,5 @@ def resume_parts(tree: Tree) -> dict[str, bool]:
         "optimizer": bool(parts.optimizers),
         "scheduler": bool(parts.schedulers),
         "rng": bool(parts.rng),
-        "progress": parts.epoch is not None or parts.step is not None,
+        "progress": ended_on(parts).is_known,
     }

@@ -18,6 +18,7 @@ VERBS = {
     "diff": ("inspect:diff_command", "Compare checkpoints A and B key by key."),
     "verify": ("inspect:verify_command", "Read every byte of PATH and compare it with its digests."),
     "list": ("list:list_command", "List the training runs below DIR, and compare their seeds."),
+    "clean": ("clean:clean_command", "Remove what saves that were killed left below DIR."),
     "choose": ("choose:choose_command", "Choose a saved model, load it, save it in other forms."),
     "formats": ("listing:formats_command", "List the formats, and the suffixes that name them."),
     "backends": ("listing:backends_command", "List the backends, and why one is not here."),

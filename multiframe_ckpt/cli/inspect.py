@@ -10,6 +10,7 @@ from ..checkpoint import Checkpoint
 from ..operations.diff import diff
 from ..operations.inspect import inspect
 from ..operations.verify import verify
+from .clean import warn_of_leftovers
 from .output import Output
 from .program import NAME, Status, verb
 
@@ -27,6 +28,7 @@ allow_unknown = click.option(
 @click.option("--allow-incomplete", is_flag=True, help="Read what is there of a save that never finished.")
 def inspect_command(out: Output, path: str, **options: Any) -> Status:
     """Say what PATH holds; reads headers only."""
+    warn_of_leftovers(path)
     with out.waiting("reading"):
         checkpoint = Checkpoint.open(path, **options)
         report = inspect(checkpoint)
@@ -57,6 +59,7 @@ def diff_command(out: Output, a: str, b: str, rtol: float, atol: float, allow_un
 @allow_unknown
 def verify_command(out: Output, path: str, allow_unknown: bool) -> Status:
     """Read every byte of PATH and compare it with its digests."""
+    warn_of_leftovers(path)
     with out.waiting("verifying"):
         report = verify(path, allow_unknown=allow_unknown)
     out.show(report)

@@ -1,7 +1,16 @@
 """How checkpoints lie on disk: a file or a folder a format, and the table that finds them."""
 
 from .base import Changes, Format, Head, Opened, Plan, ReadOptions, Unread, WritableFormat, WriteOptions
-from .opening import FORMATS, format_at, format_for, format_named, open_path, require_replaceable, writable_format
+from .opening import (
+    FORMATS,
+    format_at,
+    format_for,
+    format_named,
+    format_to_write,
+    open_path,
+    require_replaceable,
+    writable_format,
+)
 
 __all__ = [
     "FORMATS",
@@ -17,6 +26,7 @@ __all__ = [
     "format_at",
     "format_for",
     "format_named",
+    "format_to_write",
     "open_path",
     "require_replaceable",
     "writable_format",

@@ -105,6 +105,8 @@ class Format(ABC):
     suffixes: ClassVar[tuple[str, ...]] = ()
     #: The dialect in which optimizers and schedulers are written here; None for a format that is no framework's.
     dialect: ClassVar[str | None] = None
+    #: Whether ``open`` itself leaves out digests where ``options.verify`` is off; else they are taken off what it opened.
+    leaves_out_digests: ClassVar[bool] = False
 
     @abstractmethod
     def recognises(self, head: Head) -> bool:
@@ -168,12 +170,18 @@ class WritableFormat(Format):
 
 
 class ProgressMeter:
-    """Counts the bytes of a table of tensors as they are written, and reports each."""
+    """Counts the bytes of a table of tensors as they are written, and reports how many there are, and each tensor."""
 
     def __init__(self, table: Mapping[str, LazyTensor], on_progress: OnProgress = silent) -> None:
         self._total = sum(tensor.nbytes for tensor in table.values())
         self._done = 0
         self._on_progress = on_progress
+        self.moving(next(iter(table), ""), 0)
+
+    def moving(self, key: str, nbytes: int) -> None:
+        """Report that so many bytes of a tensor have been written, and the rest of them not."""
+        if self._on_progress is not silent:
+            self._on_progress(Progress(key, self._done + nbytes, self._total, finished=False))
 
     def moved(self, key: str, tensor: LazyTensor) -> None:
         """Report that the tensor's bytes have been written."""

@@ -23,6 +23,7 @@ __all__ = [
     "format_at",
     "format_for",
     "format_named",
+    "format_to_write",
     "head_of",
     "open_path",
     "recognised",
@@ -75,6 +76,26 @@ def format_for(path: Path) -> WritableFormat:
     )
 
 
+def format_to_write(path: Path, name: str | None) -> WritableFormat:
+    """Return the format that a path is to be written in: the one called ``name``, else the one its suffix asks for.
+
+    Warn where the suffix is another format's, since who goes by names takes the file for that.
+    """
+    if name is None:
+        return format_for(path)
+    format = writable_format(name)
+    others = [kind for kind in FORMATS.available() if kind.suffixes and path.name.lower().endswith(kind.suffixes)]
+    if others and not any(kind.name == format.name for kind in others):
+        better = path.name[: -len(path.suffix)] + next(iter(format.suffixes), "")
+        warnings.warn(
+            f"{path}: found format={name!r} for a name whose suffix is that of {others[0].name}, expected one that its "
+            f"readers will not take for it; choose {better}",
+            CheckpointWarning,
+            stacklevel=3,
+        )
+    return format
+
+
 def _writable() -> Iterator[str]:
     return (kind.name for kind in FORMATS.available() if issubclass(kind, WritableFormat))
 
@@ -95,7 +116,7 @@ def _open(path: Path, name: str | None, options: ReadOptions) -> tuple[Format, O
     place = _place_at(path)
     format = format_named(name) if name is not None else recognised(head_of(place))
     opened = format.open(place, options)
-    return format, opened if options.verify else _without_digests(opened)
+    return format, opened if options.verify or format.leaves_out_digests else _without_digests(opened)
 
 
 def format_at(path: Path) -> Format:
@@ -163,10 +184,13 @@ def _without_digests(opened: Opened) -> Opened:
 
 def _stripped(tensor: LazyTensor, done: dict[int, LazyTensor]) -> LazyTensor:
     """Return a tensor without digests, its own and those of what it is made of; one of ``done`` again where it is there."""
+    bases = tensor.source.bases
+    if not bases:
+        return tensor if tensor.digest is None else tensor.with_(digest=None)
     if id(tensor) not in done and tensor.is_compared:
-        bases = tensor.source.bases
-        source = tensor.source.over([_stripped(base, done) for base in bases]) if bases else tensor.source
-        done[id(tensor)] = tensor.with_(digest=None, source=source)
+        done[id(tensor)] = tensor.with_(
+            digest=None, source=tensor.source.over([_stripped(base, done) for base in bases])
+        )
     return done.get(id(tensor), tensor)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import AnswerError, FormatError
 from ..formats import format_at
-from ..runs.folder import BEST, LATEST
+from ..runs.names import BEST, LATEST
 from ..runs.records import read_record, signature_of
 
 __all__ = ["SavedModel", "find_models", "pick"]

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from ..training import Part, choose_weights, find_parts
 from ..training.moments import move_moments
-from ..tree import MISSING, LazyTensor, Missing, Path, Sharing, Tree, replaced, tensors
-from ..tree.arrange import arrange
+from ..tree import MISSING, LazyTensor, Missing, Path, Sharing, Tree, edit, replaced, tensors
 from ..tree.move_plan import MovePlan, plan_moves
 from ..tree.moves import Move
 
@@ -38,7 +37,7 @@ def lay_out(tree: Tree, rules: Sequence[Move], *, model_only: bool | str) -> tup
     placed: dict[str, list[tuple[str, LazyTensor]]] = {key: [] for key in weights}
     for move in plan.moves:
         placed[move.sources[0]].append((move.key, moved[move.key]))
-    changes = _in_place_of(model, arrange(model.tree, placed), tree)
+    changes = _in_place_of(model, edit(model.tree, placed, what="layout of"), tree)
     for part in () if model_only else find_parts(tree).optimizers:
         changes[part.path] = move_moments(part, plan, weights)
     return replaced(tree, changes), Layout(plan.laid_out, plan.left_out, _lost_ties(weights, plan, moved))

@@ -26,6 +26,7 @@ from ..tree import (
     walk,
 )
 from ..tree.cast import cast
+from ..tree.edits import Placed
 from ..tree.rules import Rename, Select, renamed
 
 __all__ = ["DtypeRules", "Edits", "Rules", "floating_dtype"]
@@ -69,8 +70,11 @@ class Rules:
         )
         if not (dropped or dtypes or new_keys):
             return plain, edits
-        exchange = {key: cast(key, table[key], dtype) for key, dtype in dtypes.items()}
-        return edit(plain, drop=frozenset(dropped), exchange=exchange, rename=new_keys), edits
+        placed: dict[str, Placed] = dict.fromkeys(dropped, ())
+        for key in dtypes.keys() | new_keys.keys():
+            tensor = cast(key, table[key], dtypes[key]) if key in dtypes else table[key]
+            placed[key] = ((new_keys.get(key, key), tensor),)
+        return edit(plain, placed, what="rename"), edits
 
     def _dtypes(self, tree: Tree, table: Mapping[str, LazyTensor]) -> Iterator[tuple[str, DType]]:
         """Yield the key of each tensor to cast, and to what; counters of optimizers, which have no dimension, stay."""

@@ -1,6 +1,6 @@
 """CheckpointFolder: the folder of a run's checkpoints, by the names that a manager gives them.
 
-    checkpoint_epoch_0050.pth     a checkpoint; in a format of folders, a folder checkpoint_epoch_0050
+    checkpoint_epoch_0050.pth     a checkpoint; ``names`` has what else it can be called
     latest_checkpoint.pth         points to the one that was written last
     best_model.pth                points to the best
 
@@ -11,38 +11,20 @@ where name, inode, size or time have changed.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
-from functools import cache
+from itertools import chain, count
 from pathlib import Path
 
+from ..checkpoint.position import Position
 from ..errors import FormatError, ReplacedError, TargetExistsError
-from ..formats import FORMATS, format_named, require_replaceable
+from ..formats import require_replaceable
 from ..storage.atomic import discard, sweep
 from ..storage.consistency import retry_if_replaced
 from ..storage.links import make_pointer, pointer_target
+from .names import BEST, LATEST, name_stem, position_named, suffix_of, suffixes
 from .records import CheckpointRecord, Signature, read_record, signature_of
 
-__all__ = ["BEST", "LATEST", "CheckpointFolder", "epoch_of"]
-
-LATEST, BEST = "latest_checkpoint", "best_model"
-_NAME = re.compile(r"checkpoint_epoch_([0-9]{4,})(\..+)?")
-_USUAL_SUFFIX = ".pth"
-
-
-@cache
-def _suffixes() -> frozenset[str]:
-    """Return every suffix that a checkpoint of ours can have, in whichever format it was written."""
-    return frozenset({"", *(suffix for format_class in FORMATS.available() for suffix in format_class().suffixes)})
-
-
-def epoch_of(name: str) -> int | None:
-    """Return the epoch in a checkpoint's name, or None for a name that a manager does not give."""
-    match = _NAME.fullmatch(name)
-    if match is None or (match[2] or "") not in _suffixes():
-        return None
-    epoch = int(match[1])
-    return epoch if match[1] == f"{epoch:04d}" else None
+__all__ = ["CheckpointFolder"]
 
 
 class CheckpointFolder:
@@ -53,7 +35,7 @@ class CheckpointFolder:
         self._known: dict[str, tuple[Signature, CheckpointRecord]] = {}
 
     def records(self) -> list[CheckpointRecord]:
-        """Return every checkpoint in the order in which they were written; unusable ones stand by their epoch."""
+        """Return every checkpoint in the order in which they were written; unusable ones stand by their name."""
         return _in_order(retry_if_replaced(self.path, self._records_by_name))
 
     def _records_by_name(self) -> list[CheckpointRecord]:
@@ -77,7 +59,7 @@ class CheckpointFolder:
         known_signature, known = self._known.get(path.name, (None, None))
         if known is not None and known_signature == signature:
             return known
-        record = read_record(path, signature, epoch=epoch_of(path.name))
+        record = read_record(path, signature, named=position_named(path.name))
         if record.complete:
             self._known[path.name] = signature, record
         elif signature_of(path) != signature:
@@ -86,20 +68,23 @@ class CheckpointFolder:
 
     def path_of(self, stem: str, format: str) -> Path:
         """Return the path that a stem has in a format: with ``.pth`` for torch, without a suffix for folders."""
-        suffixes = format_named(format).suffixes
-        suffix = _USUAL_SUFFIX if _USUAL_SUFFIX in suffixes else next(iter(suffixes), "")
-        return self.path / f"{stem}{suffix}"
+        return self.path / f"{stem}{suffix_of(format)}"
 
-    def checkpoint_path(self, epoch: int, format: str) -> Path:
-        """Return the path of an epoch's checkpoint."""
-        return self.path_of(f"checkpoint_epoch_{epoch:04d}", format)
+    def free_path(self, position: Position, format: str, save_count: int) -> Path:
+        """Return the path for a save of this number: by its position alone where that is free, in whichever format."""
+        taken = {name.partition(".")[0] for name in self._names()}
+        stems = (name_stem(position, save) for save in chain([None], count(save_count)))
+        paths = (self.path_of(stem, format) for stem in stems if stem not in taken)
+        return next(path for path in paths if not os.path.lexists(path))
 
     def _names(self) -> list[str]:
-        return [name for name in os.listdir(self.path) if epoch_of(name) is not None] if self.path.is_dir() else []
+        return (
+            [name for name in os.listdir(self.path) if position_named(name) is not None] if self.path.is_dir() else []
+        )
 
     def _pointers(self, *stems: str) -> Iterator[Path]:
         for stem in stems:
-            for suffix in sorted(_suffixes()):
+            for suffix in sorted(suffixes()):
                 if os.path.lexists(self.path / f"{stem}{suffix}"):
                     yield self.path / f"{stem}{suffix}"
 
@@ -129,7 +114,7 @@ class CheckpointFolder:
     def _require_pointer(self, pointer: Path) -> None:
         if not os.path.lexists(pointer) or pointer_target(pointer, self._names()) is not None:
             return
-        if pointer.is_symlink() and epoch_of(os.readlink(pointer)) is not None:
+        if pointer.is_symlink() and position_named(os.readlink(pointer)) is not None:
             return
         if not pointer.is_symlink() and self._is_copy(pointer):
             return
@@ -142,7 +127,7 @@ class CheckpointFolder:
         """Return whether this is a checkpoint of the folder once more, as copying without links leaves it."""
         copy = read_record(pointer)
         return copy.save_count > 0 and any(
-            (record.save_count, record.epoch, record.nbytes) == (copy.save_count, copy.epoch, copy.nbytes)
+            (record.save_count, record.position, record.nbytes) == (copy.save_count, copy.position, copy.nbytes)
             for record in self.records()
         )
 
@@ -183,11 +168,11 @@ def _in_order(records: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
     ordered = [record for record in by_order if record.complete]
     for record in by_order:
         if not record.complete:
-            ordered.insert(_place_by_epoch(ordered, record), record)
+            ordered.insert(_place_by_position(ordered, record), record)
     return ordered
 
 
-def _place_by_epoch(ordered: Sequence[CheckpointRecord], record: CheckpointRecord) -> int:
-    """Return the index behind the last record of no later epoch."""
-    epochs = [other.epoch or 0 for other in ordered]
-    return max((index for index, epoch in enumerate(epochs, 1) if epoch <= (record.epoch or 0)), default=0)
+def _place_by_position(ordered: Sequence[CheckpointRecord], record: CheckpointRecord) -> int:
+    """Return the index behind the last record of no later position."""
+    places = enumerate((other.position.order for other in ordered), 1)
+    return max((index for index, order in places if order <= record.position.order), default=0)

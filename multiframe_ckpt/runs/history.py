@@ -1,4 +1,4 @@
-"""History: the checkpoints of a run as they were written, and which of them ``latest``, ``best`` or an epoch means.
+"""History: the checkpoints of a run as they were written, and which of them ``latest``, ``best`` or a number means.
 
 What cannot be used is passed over. The methods that pass over something add to ``passed_over`` what it was and why, for
 the public method to warn of.
@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import SupportsIndex, TypeAlias
 
 from ..checkpoint import Checkpoint
+from ..checkpoint.position import Clock
 from ..checkpoint.restore import RestoreReport, restore
 from ..checkpoint.run_state import RunState
 from ..errors import DamagedError, ReplacedError, ValueRefusedError
 from ..storage.transfer import read_through
 from .folder import CheckpointFolder
 from .records import CheckpointRecord, read_record
+from .resume_point import ResumePoint
 from .retention import Retention
 
 __all__ = ["Chosen", "History", "Which"]
 
-#: ``latest``, ``best``, an epoch as a number or its digits, or a path.
+#: ``latest``, ``best``, an epoch or step as a number or its digits, the name of a checkpoint in the folder, or a path.
 Which: TypeAlias = "str | SupportsIndex | os.PathLike[str]"
 
 
@@ -38,14 +40,15 @@ class Chosen:
         """Load the parts of the run that are named; see ``Checkpoint.restore``."""
         return restore(self.checkpoint.tree, live, strict=strict)
 
-    def resume(self, live: RunState, *, strict: bool) -> int:
-        """Restore, and return the epoch to go on with; touch nothing where the headers do not say which that is."""
-        if self.record.epoch is None:
+    def resume(self, live: RunState, *, strict: bool) -> ResumePoint:
+        """Restore, and return where to go on; touch nothing where the headers do not say where that is."""
+        ended = self.record.position
+        if not ended.is_known:
             raise ValueRefusedError(
-                f"{self.record.path}: found no epoch, expected one to go on from; use restore(), and say where to begin"
+                f"{self.record.path}: found no epoch and no step, expected one to go on from; use restore(), and say where "
+                "to begin"
             )
-        self.restore(live, strict=strict)
-        return self.record.epoch + 1
+        return ResumePoint(self.record.path, ended, self.restore(live, strict=strict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class History:
     def choose(self, which: Which, passed_over: list[str]) -> Chosen:
         """Open the checkpoint that is meant; a latest or best one that is damaged is passed over.
 
-        Raise FileNotFoundError where there is none, DamagedError where the one of an epoch or path is damaged, and
+        Raise FileNotFoundError where there is none, DamagedError where the one of a number, name or path is damaged, and
         ReplacedError where another run deleted it meanwhile: choose again.
         """
         if which == "latest":
@@ -80,15 +83,25 @@ class History:
             kind = f"with a value of {self.retention.monitor!r}"
             return self._first_undamaged(self.best_first(), kind, passed_over)
         if isinstance(which, SupportsIndex) or (isinstance(which, str) and which.isdecimal()):
-            return self._of_epoch(int(which))
+            return _chosen(self._numbered(int(which)))
+        if isinstance(which, str) and (named := self._named(which)) is not None:
+            return _chosen(named)
         checkpoint = _verified(Path(which))
         return Chosen(read_record(Path(which)), checkpoint)
 
-    def _of_epoch(self, epoch: int) -> Chosen:
-        records = [record for record in self.folder.records() if record.epoch == epoch]
-        if not records:
-            raise self._none(f"of epoch {epoch}")
-        return _chosen(records[-1])
+    def _numbered(self, number: int) -> CheckpointRecord:
+        """Return the record of an epoch, the one after it before those within it; in a run that counts none, of a step."""
+        records = self.folder.records()
+        clock: Clock = "epoch" if not records or any(record.epoch is not None for record in records) else "step"
+        matching = [record for record in records if getattr(record, clock) == number]
+        after = [record for record in matching if record.position.clock == clock]
+        if not matching:
+            raise self._none(f"of {clock} {number}")
+        return (after or matching)[-1]
+
+    def _named(self, name: str) -> CheckpointRecord | None:
+        names = ((record.path.name, record) for record in self.folder.records())
+        return next((record for full, record in names if name in (full, full.partition(".")[0])), None)
 
     def _first_undamaged(self, records: Sequence[CheckpointRecord], kind: str, passed_over: list[str]) -> Chosen:
         for record in records:
@@ -101,9 +114,9 @@ class History:
         raise self._none(kind)
 
     def _none(self, kind: str) -> FileNotFoundError:
-        path = self.folder.path
         return FileNotFoundError(
-            f"{path}: found no checkpoint {kind}, expected one; see what is there with: multiframe-ckpt list {path}"
+            f"{self.folder.path}: found no checkpoint {kind}, expected one; CheckpointManager.checkpoints() lists what is "
+            "there: choose another, or check the folder"
         )
 
 
@@ -124,4 +137,4 @@ def _verified(path: Path) -> Checkpoint:
 
 def _may_be_newer(unusable: CheckpointRecord, complete: CheckpointRecord) -> bool:
     """Return whether a checkpoint that cannot be read may be newer than one that can: by its name, or by its time."""
-    return (unusable.epoch or 0) > (complete.epoch or 0) or unusable.modified_ns > complete.modified_ns
+    return unusable.position.order > complete.position.order or unusable.modified_ns > complete.modified_ns

@@ -1,7 +1,8 @@
 """CheckpointManager: keeps a training run, and picks it up where it stood.
 
     with CheckpointManager("outputs/run", max_to_keep=3, monitor="val/loss") as manager:
-        for epoch in range(manager.resume(model=model, optimizer=optimizer), epochs):
+        start = manager.resume(model=model, optimizer=optimizer)
+        for epoch in range(start.epoch, epochs):
             ...
             manager.save(epoch, model, optimizer, metrics={"val": {"loss": loss}})
 
@@ -10,7 +11,6 @@ docs/keeping_runs.md says what is written when, and in which order, so that a ki
 
 from __future__ import annotations
 
-import operator
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Literal, SupportsIndex, TypeVar
 
 from ..checkpoint.capture import capture
 from ..checkpoint.checkpoint import PlannedSave, plan_save
+from ..checkpoint.position import WITHIN_EPOCH, Position
 from ..checkpoint.restore import RestoreReport
 from ..checkpoint.run_state import RunState
 from ..errors import CheckpointWarning, ValueRefusedError
@@ -29,12 +30,15 @@ from ..formats import WritableFormat, WriteOptions, writable_format
 from ..storage.consistency import retry_if_replaced
 from ..tree import Tree
 from .background import Background, Now, Save, Writer
-from .folder import BEST, LATEST, CheckpointFolder
+from .clocks import Every, falls_on, require_every, saved_position
+from .folder import CheckpointFolder
 from .gate import Gated
 from .history import Chosen, History, Which
+from .names import BEST, LATEST
 from .preemption import EXIT_STATUS, Preemption
 from .records import SAVE_COUNT, CheckpointRecord, numbers_of
-from .retention import Retention, require_at_least
+from .resume_point import ResumePoint
+from .retention import Retention
 
 __all__ = ["CheckpointManager", "CheckpointRecord"]
 
@@ -45,24 +49,25 @@ _WRITERS: Mapping[bool | str, Callable[[], Writer]] = {False: Now, True: Backgro
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """Which epochs are saved, what of the run, and how it is written."""
+    """When the run is saved, what of it, and how it is written."""
 
     format: WritableFormat
-    save_freq: int
+    save_freq: Every
     save_optimizer: bool
     rng: bool
     write: WriteOptions
 
     def __post_init__(self) -> None:
-        require_at_least("save_freq", self.save_freq, 1)
+        require_every("save_freq", self.save_freq)
 
 
 class CheckpointManager:
     """Keeps the checkpoints of one run in ``output_dir``.
 
-    ``save_freq``: epochs that are multiples of it are saved. ``save_optimizer=False`` leaves optimizer and scheduler
-    out. ``max_to_keep`` keeps the last n (None: all), and beside them the ``keep_best`` best by ``monitor`` and those of
-    every ``keep_every`` epochs. ``monitor`` names the loss, or a metric, nested ones as ``val/loss``; ``mode`` is ``min``
+    ``save_freq``: epochs that are multiples of it are saved, or steps where steps are counted; a number for each clock is
+    ``{"epoch": 1, "step": 1000}``. ``save_optimizer=False`` leaves optimizer and scheduler out. ``max_to_keep`` keeps the
+    last n (None: all), and beside them the ``keep_best`` best by ``monitor`` and those that fall on ``keep_every``, which
+    is told as ``save_freq`` is. ``monitor`` names the loss, or a metric, nested ones as ``val/loss``; ``mode`` is ``min``
     or ``max``. ``format`` is any of ``multiframe-ckpt formats``, ``digest`` and ``durable`` are those of
     ``Checkpoint.save``. ``async_save`` writes in a thread, and with ``"gated"`` also copies there, while the next forward
     and backward run. ``save_on_sigterm`` makes the next save after a SIGTERM the last; ``rng`` keeps the states of the
@@ -76,10 +81,10 @@ class CheckpointManager:
         output_dir: str | os.PathLike[str],
         *,
         save_optimizer: bool = True,
-        save_freq: int = 1,
+        save_freq: Every = 1,
         max_to_keep: int | None = None,
         keep_best: int = 1,
-        keep_every: int | None = None,
+        keep_every: Every | None = None,
         monitor: str = "loss",
         mode: Literal["min", "max"] = "min",
         format: str = "torch",
@@ -91,7 +96,7 @@ class CheckpointManager:
     ) -> None:
         if async_save not in tuple(_WRITERS):
             raise ValueRefusedError(f"async_save: found {async_save!r}, expected False, True or 'gated'")
-        write = WriteOptions(digest, overwrite=True, durable=durable)
+        write = WriteOptions(digest, durable=durable)
         self._options = SaveOptions(writable_format(format), save_freq, save_optimizer, rng, write)
         self._folder = CheckpointFolder(Path(os.path.abspath(output_dir)))
         self._history = History(self._folder, Retention(max_to_keep, keep_best, keep_every, monitor, mode))
@@ -153,20 +158,23 @@ class CheckpointManager:
 
     def save(
         self,
-        epoch: int,
-        model: object,
+        epoch: SupportsIndex | None = None,
+        model: object = None,
         optimizer: object = None,
         scheduler: object = None,
         *,
         metrics: Mapping[str, object] | None = None,
         loss: object = None,
-        step: int | None = None,
+        step: SupportsIndex | None = None,
         train_args: object = None,
         scaler: object = None,
         extra: Mapping[str, object] | None = None,
         force: bool = False,
     ) -> Path | None:
-        """Save the run after an epoch and return the checkpoint's path, or None where ``save_freq`` passes it over.
+        """Save the run and return the checkpoint's path, or None where ``save_freq`` passes it over.
+
+        With ``epoch``, when that is done; with ``step``, when that is; with both, after a step within the epoch. No save
+        replaces another: an epoch or step that is saved once more gets a name of its own.
 
         ``force`` saves all the same, as one does after the last epoch. What is older than the retention keeps is deleted
         once the new one is complete and durable. After a SIGTERM it saves, waits, and raises SystemExit(143).
@@ -175,17 +183,16 @@ class CheckpointManager:
         """
         leaving = self.preempted
         _warn(self._news_of_earlier_saves(leaving=leaving))
-        epoch = operator.index(epoch)
-        require_at_least("epoch", epoch, 0)
-        if not (force or leaving or epoch % self._options.save_freq == 0):
+        ended = saved_position(epoch, step)
+        if not (force or leaving or falls_on(self._options.save_freq, ended, unnamed=True)):
             return None
-        run = RunState(
-            model, optimizer, scheduler, scaler, epoch, step, loss, metrics, train_args, self._options.rng, extra
-        )
+        facts = (ended.epoch, ended.step, loss, metrics, train_args)
+        run = RunState(model, optimizer, scheduler, scaler, *facts, self._options.rng, extra)
+        if not run.objects and not extra:
+            raise ValueRefusedError("model: found nothing to save, expected a model; hand it to save()")
         tree, _ = capture(run if self._options.save_optimizer else replace(run, optimizer=None, scheduler=None))
-        _warn(self._why_never_best(tree, epoch))
-        path = self._folder.checkpoint_path(epoch, self._options.format.name)
-        save = self._next_save(tree, path, optimizer)
+        _warn(self._why_never_best(tree, ended))
+        path, save = self._next_save(tree, ended, optimizer)
         _warn(self._writer.prepare(save))
         self._writer.start(save)
         leaving = self.preempted
@@ -208,26 +215,20 @@ class CheckpointManager:
             yield f"{self.output_dir}: the last save failed: {lost}"
         yield from self._notices.new()
 
-    def _why_never_best(self, tree: Mapping[str, Tree], epoch: int) -> list[str]:
+    def _why_never_best(self, tree: Mapping[str, Tree], ended: Position) -> list[str]:
         numbers = numbers_of(tree.get("metrics"), loss=tree.get("loss"))
-        why = self._history.retention.why_never_best(numbers, epoch)
+        why = self._history.retention.why_never_best(numbers, ended)
         return [] if why is None else [why]
 
-    def _next_save(self, tree: dict[str, Tree], path: Path, optimizers: object) -> Save:
-        """Wait for the save before, and return the next one, with its number; raise what its names refuse."""
+    def _next_save(self, tree: dict[str, Tree], ended: Position, optimizers: object) -> tuple[Path, Save]:
+        """Wait for the save before, and return the next one and its path; raise what its names refuse."""
         self._writer.wait()
-        self._folder.require_pointers(self._options.format.name)
-        options = self._options
-        plan = partial(plan_save, path=path, format=options.format, options=options.write)
-        return Save(self._numbered(tree), optimizers, plan, self._commit)
-
-    def _numbered(self, tree: dict[str, Tree]) -> Tree:
-        if SAVE_COUNT in tree:
-            raise ValueRefusedError(
-                f"extra: found the entry {SAVE_COUNT!r}, expected a name the manager does not use itself"
-            )
+        options, format = self._options, self._options.format
+        self._folder.require_pointers(format.name)
         count = 1 + max((record.save_count for record in self._folder.records()), default=0)
-        return tree | {SAVE_COUNT: count}
+        path = self._folder.free_path(ended, format.name, count)
+        plan = partial(plan_save, path=path, format=format, options=options.write)
+        return path, Save(_marked(tree, ended, count), optimizers, plan, self._commit)
 
     def _commit(self, planned: PlannedSave) -> None:
         """Write, then point, then delete: each step durable before the next."""
@@ -272,7 +273,7 @@ class CheckpointManager:
         rng: bool = True,
         strict: bool = True,
     ) -> RestoreReport:
-        """Load a checkpoint into live objects: the ``latest``, the ``best``, the one of an epoch (a number), or a path.
+        """Load a checkpoint into live objects: ``latest``, ``best``, an epoch or step by its number, a name, or a path.
 
         Its bytes are read and compared with their digests first; a latest or best one that is damaged is passed over
         with a warning. See ``Checkpoint.restore``. Raise FileNotFoundError where there is none.
@@ -293,15 +294,17 @@ class CheckpointManager:
         scaler: object = None,
         which: Which = "latest",
         strict: bool = True,
-    ) -> int:
-        """Restore the run and return the epoch to go on with: 0 where nothing was saved, else the one after the last.
+    ) -> ResumePoint:
+        """Restore the run and return where to go on: ``start.epoch``, ``start.step``, and whether ``within_epoch``.
+
+        Both are 0 where nothing was saved. A number for ``which`` is an epoch, or in a run that counts steps alone a step.
 
         Raise FileNotFoundError where there are checkpoints and none of them can be used: going on from 0 would bury
         them.
         """
         self._writer.wait()
         if which == "latest" and not self._folder.records():
-            return 0
+            return ResumePoint()
         live = RunState(model, optimizer, scheduler, scaler, rng=self._options.rng)
         passed_over: list[str] = []
         try:
@@ -318,6 +321,16 @@ class CheckpointManager:
             return load(self._history.choose(which, passed_over))
 
         return retry_if_replaced(self.output_dir, attempt)
+
+
+def _marked(tree: dict[str, Tree], ended: Position, count: int) -> Tree:
+    """Add the manager's own entries: the number of the save, and whether it was made within an epoch."""
+    taken = {SAVE_COUNT, WITHIN_EPOCH} & set(tree)
+    if taken:
+        raise ValueRefusedError(
+            f"extra: found the entry {min(taken)!r}, expected a name the manager does not use itself"
+        )
+    return tree | {SAVE_COUNT: count} | ({WITHIN_EPOCH: True} if ended.within_epoch else {})
 
 
 class _Notices:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..checkpoint import Checkpoint
+from ..checkpoint.position import Position, ended_on
 from ..errors import MultiframeError
 from ..training import Part, TrainingParts, find_parts
 from ..tree import Tree, tensors
@@ -20,7 +21,9 @@ SAVE_COUNT = "save_count"
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
-    """One checkpoint. ``metrics`` has the loss and every number of the metrics, nested ones as ``val/loss``.
+    """One checkpoint; ``epoch`` and ``step`` are what it ended on, and ``within_epoch`` that the epoch was not done.
+
+    ``metrics`` has the loss and every number of the metrics, nested ones as ``val/loss``.
 
     ``parameters`` is the number of elements of the weights, tied ones counted once; ``nbytes`` are the bytes on disk.
     ``problem`` says why the checkpoint cannot be used: it is damaged, its save never finished, or it holds what is
@@ -30,6 +33,7 @@ class CheckpointRecord:
     path: Path
     epoch: int | None
     step: int | None = None
+    within_epoch: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
     parameters: int = 0
     nbytes: int = 0
@@ -46,9 +50,14 @@ class CheckpointRecord:
         return self.problem is None
 
     @property
-    def order(self) -> tuple[int, int, int]:
-        """Sort records by when they were written: by save, and those of no manager before, by epoch."""
-        return self.save_count, -1 if self.epoch is None else self.epoch, self.modified_ns
+    def position(self) -> Position:
+        """What the checkpoint ended on."""
+        return Position(self.epoch, self.step, self.within_epoch)
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """Sort records by when they were written: by save, and those of no manager before, by what they ended on."""
+        return self.save_count, self.position.order, self.modified_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +81,29 @@ def signature_of(path: Path) -> Signature:
     return Signature(top.st_ino, max(newest_ns, top.st_mtime_ns), nbytes, len(inside))
 
 
-def read_record(path: Path, signature: Signature | None = None, *, epoch: int | None = None) -> CheckpointRecord:
+def read_record(path: Path, signature: Signature | None = None, *, named: Position | None = None) -> CheckpointRecord:
     """Return the record of the checkpoint at a path, which may be one that cannot be used: then with its ``problem``.
 
-    ``signature`` is the path's, for a caller who has it; ``epoch`` counts where the headers have none. Raise
-    FileNotFoundError where nothing is there.
+    ``signature`` is the path's, for a caller who has it; ``named`` is the position in its name, which counts where the
+    headers have none. Raise FileNotFoundError where nothing is there.
     """
     signature = signature or signature_of(path)
-    bare = CheckpointRecord(path, epoch, nbytes=signature.nbytes, modified_ns=signature.modified_ns)
+    bare = _placed(CheckpointRecord(path, None, nbytes=signature.nbytes, modified_ns=signature.modified_ns), named)
     try:
         checkpoint = Checkpoint.open(path)
         parts = find_parts(checkpoint.tree)
+        position = ended_on(parts)
     except FileNotFoundError:
         raise
     except (MultiframeError, OSError) as problem:
         return replace(bare, problem=str(problem))
-    return _filled(bare, checkpoint, parts)
+    return _filled(_placed(bare, position), checkpoint, parts)
+
+
+def _placed(record: CheckpointRecord, position: Position | None) -> CheckpointRecord:
+    if position is None or not position.is_known:
+        return record
+    return replace(record, epoch=position.epoch, step=position.step, within_epoch=position.within_epoch)
 
 
 def _filled(bare: CheckpointRecord, checkpoint: Checkpoint, parts: TrainingParts) -> CheckpointRecord:
@@ -95,14 +111,12 @@ def _filled(bare: CheckpointRecord, checkpoint: Checkpoint, parts: TrainingParts
     timestamp = _value(parts.timestamp)
     return replace(
         bare,
-        epoch=_integer(_value(parts.epoch), bare.epoch),
-        step=_integer(_value(parts.step), None),
         metrics=numbers_of(_value(parts.metrics), loss=_value(parts.loss)),
         parameters=_elements([part.tree for part in parts.models] or checkpoint.tree),
         format=str(checkpoint.meta["format"]),
         has_optimizer=bool(parts.optimizers),
         timestamp=timestamp if isinstance(timestamp, str) else None,
-        save_count=_integer(entries.get(SAVE_COUNT), None) or 0,
+        save_count=_integer(entries.get(SAVE_COUNT)),
     )
 
 
@@ -131,5 +145,5 @@ def _numbers(node: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, fl
         yield "/".join(path), node
 
 
-def _integer(value: object, default: int | None) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
+def _integer(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -6,30 +6,33 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..checkpoint.position import Position
 from ..errors import ValueRefusedError
+from .clocks import Every, falls_on, require_at_least, require_every
 from .records import CheckpointRecord
 
-__all__ = ["Retention", "require_at_least"]
+__all__ = ["Retention"]
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
     """Keeps the last ``max_to_keep`` written (None: all), and the ``keep_best`` best by ``monitor``.
 
-    Those whose epoch is a multiple of ``keep_every`` are kept too. ``mode`` is ``min`` where less is better, or ``max``.
+    Those that fall on ``keep_every``, by their epoch or step, are kept too. ``mode`` is ``min`` where less is better, or
+    ``max``.
     Raise ValueRefusedError for a number that is too small, and for a mode that is neither ``min`` nor ``max``.
     """
 
     max_to_keep: int | None = None
     keep_best: int = 1
-    keep_every: int | None = None
+    keep_every: Every | None = None
     monitor: str = "loss"
     mode: str = "min"
 
     def __post_init__(self) -> None:
         require_at_least("max_to_keep", self.max_to_keep, 1)
         require_at_least("keep_best", self.keep_best, 0)
-        require_at_least("keep_every", self.keep_every, 1)
+        require_every("keep_every", self.keep_every)
         if self.mode not in ("min", "max"):
             raise ValueRefusedError(
                 f"mode: found {self.mode!r}, expected 'min' (as for a loss) or 'max' (as for an accuracy)"
@@ -52,24 +55,18 @@ class Retention:
         complete = sorted((record for record in records if record.complete), key=lambda record: record.order)
         kept = (*complete[-self.max_to_keep :], *self.best_first(complete)[: self.keep_best])
         paths = {record.path for record in kept}
-        return [record for record in complete if record.path not in paths and not self._in_step(record)]
+        return [record for record in complete if record.path not in paths and not self._is_due(record)]
 
-    def _in_step(self, record: CheckpointRecord) -> bool:
-        return self.keep_every is not None and record.epoch is not None and record.epoch % self.keep_every == 0
+    def _is_due(self, record: CheckpointRecord) -> bool:
+        return self.keep_every is not None and falls_on(self.keep_every, record.position, unnamed=False)
 
-    def why_never_best(self, metrics: Mapping[str, float], epoch: int) -> str | None:
+    def why_never_best(self, metrics: Mapping[str, float], position: Position) -> str | None:
         """Return why a checkpoint with these numbers cannot be the best; None where it can, or nobody asks for a best."""
         value = metrics.get(self.monitor)
         if not metrics or self.keep_best == 0 or (value is not None and not math.isnan(value)):
             return None
         names = f"nothing of that name, but {', '.join(sorted(metrics))}"
         return (
-            f"monitor {self.monitor!r}: found {names if value is None else f'NaN at epoch {epoch}'}, expected a number; "
+            f"monitor {self.monitor!r}: found {names if value is None else f'NaN at {position}'}, expected a number; "
             "such a checkpoint cannot be the best (keep_best=0 to have none)"
         )
-
-
-def require_at_least(name: str, value: int | None, least: int) -> None:
-    """Raise ValueRefusedError for a number of this name below ``least``; None is for none."""
-    if value is not None and value < least:
-        raise ValueRefusedError(f"{name}: found {value}, expected {least} or more")

@@ -37,10 +37,16 @@ def add_checkpoint_arguments(parser: ArgumentParser) -> ArgumentParser:
         nargs="?",
         const="latest",
         metavar="WHICH",
-        help="go on with a run: latest (the default), best, an epoch, or a path",
+        help="go on with a run: latest (the default), best, an epoch or step, a name, or a path",
     )
     group.add_argument("--no_save_optimizer", action="store_true", help="leave the optimizer out of checkpoints")
-    group.add_argument("--save_freq", type=_positive, default=1, metavar="N", help="save every N epochs (1)")
+    group.add_argument(
+        "--save_freq",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="save every N epochs, or steps where they are counted (1)",
+    )
     group.add_argument("--output_dir", default="outputs", metavar="DIR", help="where the folders of runs are (outputs)")
     group.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of the random generators (0)")
     return parser

@@ -13,7 +13,8 @@ from statistics import fmean, stdev
 
 from ..errors import CheckpointWarning
 from ..storage.atomic import STAGE_SUFFIX
-from .folder import BEST, LATEST, CheckpointFolder, epoch_of
+from .folder import CheckpointFolder
+from .names import BEST, LATEST, position_named
 from .records import CheckpointRecord, numbers_of, read_record
 from .run_folder import RunFolder
 
@@ -67,13 +68,13 @@ def survey(folder: str | os.PathLike[str]) -> list[RunRecord]:
 def _folders_of_runs(top: Path) -> Iterator[Path]:
     """Yield the folders with checkpoints or a saved model directly in them; look into no checkpoint and no link."""
     for path, folders, files in os.walk(top):
-        if any(epoch_of(name) is not None for name in (*folders, *files)) or _model_in(Path(path)).is_file():
+        if any(position_named(name) is not None for name in (*folders, *files)) or _model_in(Path(path)).is_file():
             yield Path(path)
         folders[:] = sorted(name for name in folders if not _is_part(name))
 
 
 def _is_part(name: str) -> bool:
-    return epoch_of(name) is not None or name in (LATEST, BEST) or name.endswith(STAGE_SUFFIX)
+    return position_named(name) is not None or name in (LATEST, BEST) or name.endswith(STAGE_SUFFIX)
 
 
 def _model_in(folder: Path) -> Path:

@@ -42,7 +42,9 @@ __all__ = [
     "discard",
     "flush",
     "flush_tree",
+    "is_abandoned",
     "stage_for",
+    "stage_prefix",
     "staged",
     "sweep",
     "target_exists",
@@ -69,7 +71,7 @@ def staged(target: Path, *, overwrite: bool = False, durable: bool = True) -> It
     if not overwrite and os.path.lexists(target):
         raise target_exists(target)
     _make_folder(target.parent)
-    sweep(target.parent, prefix=_prefix(target))
+    sweep(target.parent, prefix=stage_prefix(target))
     with stage_for(target) as stage:
         fresh = stage / target.name
         yield fresh
@@ -115,7 +117,7 @@ def current_path(target: Path) -> Path:
     if os.path.lexists(target) or not target.parent.is_dir():
         return target
     with suppress(UnicodeEncodeError):  # a name that no disk can have
-        prefix = _prefix(target)
+        prefix = stage_prefix(target)
         for name in os.listdir(target.parent):
             aside = target.parent / name / _ASIDE / target.name
             if name.startswith(prefix) and name.endswith(STAGE_SUFFIX) and aside.is_dir():
@@ -130,20 +132,23 @@ def target_exists(target: Path) -> TargetExistsError:
     )
 
 
-def _prefix(target: Path) -> str:
+def stage_prefix(target: Path) -> str:
+    """Return what the names of a target's temporary folders begin with."""
     return f".{os.fsdecode(os.fsencode(target.name)[:100])}."  # a name may have 255 bytes in all
 
 
 def _make_stage(target: Path) -> tuple[Path, int]:
     while True:
-        stage = Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=STAGE_SUFFIX, dir=target.parent))
+        stage = Path(tempfile.mkdtemp(prefix=stage_prefix(target), suffix=STAGE_SUFFIX, dir=target.parent))
         try:
             lock = os.open(stage, os.O_RDONLY)
         except FileNotFoundError:
             continue  # another process took it for a dead one before it could be locked
         if _try_lock(lock) and stage.exists():
             return stage, lock
-        os.close(lock)  # the same, a call later
+        os.close(lock)  # the same, a call later; or it looked whether the folder is a dead one's, and leaves it
+        with suppress(OSError):
+            stage.rmdir()
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -175,6 +180,23 @@ def sweep(folder: Path, *, prefix: str = ".") -> None:
                 shutil.rmtree(stage, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+def is_abandoned(stage: Path) -> bool:
+    """Return whether the owner of a temporary folder is dead; False where the system does not tell."""
+    if fcntl is None:
+        return False
+    try:
+        lock = os.open(stage, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
 
 
 def _restore_replaced(aside: Path, folder: Path) -> None:

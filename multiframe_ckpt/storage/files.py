@@ -58,7 +58,7 @@ def open_file(path: Path) -> LocalFile:
     descriptor = Descriptor(os.open(path, _FLAGS))
     status = os.fstat(descriptor.number)
     require_regular(status, str(path))
-    return LocalFile(descriptor, str(path), status)
+    return LocalFile(descriptor, str(path), identity_of(status))
 
 
 class LocalFile(File):
@@ -66,9 +66,9 @@ class LocalFile(File):
 
     __slots__ = ("_descriptor", "_map", "identity", "size", "where")
 
-    def __init__(self, descriptor: Descriptor, where: str, status: os.stat_result) -> None:
+    def __init__(self, descriptor: Descriptor, where: str, identity: Identity) -> None:
         self._descriptor, self.where = descriptor, where
-        self.size, self.identity = status.st_size, identity_of(status)
+        self.size, self.identity = identity[2], identity
         self._map: mmap.mmap | None = None
 
     def __enter__(self) -> LocalFile:

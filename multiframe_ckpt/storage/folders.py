@@ -197,9 +197,8 @@ class LocalFolder(Folder):
         """Open a file below that was seen before; raise ReplacedError where it is another one now."""
         try:
             descriptor = Descriptor(self._open(where[len(self.where) + 1 :], _FILE))
-            status = os.fstat(descriptor.number)
-            if identity_of(status) == identity:
-                return LocalFile(descriptor, where, status)
+            if identity_of(os.fstat(descriptor.number)) == identity:
+                return LocalFile(descriptor, where, identity)
         except (FileNotFoundError, NotADirectoryError):
             pass
         raise ReplacedError(f"{where}: found the file replaced since it was opened, expected the same; open it again")

@@ -17,6 +17,7 @@ from threading import local
 import numpy as np
 
 from ..dtypes import DType
+from ..errors import DamagedError
 from ..tree import (
     Elementwise,
     Extent,
@@ -235,6 +236,11 @@ def _reread(descriptor: int, offset: int, end: int) -> Iterator[memoryview]:
     while offset < end:
         piece = _buffer()[: end - offset]
         count = os.preadv(descriptor, [piece], offset)
+        if not count:
+            raise DamagedError(
+                "found the file that is being written cut short by another program, expected it left alone until it is "
+                "complete; write it again"
+            )
         yield piece[:count]
         offset += count
 
@@ -322,6 +328,7 @@ def _array(key: str, tensor: LazyTensor, extent: Extent | None) -> np.ndarray:
     elif extent is None:
         bytes_of(array)[:] = read_small(key, tensor)
     else:
-        for raw in _read(extent, [bytes_of(array)]):
-            _compare(raw, tensor.digest, f"{extent.where}: {key}")
+        raw = bytes_of(array)
+        extent.file.read_into(extent.offset, raw)
+        _compare(raw, tensor.digest, f"{extent.where}: {key}")
     return array

@@ -75,6 +75,8 @@ def layer_line(task: str, layers: int, *, quiet: bool = False) -> Iterator[OnPro
 
     def show(event: Progress) -> None:
         nonlocal done
+        if not event.finished:
+            return
         done += 1
         share = f"{event.done_bytes / event.total_bytes:4.0%}" if event.total_bytes else "100%"
         text = f"{task} layer {done}/{layers} {share} {printable(event.key)}"

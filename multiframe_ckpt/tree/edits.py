@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import KeyRefusedError
 from .keys import Path, key_of, split_key, text_path
 from .nodes import MISSING, Missing, Tree, Unknown, Visit, is_leaf, map_leaves, rebuild, tensor_paths, walk
 from .tensor import LazyTensor
 
-__all__ = ["edit", "insert", "key_is_taken", "replaced", "synchronized", "unknown_as_dicts"]
+__all__ = ["Placed", "edit", "replaced", "synchronized", "unknown_as_dicts"]
 
-_NONE: Mapping[str, Any] = {}
+#: Tensors with their keys, in the order in which they are to stand.
+Placed: TypeAlias = "Sequence[tuple[str, LazyTensor]]"
 
 
 def synchronized(tree: Tree) -> Tree:
@@ -59,96 +60,83 @@ def replaced(tree: Tree, changes: Mapping[Path, Tree | Missing]) -> Tree:
     return walk(tree, visit)
 
 
-def edit(
-    tree: Tree,
-    *,
-    drop: Container[str] = (),
-    exchange: Mapping[str, LazyTensor] = _NONE,
-    rename: Mapping[str, str] = _NONE,
-) -> Tree:
-    """Return the tree without the tensors called ``drop``, with others for those in ``exchange``, under new keys.
+def edit(tree: Tree, placed: Mapping[str, Placed], *, what: str) -> Tree:
+    """Return the tree with the tensors of ``placed`` where its own of these keys were: none, one or several for each.
 
-    All keys are those of the tree given. A list or tuple keeps its length: None stands for what was dropped; a dict
-    that becomes empty so is dropped too. A tensor whose new key lies in its own dict keeps its place there; for others
-    dicts are made as needed. Raise KeyRefusedError where a new key is taken, or an old one is an item of a list.
+    All keys are those of the tree given; a tensor that is not in ``placed`` stays. One whose new key lies in its own dict
+    stands there; for others dicts are made as needed. A list or tuple keeps its length: None stands for what was dropped; a
+    dict that becomes empty so is dropped too. Raise KeyRefusedError, of ``what``, where a new key is taken, or an old one
+    is an item of a list.
     """
-    paths = tensor_paths(tree)
-    moves = _moves(rename, paths)
-    keys = iter(paths)  # in the order of the walk, so that tensors of one path are told apart
-    inserts: list[tuple[tuple[str, ...], LazyTensor]] = []
-
-    def visit(path: Path, node: Tree, on: Visit) -> Tree | Missing:
-        if isinstance(node, LazyTensor):
-            key = next(keys)
-            if key in drop:
-                return MISSING
-            tensor = exchange.get(key, node)
-            if key not in moves.far:
-                return tensor
-            inserts.append((moves.far[key], tensor))
-            return MISSING
-        if is_leaf(node):
-            return node
-        moves.require_dict(path, node)
-        kept = moves.renamed(path, rebuild(node, on, path))
-        is_emptied = isinstance(node, Mapping) and node and not kept and path not in moves.left
-        return MISSING if is_emptied else kept
-
-    edited = walk(tree, visit)
-    edited = {} if edited is MISSING else edited
-    for parts, tensor in inserts:
-        insert(edited, parts, tensor, f"rename to {'/'.join(parts)!r}")
-    return edited
+    edited = _Edit(what, placed, iter(tensor_paths(tree)))
+    kept = walk(tree, edited.visit)
+    kept = {} if kept is MISSING else kept
+    for key, tensor in edited.far:
+        edited.insert(kept, key, tensor)
+    return kept
 
 
 @dataclass(frozen=True, slots=True)
-class _Moves:
-    """Where renamed tensors go: ``within`` the dict at a path, old name → new one; ``far`` from it, key → new path."""
+class _Edit:
+    """One edit under way; ``far`` are the tensors that go to another dict."""
 
-    within: dict[Path, dict[Any, str]] = field(default_factory=dict)
-    far: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    left: set[Path] = field(default_factory=set)  # the dicts that those far ones go away from
-    holders: dict[Path, str] = field(default_factory=dict)  # the path of whatever holds a renamed tensor → its key
+    what: str
+    placed: Mapping[str, Placed]
+    keys: Iterator[str]  # in the order of the walk, so that tensors of one path are told apart
+    far: list[tuple[str, LazyTensor]] = field(default_factory=list)
 
-    def require_dict(self, path: Path, node: Tree) -> None:
-        """Raise KeyRefusedError for a tensor to be renamed that is no entry of a dict."""
-        if path in self.holders and not isinstance(node, Mapping):
-            raise KeyRefusedError(f"rename {self.holders[path]!r}: found an item of a list, expected a key of a dict")
+    def visit(self, path: Path, node: Tree, on: Visit) -> Tree | Missing:
+        """Return what stands for a node; MISSING for nothing."""
+        if isinstance(node, LazyTensor):
+            return self._alone(next(self.keys), node, is_top=not path)
+        if is_leaf(node) or not isinstance(node, Mapping):
+            return node if is_leaf(node) else rebuild(node, on, path)
+        kept: dict[Any, Tree] = {}
+        far = len(self.far)
+        for name, child in node.items():
+            if isinstance(child, LazyTensor):
+                self._add(kept, path, name, child)
+            elif (new := on((*path, name), child)) is not MISSING:
+                self._put(kept, name, new, key_of((*path, name)))
+        is_emptied = node and not kept and len(self.far) == far
+        return MISSING if is_emptied else kept
 
-    def renamed(self, path: Path, node: Tree) -> Tree:
-        """Return the rebuilt container at a path with tensors under their new names in it."""
-        if path not in self.within:
-            return node
-        names = self.within[path]
-        renamed = {names.get(name, name): child for name, child in node.items()}
-        if len(renamed) < len(node):
-            raise KeyRefusedError(f"rename: found a new name in {key_of(path)} that is taken, expected a free one")
-        return renamed
+    def _alone(self, key: str, tensor: LazyTensor, *, is_top: bool) -> LazyTensor | Missing:
+        """Return what stands for a tensor that is no entry of a dict."""
+        entries = self.placed.get(key, ((key, tensor),))
+        if [new_key for new_key, _ in entries] == [key]:
+            return entries[0][1]
+        if entries and not is_top:
+            raise KeyRefusedError(f"{self.what} {key!r}: found an item of a list, expected a key of a dict")
+        self.far.extend(entries)
+        return MISSING
 
+    def _add(self, kept: dict[Any, Tree], path: Path, name: Any, tensor: LazyTensor) -> None:
+        """Put what stands for the tensor called ``name`` in the dict at a path where it belongs."""
+        key = next(self.keys)
+        for new_key, new in self.placed.get(key, ((key, tensor),)):
+            if new_key == key:
+                self._put(kept, name, new, key)
+                continue
+            *holder, new_name = split_key(new_key)
+            if tuple(holder) == text_path(path):
+                self._put(kept, new_name, new, new_key)
+            else:
+                self.far.append((new_key, new))
 
-def _moves(new_keys: Mapping[str, str], paths: Mapping[str, Path]) -> _Moves:
-    moves = _Moves()
-    for key, new_key in new_keys.items():
-        *holder, name = paths[key] or ("",)
-        path, parts = tuple(holder), split_key(new_key)
-        moves.holders[path] = key
-        if parts[:-1] == text_path(path):
-            moves.within.setdefault(path, {})[name] = parts[-1]
-        else:
-            moves.far[key] = parts
-            moves.left.add(path)
-    return moves
+    def _put(self, kept: dict[Any, Tree], name: Any, child: Tree, key: str) -> None:
+        if name in kept:
+            raise self._is_taken(key)
+        kept[name] = child
 
+    def insert(self, tree: Tree, key: str, tensor: LazyTensor) -> None:
+        """Put a tensor into a tree of dicts, which are made as needed."""
+        *holder, name = split_key(key)
+        for part in holder:
+            tree = tree.setdefault(part, {}) if isinstance(tree, dict) else None
+        if not isinstance(tree, dict) or name in tree:
+            raise self._is_taken(key)
+        tree[name] = tensor
 
-def insert(tree: Tree, parts: tuple[str, ...], tensor: LazyTensor, what: str) -> None:
-    """Put a tensor into a tree of dicts, which are made as needed; raise KeyRefusedError, of ``what``, for a key taken."""
-    for part in parts[:-1]:
-        tree = tree.setdefault(part, {}) if isinstance(tree, dict) else None
-    if not isinstance(tree, dict) or parts[-1] in tree:
-        raise key_is_taken(what)
-    tree[parts[-1]] = tensor
-
-
-def key_is_taken(what: str) -> KeyRefusedError:
-    """Return the error for a new key under which something stands."""
-    return KeyRefusedError(f"{what}: found something there already, expected a free key")
+    def _is_taken(self, key: str) -> KeyRefusedError:
+        return KeyRefusedError(f"{self.what} {key!r}: found something there already, expected a free key")

@@ -122,7 +122,7 @@ class LazyTensor:
     @property
     def is_compared(self) -> bool:
         """Whether any of its bytes are compared with a digest when all are read, which its parts by themselves are not."""
-        return bool(self.covering())
+        return self.digest is not None or any(base.is_compared for base in self.source.bases)
 
     def numpy(self) -> np.ndarray:
         """Read the tensor now: C order, native byte order, read-only when it is mapped from a file.

@@ -88,7 +88,7 @@ def test_a_resumed_run_ends_with_the_very_weights_of_one_that_never_stopped(name
     random.random(), np.random.normal()  # whatever happened meanwhile
     run = Run(name, seed=99)
     with CheckpointManager(tmp_path, format=format) as manager:
-        start = manager.resume(**run.parts())
+        start = manager.resume(**run.parts()).epoch
         assert start == stopped_after
         run.train(manager, start, EPOCHS)
     assert run.weights() == expected
@@ -100,7 +100,7 @@ def test_saves_in_the_background_resume_as_exactly(name, tmp_path):
     with CheckpointManager(tmp_path, async_save=True) as manager:
         Run(name, seed=1).train(manager, 0, 3)
     run = Run(name, seed=99)
-    run.train(None, CheckpointManager(tmp_path).resume(**run.parts()), EPOCHS)
+    run.train(None, CheckpointManager(tmp_path).resume(**run.parts()).epoch, EPOCHS)
     assert run.weights() == expected
 
 
@@ -119,7 +119,7 @@ def test_the_control_that_carries_the_weights_alone_ends_elsewhere(name, tmp_pat
         Run(name, seed=1).train(manager, 0, 3)
     run = Run(name, seed=99)
     with pytest.warns(CheckpointWarning, match="fresh"):
-        start = CheckpointManager(tmp_path).resume(**run.parts())
+        start = CheckpointManager(tmp_path).resume(**run.parts()).epoch
     run.train(None, start, EPOCHS)
     assert run.weights() != expected
 
@@ -152,7 +152,7 @@ spec.loader.exec_module(exact)
 name, folder, stop = sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
 run = exact.Run(name, seed=int(sys.argv[5]))
 with exact.CheckpointManager(folder) as manager:
-    run.train(manager, manager.resume(**run.parts()), stop)
+    run.train(manager, manager.resume(**run.parts()).epoch, stop)
 print(sorted((key, raw.hex()) for key, raw in run.weights().items()))
 """
 

@@ -93,11 +93,11 @@ def test_a_run_kept_in_torch_is_resumed_in_oneflow_and_back(tmp_path):
     sgd = oneflow.optim.SGD(other.parameters(), lr=0.5, momentum=0.9)
     steps = oneflow.optim.lr_scheduler.StepLR(sgd, 1)
     manager = CheckpointManager(tmp_path, format="oneflow")
-    assert manager.resume(model=other, optimizer=sgd, scheduler=steps) == 1
+    assert manager.resume(model=other, optimizer=sgd, scheduler=steps).epoch == 1
     assert (other.weight.numpy() == model.weight.detach().numpy()).all()
     manager.save(1, other, sgd, steps, loss=0.1)
     back, optimizer, scheduler = run()
-    assert CheckpointManager(tmp_path).resume(model=back, optimizer=optimizer, scheduler=scheduler) == 2
+    assert CheckpointManager(tmp_path).resume(model=back, optimizer=optimizer, scheduler=scheduler).epoch == 2
     assert torch.equal(back.weight, model.weight)
 
 

@@ -34,6 +34,18 @@ def test_runs_are_listed_with_their_checkpoints(run, outputs):
     assert "complete latest" in said[3]
 
 
+def test_steps_have_a_column_where_a_run_counts_them(run, tmp_path):
+    weights = {"w": np.zeros(4, np.float32)}
+    CheckpointManager(tmp_path / "a").save(step=1200, model=weights, loss=0.5)
+    CheckpointManager(tmp_path / "b").save(3, weights, step=40)
+    said = run("list", tmp_path).stdout.splitlines()
+    assert said[1].split()[:4] == ["checkpoint", "epoch", "step", "size"]
+    assert said[2].split()[:3] == ["checkpoint_step_00001200.pth", "-", "1200"]
+    assert said[6].split()[:3] == ["checkpoint_epoch_0003_step_00000040.pth", "3", "40"]
+    (record,) = json.loads(run("list", tmp_path, "--json").stdout)["runs"][1]["checkpoints"]
+    assert (record["epoch"], record["step"], record["within_epoch"]) == (3, 40, True)
+
+
 def test_a_damaged_checkpoint_is_listed_as_unusable_with_the_reason(run, outputs):
     result = run("list", outputs)
     (line,) = [line for line in result.stdout.splitlines() if "unusable" in line]

@@ -175,4 +175,4 @@ def test_a_run_on_a_full_disk_stays_and_goes_on_when_there_is_room_again(
             assert all(record.complete for record in manager.checkpoints())
         fill(folder, leaving=1 << 20)
         manager.save(3, tensors(3), loss=0.1)
-        assert CheckpointManager(folder).resume(model=tensors(9)) == 4
+        assert CheckpointManager(folder).resume(model=tensors(9)).epoch == 4

@@ -106,7 +106,7 @@ ENDLESS = """
 import itertools, sys, numpy as np
 from multiframe_ckpt import CheckpointManager
 manager = CheckpointManager(sys.argv[1], format=sys.argv[2], max_to_keep=2, rng=False)
-start = manager.resume(model={"w": np.zeros(1 << 16, np.float32)})
+start = manager.resume(model={"w": np.zeros(1 << 16, np.float32)}).epoch
 for epoch in itertools.count(start):
     manager.save(epoch, {"w": np.full(1 << 16, epoch, np.float32)}, loss=epoch % 5)
     print(epoch, flush=True)

@@ -32,7 +32,7 @@ def read(run):
     manager = CheckpointManager(run)
     assert [record.epoch for record in manager.checkpoints() if record.complete] == [0, 1], manager.checkpoints()
     model = {"w": np.zeros(64, np.float32)}
-    assert manager.resume(model=model) == 2 and model["w"][0] == 1
+    assert manager.resume(model=model).epoch == 2 and model["w"][0] == 1
     assert manager.best().epoch == manager.latest().epoch == 1
     for path in sorted(run.iterdir()):
         if path.name.startswith("."):

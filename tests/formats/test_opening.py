@@ -137,3 +137,37 @@ def test_a_folder_with_something_of_the_users_own_is_not_to_be_replaced_however_
 def test_two_openings_of_one_content_in_memory_are_one_file():
     content = b"x" * 10
     assert MemoryFile(content).identity == MemoryFile(content).identity
+
+
+MISNAMED = [
+    ("x.pth", "safetensors", "torch", "x.safetensors"),
+    ("x.safetensors", "torch", "safetensors", "x.pt"),
+    ("X.PTH", "oneflow", "torch", "X"),
+    ("a.b.ckpt", "hdf5", "torch", "a.b.h5"),
+    ("x.h5", "json", "hdf5", "x.json"),
+    ("x.npz", "oneflow-pickle", "npz", "x"),
+]
+
+
+@pytest.mark.parametrize(("name", "format", "taken_for", "better"), MISNAMED)
+def test_a_name_that_is_another_formats_is_warned_of_and_the_name_that_is_advised_is_not(
+    tmp_path, name, format, taken_for, better, recwarn
+):
+    weights = {"w": np.ones(3, np.float32)}
+    with pytest.warns(mfc.CheckpointWarning) as caught:
+        mfc.save(weights, tmp_path / name, format=format)
+    assert [str(warning.message) for warning in caught] == [
+        f"{tmp_path / name}: found format={format!r} for a name whose suffix is that of {taken_for}, expected one that "
+        f"its readers will not take for it; choose {better}"
+    ]
+    assert mfc.open(tmp_path / name).meta["format"] == format
+    mfc.save(weights, tmp_path / better, format=format)
+    with pytest.warns(mfc.CheckpointWarning, match=f"choose {better}"):
+        mfc.convert(tmp_path / better, tmp_path / name, format=format, overwrite=True)
+    assert len(recwarn) == 0
+
+
+@pytest.mark.parametrize("name", ["x", "x.weights", "x.tar", "lr_0.001"])
+def test_a_name_that_is_no_formats_is_written_in_any_without_a_word(tmp_path, name):
+    for format in ("torch", "safetensors", "oneflow", "json"):
+        mfc.save({"w": np.ones(3, np.float32)}, tmp_path / name, format=format, overwrite=format != "torch")

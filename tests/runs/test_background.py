@@ -12,7 +12,7 @@ import multiframe_ckpt as mfc
 from multiframe_ckpt import CheckpointManager
 from multiframe_ckpt.errors import CheckpointWarning, KeyRefusedError
 from multiframe_ckpt.formats.torch.zip_write import TorchPlan
-from multiframe_ckpt.runs.folder import epoch_of
+from multiframe_ckpt.runs.names import position_named
 
 
 def weights(value=0.0):
@@ -26,7 +26,7 @@ def held(monkeypatch):
     real = TorchPlan.write
 
     def write(self, target, on_progress):
-        begun.append((epoch_of(target.name), current_thread().name))
+        begun.append((position_named(target.name).epoch, current_thread().name))
         assert go.wait(60)
         real(self, target, on_progress)
 
@@ -40,7 +40,7 @@ def broken(monkeypatch):
     """Writing fails."""
 
     def write(self, target, on_progress):
-        raise OSError(5, f"no disk at epoch {epoch_of(target.name)}")
+        raise OSError(5, f"no disk at epoch {position_named(target.name).epoch}")
 
     monkeypatch.setattr(TorchPlan, "write", write)
 

@@ -33,7 +33,7 @@ def test_every_format_can_keep_a_run(tmp_path, format):
     save_epochs(CheckpointManager(tmp_path, format=format, max_to_keep=2), [0.1, 0.2, 0.3, 0.4])
     manager = CheckpointManager(tmp_path, format=format)
     model = weights()
-    assert manager.resume(model=model) == 4
+    assert manager.resume(model=model).epoch == 4
     assert model["l1.bias"].tolist() == [3.0] * 3
     assert epochs_of(manager) == [0, 2, 3]
     assert mfc.open(next(tmp_path.glob("best_model*"))).tree["epoch"] == 0
@@ -92,7 +92,7 @@ def test_a_run_that_changes_its_format_has_one_latest(tmp_path):
     save_epochs(CheckpointManager(tmp_path), [0.1])
     model = weights(9)
     manager = CheckpointManager(tmp_path, format="oneflow")
-    save_epochs(manager, [0.2], first=manager.resume(model=model))
+    save_epochs(manager, [0.2], first=manager.resume(model=model).epoch)
     assert names_in(tmp_path) == [
         "best_model.pth",
         "checkpoint_epoch_0000.pth",

@@ -89,7 +89,7 @@ def test_what_a_pointer_names_is_never_deleted(tmp_path):
 def test_after_going_back_to_an_epoch_the_branch_that_goes_on_is_the_latest(tmp_path):
     manager = CheckpointManager(tmp_path, max_to_keep=2, keep_best=0)
     save_epochs(manager, [0.1] * 6)
-    assert manager.resume(model=weights(), which=4) == 5
+    assert manager.resume(model=weights(), which=4).epoch == 5
     manager.save(1, weights(), loss=0.1)
     assert manager.latest().epoch == 1
     assert epochs_of(manager) == [5, 1]

@@ -76,7 +76,7 @@ def test_resuming_takes_the_newest_whole_one_and_says_which_it_passed_over_and_w
         model = weights(9)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            epoch = CheckpointManager(run).resume(model=model) - 1
+            epoch = CheckpointManager(run).resume(model=model).epoch - 1
         assert model["l1.bias"].tolist() == [epoch] * 3
         if epoch == 2:  # it is whole all the same
             assert file.name in _DISPENSABLE, file
@@ -220,7 +220,7 @@ def test_nothing_is_deleted_before_what_replaces_it_is_flushed(
     sys.addaudithook(lambda event, arguments: _note(happened, event, arguments, tmp_path))
     manager.save(1, weights(1), loss=0.4)
     happened.append("done")
-    old, new = (path.name for path in (manager._folder.checkpoint_path(epoch, format) for epoch in (0, 1)))
+    old, new = (manager._folder.path_of(f"checkpoint_epoch_{epoch:04d}", format).name for epoch in (0, 1))
     first_gone = happened.index(f"gone {old}")
     flushed = [at for at, event in enumerate(happened) if event.startswith("flushed") and new in event]
     assert len([at for at in flushed if at < first_gone]) >= 2  # the checkpoint, then the pointer to it
@@ -258,4 +258,4 @@ def test_a_file_whose_flush_failed_is_never_flushed_again(
         manager.save(1, weights(1), loss=0.4)
     manager.save(1, weights(1), loss=0.4)
     os.close(held[0])
-    assert CheckpointManager(tmp_path).resume(model=weights(9)) == 2
+    assert CheckpointManager(tmp_path).resume(model=weights(9)).epoch == 2

@@ -1,4 +1,4 @@
-"""edit(): one pass drops, exchanges and renames tensors by their keys, and refuses a new key that is taken."""
+"""edit(): one pass drops, exchanges, renames and splits tensors by their keys, and refuses a new key that is taken."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from multiframe_ckpt.errors import KeyRefusedError
-from multiframe_ckpt.tree import LazyTensor, Unknown, edit, unknown_as_dicts
+from multiframe_ckpt.tree import LazyTensor, Unknown, edit, tensors, unknown_as_dicts
+from multiframe_ckpt.tree.edits import Placed
 
 
 def tensor() -> LazyTensor:
@@ -16,6 +17,11 @@ def tensor() -> LazyTensor:
 
 
 A, B, C, D = (tensor() for _ in range(4))
+
+
+def rename_in(tree: Any, new_keys: dict[str, str]) -> Any:
+    table = tensors(tree)
+    return edit(tree, {key: [(new_key, table[key])] for key, new_key in new_keys.items()}, what="rename")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +38,7 @@ A, B, C, D = (tensor() for _ in range(4))
     ],
 )
 def test_dropped_tensors_leave_and_so_do_the_dicts_they_empty(tree: Any, drop: set[str], expected: Any) -> None:
-    assert edit(tree, drop=drop) == expected
+    assert edit(tree, dict.fromkeys(drop, ()), what="drop") == expected
 
 
 @pytest.mark.parametrize(
@@ -49,19 +55,25 @@ def test_dropped_tensors_leave_and_so_do_the_dicts_they_empty(tree: Any, drop: s
 def test_a_renamed_tensor_keeps_its_place_in_its_dict_or_goes_last_in_another(
     rename: dict[str, str], expected: Any
 ) -> None:
-    edited = edit({"m": {"a": A, "b": B, "n": 1}, 1: {2: C}}, rename=rename)
+    edited = rename_in({"m": {"a": A, "b": B, "n": 1}, 1: {2: C}}, rename)
     assert edited == expected
     assert list(edited["m"]) == list(expected["m"])
 
 
 def test_a_checkpoint_that_is_one_tensor_can_be_given_a_key() -> None:
-    assert edit(A, rename={"": "weights/a"}) == {"weights": {"a": A}}
+    assert rename_in(A, {"": "weights/a"}) == {"weights": {"a": A}}
 
 
 def test_all_at_once_goes_by_the_keys_of_the_tree_that_was_given() -> None:
     tree = {"a": A, "b": B, "c": C}
-    assert edit(tree, drop={"a"}, exchange={"b": D}, rename={"b": "a", "c": "deep/b"}) == {"a": D, "deep": {"b": C}}
+    placed: dict[str, Placed] = {"a": (), "b": [("a", D)], "c": [("deep/b", C)]}
+    assert edit(tree, placed, what="rename") == {"a": D, "deep": {"b": C}}
     assert tree == {"a": A, "b": B, "c": C}
+
+
+def test_one_tensor_may_become_several_each_in_its_place() -> None:
+    edited = edit({"a": A, "n": 1, "b": B}, {"a": [("q", C), ("k", D)], "b": ()}, what="layout of")
+    assert list(edited.items()) == [("q", C), ("k", D), ("n", 1)]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +90,7 @@ def test_all_at_once_goes_by_the_keys_of_the_tree_that_was_given() -> None:
 )
 def test_a_new_key_that_is_taken_and_an_old_one_of_a_list_are_refused(tree: Any, rename: dict[str, str]) -> None:
     with pytest.raises(KeyRefusedError, match=r"^rename.*found .*, expected "):
-        edit(tree, rename=rename)
+        rename_in(tree, rename)
 
 
 def test_unknown_objects_become_dicts_wherever_they_stand_and_are_named() -> None:

@@ -36,7 +36,7 @@ def test_a_function_that_leaves_were_mapped_with_is_let_go_of() -> None:
     assert alive() is None
 
 
-@pytest.mark.parametrize("walk", [unknown_as_dicts, lambda tree: edit(tree, drop={"a/w"})])
+@pytest.mark.parametrize("walk", [unknown_as_dicts, lambda tree: edit(tree, {"a/w": ()}, what="drop")])
 def test_a_tree_that_was_walked_over_is_let_go_of(walk) -> None:
     one = tree()
     array = one["a"]["w"].numpy()

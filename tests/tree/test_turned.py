@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from multiframe_ckpt.dtypes import dtype_named
 from multiframe_ckpt.errors import DamagedError
+from multiframe_ckpt.storage import transfer
 from multiframe_ckpt.storage.files import LocalFile, open_file
 from multiframe_ckpt.storage.transfer import CopyJob, copy, materialized
 from multiframe_ckpt.testing.strategies import indices
@@ -158,6 +160,24 @@ def test_a_large_matrix_is_copied_in_blocks_as_it_would_be_in_order(tmp_path: Pa
         copies[name] = digests, (tmp_path / name).read_bytes()
     assert copies["blocks"] == copies["pieces"]
     assert copies["blocks"][1] == bytes(5) + head + array.T.tobytes()
+
+
+@small_bands
+def test_a_target_that_is_cut_short_while_blocks_are_written_is_an_error(tmp_path: Path) -> None:
+    tensor = LazyTensor(FLOAT32, (500, 600), Turned(in_file(tmp_path / "values", numbered((600, 500))), (1, 0)))
+    write = transfer._write_rows
+
+    def write_and_cut(descriptor: int, *rest: Any) -> None:
+        write(descriptor, *rest)
+        os.ftruncate(descriptor, 0)
+
+    with (
+        (tmp_path / "target").open("x+b") as file,
+        mock.patch("multiframe_ckpt.tree.turned.IN_BLOCKS", (1, 1)),
+        mock.patch.object(transfer, "_write_rows", write_and_cut),
+        pytest.raises(DamagedError, match="cut short by another program"),
+    ):
+        copy(CopyJob("w", tensor, file.fileno(), 0, ("xxh3",)))
 
 
 @pytest.mark.parametrize("blockwise", [1, 1 << 40])

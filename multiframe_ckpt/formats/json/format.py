@@ -48,7 +48,7 @@ from ..base import (
 from ..manifest import check_metadata, fill_tree
 from ..tree_json import Json, decode, encode
 from .scan import Scanner, Span
-from .values import least_text_nbytes, parse_values, value_texts
+from .values import PIECE_ELEMENTS, least_text_nbytes, parse_values, value_texts
 
 __all__ = ["JsonFormat"]
 
@@ -150,9 +150,18 @@ def _layer_texts(
             array = tensor.numpy()
             layer_headers.append(_layer_header(key, tensor, digest_of(array) if options.digest else None))
             yield _json_text(layer_headers[-1])[:-1] + ', "values": '
-            yield from value_texts(array, tensor.dtype)
+            yield from _reported(value_texts(array, tensor.dtype), meter, key, tensor)
             yield "}"
         meter.moved(key, tensor)
+
+
+def _reported(texts: Iterator[str], meter: ProgressMeter, key: str, tensor: LazyTensor) -> Iterator[str]:
+    """Yield a layer's texts, and report how far it is after each: a large one takes many seconds."""
+    done = 0
+    for text in texts:
+        yield text
+        done = min(done + PIECE_ELEMENTS * tensor.dtype.itemsize, tensor.nbytes)
+        meter.moving(key, done)
 
 
 def _layer_header(key: str, tensor: LazyTensor, digest: str | None) -> dict[str, Json]:

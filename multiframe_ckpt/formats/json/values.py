@@ -18,9 +18,10 @@ import numpy as np
 from ...dtypes import DType, dtype_named, unsigned_of
 from ...errors import DamagedError
 
-__all__ = ["least_text_nbytes", "parse_values", "value_texts"]
+__all__ = ["PIECE_ELEMENTS", "least_text_nbytes", "parse_values", "value_texts"]
 
-_PIECE_ELEMENTS = 1 << 14  # written at a time
+#: So many elements are written at a time.
+PIECE_ELEMENTS = 1 << 14
 _LINE_ELEMENTS = 1 << 10  # a row longer than this many elements is broken into lines
 _PIECE_NBYTES = 1 << 17  # of text read at a time
 _HALF_OF_COMPLEX = {"complex64": "float32", "complex128": "float64"}
@@ -67,8 +68,8 @@ def value_texts(array: np.ndarray, dtype: DType) -> Iterator[str]:
     depth = len(shape)
     breaks = [", ", *("]" * rows + ",\n" + "[" * rows for rows in range(1, depth))]
     yield "[\n" + "[" * (depth - 1)
-    for start in range(0, flat.size, _PIECE_ELEMENTS):
-        texts = _element_texts(flat[start : start + _PIECE_ELEMENTS], real)
+    for start in range(0, flat.size, PIECE_ELEMENTS):
+        texts = _element_texts(flat[start : start + PIECE_ELEMENTS], real)
         rows = _brackets_before(shape, start, start + len(texts)).tolist()
         separators = [
             ",\n" if not row and element % _LINE_ELEMENTS == 0 else breaks[row]

@@ -22,6 +22,7 @@ class TorchFormat(WritableFormat):
     name = "torch"
     suffixes = (".pt", ".pth", ".bin", ".ckpt")
     dialect = "torch"
+    leaves_out_digests = True
 
     def recognises(self, head: Head) -> bool:
         """Return whether the file is a zip archive with a ``data.pkl``, or a legacy stream."""

@@ -146,7 +146,7 @@ class TorchZip:
                 "the file is damaged: fetch it again"
             )
         digest = self._digests.get(f"data/{key}") or self._crc_digest(name)
-        storage.stored = self._member_bytes(member, digest)
+        storage.stored = self._member_bytes(member, digest if self._options.verify else None)
         storage.is_big_endian = byte_order == "big"
         self._read_members.add(member.name)  # not another text that says the same
         return storage
