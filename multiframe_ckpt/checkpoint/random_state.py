@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ..backend import Backend, SupportsRandomState
+from ..training import Part
 from ..tree import LazyTensor, Tree
 
-__all__ = ["random_state", "set_random_state"]
+__all__ = ["random_state", "random_state_problem", "set_random_state"]
 
 
 def random_state(backend: Backend, model: object = None) -> dict[str, Tree]:
@@ -40,19 +42,57 @@ def set_random_state(state: Mapping[str, Tree], backend: Backend, model: object 
     """Set the generators that ``state`` holds; return the names of those it holds for which there is none here."""
     absent = [name for name in state if name not in ("python", "numpy", backend.name)]
     if "python" in state:
-        python = state["python"]
-        random.setstate((python["version"], tuple(python["words"].numpy().tolist()), python["gauss_next"]))
+        random.setstate(_of_python(state["python"]))
     if "numpy" in state:
-        mt19937 = state["numpy"]
-        words = mt19937["key"].numpy().astype(np.uint32)
-        values = (mt19937["bit_generator"], words, mt19937["pos"], mt19937["has_gauss"], mt19937["cached_gaussian"])
-        np.random.set_state(values)
+        np.random.set_state(_of_numpy(state["numpy"]))
     if backend.name in state:
         if isinstance(backend, SupportsRandomState):
             backend.set_random_state(state[backend.name], model)
         else:
             absent.append(backend.name)
     return absent
+
+
+def random_state_problem(part: Part, backend: Backend, model: object = None) -> str | None:
+    """Return why a random state cannot be set, or None where it can: it is one of ours, and each generator takes it.
+
+    Generators made for that are asked, never those of the program.
+    """
+    foreign = "a random state of another program's own making"
+    state = part.tree
+    if part.key != "rng_state" or not isinstance(state, Mapping):
+        return foreign
+    try:
+        if "python" in state:
+            random.Random().setstate(_of_python(state["python"]))
+        if "numpy" in state:
+            np.random.RandomState().set_state(_of_numpy(state["numpy"]))
+        if backend.name in state and isinstance(backend, SupportsRandomState):
+            _require_alike(state[backend.name], backend.random_state(model))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return foreign
+    return None
+
+
+def _require_alike(state: Tree, live: Mapping[str, Tree]) -> None:
+    """Raise where a framework's states are not what those of its generators are."""
+    for name in live.keys() & {*state}:
+        saved, own = state[name], live[name]
+        if isinstance(own, LazyTensor) and (saved.dtype, saved.shape) != (own.dtype, own.shape):
+            raise ValueError(name)
+        if isinstance(own, Mapping) and own.keys() != saved.keys():
+            raise ValueError(name)
+    if not live.keys() & {*state}:
+        raise ValueError("no generator of this program")
+
+
+def _of_python(state: Tree) -> tuple[Any, ...]:
+    return state["version"], tuple(state["words"].numpy().tolist()), state["gauss_next"]
+
+
+def _of_numpy(state: Tree) -> tuple[Any, ...]:
+    words = state["key"].numpy().astype(np.uint32)
+    return state["bit_generator"], words, state["pos"], state["has_gauss"], state["cached_gaussian"]
 
 
 def _words(words: object) -> LazyTensor:

@@ -1,6 +1,6 @@
 """Names of parameters that differ by what only wraps a module: DataParallel, torch.compile, a program's own module.
 
-    module.l1.weight   _orig_mod.l1.weight   module._orig_mod.model.l1.weight   encoder._orig_mod.l1.weight   →   l1.weight, …
+module.l1.weight   _orig_mod.l1.weight   module._orig_mod.model.l1.weight   encoder._orig_mod.l1.weight   →   l1.weight, …
 """
 
 from __future__ import annotations
