@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from ..backend import Backend, backend_named, backend_of, warn_of_tuples
 from ..backend.tensor_ops import is_stateful
 from ..errors import ValueRefusedError
-from ..tree import Tree, map_leaves
+from ..tree import Tree, expect_entries, map_leaves, map_objects
 from ..tree.gc_pause import gc_paused
 from .facts import as_number, opened, plain_values
 from .random_state import random_state
@@ -41,7 +41,9 @@ def capture(run: RunState, *, backend: str | None = None) -> tuple[dict[str, Tre
         "framework_version": str(getattr(sys.modules.get(owner.name), "__version__", "")),
         "timestamp": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    tree |= map_leaves(_values(owner, run.facts), lambda _, leaf: as_number(leaf))
+    tree |= {
+        name: map_leaves(value, lambda _, leaf: as_number(leaf)) for name, value in _values(owner, run.facts).items()
+    }
     for name, obj in run.objects.items():
         tree[f"{name}_state_dict"] = owner.to_tree(obj)
         if name in ("optimizer", "scheduler"):
@@ -63,10 +65,10 @@ def _extra(owner: Backend, extra: Mapping[str, object], tree: Mapping[str, Tree]
 def _values(owner: Backend, values: Mapping[str, object]) -> dict[str, Tree]:
     """Return values of the user's as trees; a tuple of a type of its own is warned of, since it becomes a plain one."""
     warn_of_tuples({name: opened(value) for name, value in values.items()}, plain=getattr(owner, "plain_tuples", ()))
-    tree: dict[str, Tree] = owner.to_tree(plain_values(dict(values)))
-    return tree
+    return dict(expect_entries(owner.to_tree(plain_values(dict(values))), "the run"))
 
 
 def _classes(obj: object) -> Tree:
     """Return the name of an object's class, or of those in a list or dict of objects, nested as these are."""
-    return map_leaves(obj, lambda _, leaf: type(leaf).__name__ if is_stateful(leaf) else None)
+    classes: Tree = map_objects(obj, lambda _, leaf: type(leaf).__name__ if is_stateful(leaf) else None)
+    return classes

@@ -36,7 +36,7 @@ from ..storage.free_space import require_free_space
 from ..storage.transfer import materialized
 from ..terminal.text import human_size, plural, printable
 from ..training import choose_weights
-from ..tree import LazyTensor, Tree, synchronized, tensors, unknown_as_dicts
+from ..tree import LazyTensor, Tree, known, synchronized, tensors
 from ..tree.gc_pause import gc_paused
 from ..tree.rules import parse_rename
 from .capture import capture
@@ -107,17 +107,17 @@ class Checkpoint:
         *,
         format: str | None = None,
         verify: bool = True,
-        allow_unknown: bool = False,
         allow_incomplete: bool = False,
     ) -> Checkpoint:
         """Return the checkpoint at ``path``, reading headers only; no framework is needed and nothing of it is run.
 
         The format is recognised by content, or named. Raise FileNotFoundError, or a FormatError for what is unknown,
         damaged, incomplete or unsafe. Bytes of a tensor that are not the ones its digest promises are a DamagedError
-        when they are read, unless ``verify=False``. ``allow_unknown`` keeps objects of unknown types as Unknown nodes and
-        refuses none; ``allow_incomplete`` reads what is there of a save that never finished.
+        when they are read, unless ``verify=False``. Objects of types that are not known stand in the tree as Unknown nodes,
+        and refuse nothing until all of it is written or built. ``allow_incomplete`` reads what is there of a save that
+        never finished.
         """
-        options = ReadOptions(verify, allow_unknown, allow_incomplete)
+        options = ReadOptions(verify, allow_incomplete)
         with gc_paused():
             kind, opened = open_path(Path(path), format, options)
         meta: dict[str, Any] = {"format": kind.name, "path": str(path), **opened.facts}
@@ -137,7 +137,7 @@ class Checkpoint:
     def _where(self) -> str:
         return printable(str(self.meta.get("path") or "in memory"))
 
-    def __getitem__(self, key: object) -> Tree:
+    def __getitem__(self, key: object) -> Any:
         """Return what lies under a name at the top (``"model_state_dict"``), or under a key as ``tensors()`` spells them.
 
         Tensors are unread. Raise UnknownKeyError, a KeyError that names the nearest keys, where nothing is.
@@ -180,6 +180,7 @@ class Checkpoint:
         overwrite: bool = False,
         digest: bool = True,
         durable: bool = True,
+        allow_unknown: bool = False,
         on_progress: OnProgress = silent,
     ) -> Changes:
         """Write the checkpoint all-or-nothing and durably; return what the format had to change.
@@ -191,9 +192,12 @@ class Checkpoint:
         is a NoSpaceError before anything is written.
 
         ``digest=False`` writes no digests, by which damage is seen. ``durable=False`` does not wait for the disk: a
-        power cut soon after may lose the checkpoint, and what it replaced.
+        power cut soon after may lose the checkpoint, and what it replaced. ``allow_unknown=True`` writes Unknown nodes as
+        plain dicts of their parts; without it they are an UnsafeError that names them all.
         """
-        planned = self.plan(path, format=format, overwrite=overwrite, digest=digest, durable=durable)
+        planned = self.plan(
+            path, format=format, overwrite=overwrite, digest=digest, durable=durable, allow_unknown=allow_unknown
+        )
         planned.write(on_progress)
         return planned.changes
 
@@ -205,15 +209,16 @@ class Checkpoint:
         overwrite: bool = False,
         digest: bool = True,
         durable: bool = True,
+        allow_unknown: bool = False,
     ) -> PlannedSave:
         """Lay the checkpoint out for a path; raise what :meth:`save` would refuse, before any byte is written."""
         path = Path(path)
         kind = format_to_write(path, format)
-        options = WriteOptions(digest, self.meta.get("metadata") or {}, overwrite, durable)
+        options = WriteOptions(digest, self.meta.get("metadata") or {}, overwrite, durable, allow_unknown)
         return plan_save(self.tree, path=path, format=kind, options=options)
 
     @gc_paused()
-    def to_backend(self, backend: str | None = None, *, device: str | None = None) -> Any:
+    def to_backend(self, backend: str | None = None, *, device: str | None = None, allow_unknown: bool = False) -> Any:
         """Return the checkpoint as live objects of a framework, read now, every dtype unchanged.
 
         Optimizer state stays in its own dialect: :meth:`restore` and ``convert`` translate it. OneFlow copies late: load
@@ -221,11 +226,16 @@ class Checkpoint:
 
         Without ``backend``: the one that MULTIFRAME_CKPT_BACKEND names, else the one framework that the program has
         imported; of several that it has, the file's own; else NumPy arrays. None is imported for the choice. Raise
-        UnavailableError where the framework is not here.
+        UnavailableError where the framework is not here, and UnsafeError for Unknown nodes, which ``allow_unknown=True``
+        leaves as they are.
         """
+        tree = self.tree
+        if not allow_unknown:
+            where = str(self.meta.get("path", "checkpoint"))
+            tree = known(tree, where, "Load the weights alone: load_into() a model", allow_unknown=False)
         owner = backend_named(backend) if backend else default_backend(self.meta.get("framework"))
-        live = owner.from_tree(materialized(self.tree), device=device)
-        warn_of_tuples(self.tree)
+        live = owner.from_tree(materialized(tree), device=device)
+        warn_of_tuples(tree)
         return live
 
     def load_into(
@@ -320,7 +330,8 @@ class PlannedSave:
 def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteOptions) -> PlannedSave:
     """Lay a tree out for a path; raise what writing would refuse, before any byte is written."""
     with gc_paused():
-        plan = format.plan(synchronized(unknown_as_dicts(tree)[0]), options)
+        tree = known(tree, str(path), "Save the weights alone", allow_unknown=options.allow_unknown)
+        plan = format.plan(synchronized(tree), options)
     warn_of_tuples(tree)
     require_free(path, overwrite=options.overwrite)
     require_free_space(path, plan.nbytes)
@@ -399,10 +410,8 @@ def load(
         return _pickling(backend_named(backend or "torch")).load_model(str(path), device=device)
 
     def read() -> Any:
-        checkpoint = Checkpoint.open(
-            path, format=format, verify=verify, allow_unknown=allow_unknown, allow_incomplete=allow_incomplete
-        )
-        return checkpoint.to_backend(backend, device=device)
+        checkpoint = Checkpoint.open(path, format=format, verify=verify, allow_incomplete=allow_incomplete)
+        return checkpoint.to_backend(backend, device=device, allow_unknown=allow_unknown)
 
     return retry_if_replaced(Path(path), read)
 

@@ -14,7 +14,7 @@ from ..backend import Backend
 from ..backend.tensor_ops import is_stateful
 from ..storage.transfer import materialized
 from ..training import TrainingParts, is_ours
-from ..tree import LazyTensor, Tree, map_leaves
+from ..tree import LazyTensor, Tree, map_leaves, map_objects
 from .run_state import FACTS, LAYOUT
 
 __all__ = ["as_number", "extra_of", "facts_of", "opened", "plain_values"]
@@ -25,7 +25,7 @@ def plain_values(value: Any) -> Any:
 
     Tensors, and objects with a state, stay as they are.
     """
-    return map_leaves(value, lambda _, leaf: _as_plain(leaf))
+    return map_objects(value, lambda _, leaf: _as_plain(leaf))
 
 
 def opened(value: Any) -> Any:

@@ -13,7 +13,7 @@ from ..backend import Backend
 from ..backend.tensor_ops import is_stateful
 from ..errors import MismatchError
 from ..training import Part, choose_weights, find_parts, size_of
-from ..tree import LazyTensor, Path, Tree, children, edit, has_tensors, leaves, tensors
+from ..tree import LazyTensor, Missing, Path, Tree, children, edit, has_tensors, leaves, replaced, tensors
 from ..tree.keys import text_path
 from ..tree.rules import Rename, renamed
 from ..tree.wrappers import bare_name, matching_names
@@ -45,13 +45,11 @@ def source_for(tree: Tree, target: object, backend: Backend, rules: Sequence[Ren
 
 def _nest(tree: Tree, slots: Sequence[Slot], backend: Backend, rules: Sequence[Rename]) -> Tree:
     """Return a dict of what each live model takes, by its path's first name and so on."""
-    nest: dict[object, Tree] = {}
-    for (path, obj), part in zip(slots, models_for(tree, slots, backend), strict=True):
-        inner = nest
-        for name in path[:-1]:
-            inner = inner.setdefault(name, {})
-        inner[path[-1]] = fitted(part.tree, backend.to_tree(obj), ())
-    return _renamed(nest, rules)
+    found = zip(slots, models_for(tree, slots, backend), strict=True)
+    states: dict[Path, Tree | Missing] = {
+        path: fitted(part.tree, backend.to_tree(obj), ()) for (path, obj), part in found
+    }
+    return _renamed(replaced({}, states), rules)
 
 
 def weights_for(tree: Tree, live: Tree, which: str | None = None) -> Part:

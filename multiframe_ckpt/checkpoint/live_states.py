@@ -14,7 +14,19 @@ from ..backend.tensor_ops import is_stateful
 from ..errors import MismatchError, RefusedError
 from ..training import Part, TrainingParts, TranslateReport, find_parts, is_ours, merged, translate_scheduler
 from ..training.candidates import holds_states, is_state
-from ..tree import MISSING, Path, Tree, children, leaves, map_leaves, replaced, tensors
+from ..tree import (
+    MISSING,
+    Missing,
+    Path,
+    Tree,
+    children,
+    expect_entries,
+    leaves,
+    map_objects,
+    node_at,
+    replaced,
+    tensors,
+)
 from ..tree.rules import Rename, matching, require_matches
 from .live_models import Slot, fitted, models_for, slots_of, weights_for
 from .run_state import RunState
@@ -78,7 +90,7 @@ class _Reader:
     notes: Notes
     rename: Sequence[Rename]
 
-    def state_of(self, name: str, obj: object) -> Tree:
+    def state_of(self, name: str, obj: object) -> Tree | Missing:
         """Return the tree that an object, or a nest of such, takes; MISSING where the checkpoint has none."""
         slots = slots_of(obj)
         own = self._own(name, slots)
@@ -97,7 +109,8 @@ class _Reader:
             return replaced(own.tree, states)
         if [*states] == [()]:
             return states[()]
-        return map_leaves(obj, lambda path, leaf: states[path] if is_stateful(leaf) else leaf)
+        nest: Tree = map_objects(obj, lambda path, leaf: states[path] if is_stateful(leaf) else leaf)
+        return nest
 
     def _own(self, name: str, slots: Sequence[Slot]) -> Part | None:
         """Return the part that ``capture`` wrote for objects nested alike; None where there is none."""
@@ -112,8 +125,8 @@ class _Reader:
     def _own_part(self, name: str, own: Part, below: Path) -> Part:
         path = (*own.path, *below)
         found = next((part for part in self._listed(name) if part.path == path), None)
-        class_name = _at(self.tree.get(f"{name}_class"), below)
-        return found or Part(path, _at(own.tree, below), class_name if isinstance(class_name, str) else None)
+        class_name = _at(expect_entries(self.tree, "checkpoint").get(f"{name}_class"), below)
+        return found or Part(path, node_at(own.tree, below), class_name if isinstance(class_name, str) else None)
 
     def _listed(self, name: str) -> tuple[Part, ...]:
         if name == "optimizer":
@@ -185,11 +198,12 @@ def _is_nest(name: str, node: Tree) -> bool:
     return holds_states(node) and not is_state(node)
 
 
-def _at(node: Tree, path: Path) -> Tree:
+def _at(node: Tree, path: Path) -> Tree | Missing:
     for name in path:
-        node = dict(children(node) or ()).get(name, MISSING)
-        if node is MISSING:
-            break
+        inside = dict(children(node) or ())
+        if name not in inside:
+            return MISSING
+        node = inside[name]
     return node
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..backend import Backend, SupportsRandomState
 from ..training import Part
-from ..tree import LazyTensor, Tree
+from ..tree import LazyTensor, Tree, expect_entries, expect_tensor
 
 __all__ = ["random_state", "random_state_problem", "set_random_state"]
 
@@ -47,7 +47,7 @@ def set_random_state(state: Mapping[str, Tree], backend: Backend, model: object 
         np.random.set_state(_of_numpy(state["numpy"]))
     if backend.name in state:
         if isinstance(backend, SupportsRandomState):
-            backend.set_random_state(state[backend.name], model)
+            backend.set_random_state(expect_entries(state[backend.name], f"rng_state/{backend.name}"), model)
         else:
             absent.append(backend.name)
     return absent
@@ -76,23 +76,34 @@ def random_state_problem(part: Part, backend: Backend, model: object = None) -> 
 
 def _require_alike(state: Tree, live: Mapping[str, Tree]) -> None:
     """Raise where a framework's states are not what those of its generators are."""
-    for name in live.keys() & {*state}:
-        saved, own = state[name], live[name]
-        if isinstance(own, LazyTensor) and (saved.dtype, saved.shape) != (own.dtype, own.shape):
-            raise ValueError(name)
-        if isinstance(own, Mapping) and own.keys() != saved.keys():
-            raise ValueError(name)
-    if not live.keys() & {*state}:
-        raise ValueError("no generator of this program")
+    saved = expect_entries(state, "rng_state")
+    names = live.keys() & saved.keys()
+    if not names or any(_outline(saved[name]) != _outline(live[name]) for name in names):
+        raise ValueError("no state of this program's generators")
+
+
+def _outline(state: Tree) -> object:
+    """Return what a generator's state looks like: its dtype and shape, or what it has; as many as there are devices."""
+    if isinstance(state, LazyTensor):
+        return state.dtype, state.shape
+    return {*state} if isinstance(state, Mapping) else type(state)
 
 
 def _of_python(state: Tree) -> tuple[Any, ...]:
-    return state["version"], tuple(state["words"].numpy().tolist()), state["gauss_next"]
+    python = expect_entries(state, "rng_state/python")
+    words = expect_tensor(python.get("words"), "rng_state/python/words").numpy()
+    return python["version"], tuple(words.tolist()), python["gauss_next"]
 
 
-def _of_numpy(state: Tree) -> tuple[Any, ...]:
-    words = state["key"].numpy().astype(np.uint32)
-    return state["bit_generator"], words, state["pos"], state["has_gauss"], state["cached_gaussian"]
+def _of_numpy(state: Tree) -> dict[str, Any]:
+    mt19937 = expect_entries(state, "rng_state/numpy")
+    words = expect_tensor(mt19937.get("key"), "rng_state/numpy/key").numpy().astype(np.uint32)
+    return {
+        "bit_generator": mt19937["bit_generator"],
+        "state": {"key": words, "pos": mt19937["pos"]},
+        "has_gauss": mt19937["has_gauss"],
+        "gauss": mt19937["cached_gaussian"],
+    }
 
 
 def _words(words: object) -> LazyTensor:

@@ -14,6 +14,7 @@ from ..progress import OnProgress, silent
 from ..terminal.report import Report
 from ..terminal.text import bulleted, human_size, plural
 from ..training import dialects_to_write
+from ..tree import unknown_refused
 from ..tree.moves import parse_move
 from ..tree.rules import Select, parse_rename
 from .crossing import Crossing, cross
@@ -212,11 +213,14 @@ def convert(
     dtypes = DtypeRules(floating_dtype("dtype", dtype), floating_dtype("optimizer_dtype", optimizer_dtype))
     select = Select(tuple(include), tuple(exclude))
     rules = Rules(select, dtypes, tuple(map(parse_rename, rename)), model_only)
-    opened = Checkpoint.open(source, verify=verify, allow_unknown=allow_unknown, allow_incomplete=allow_incomplete)
+    opened = Checkpoint.open(source, verify=verify, allow_incomplete=allow_incomplete)
     target = Path(target)
     writer = writable_format(format) if format else format_for(target)
     laid_out, layout_report = lay_out(opened.tree, tuple(map(parse_move, layout)), model_only=model_only)
     edited, edits = rules.apply(laid_out)
+    if edits.unknown and not allow_unknown:
+        remedy = "Leave their tensors out with exclude" if model_only else "Take the weights alone: model_only=True"
+        raise unknown_refused(edits.unknown, str(source), remedy)
     tree, crossing = cross(edited, backend or writer.dialect)
     checkpoint = replace(opened, tree=tree)
     planned = checkpoint.plan(target, format=writer.name, overwrite=overwrite, digest=digest, durable=durable)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from ..errors import MismatchError, ValueRefusedError
-from ..tree import MISSING, LazyTensor, Path, Tree, join_key, replaced
+from ..tree import MISSING, LazyTensor, Missing, Path, Tree, join_key, replaced
 from .crossing import cross_optimizer, cross_scheduler, read_optimizer, read_scheduler, written
 from .dialects import Dialect, dialect_to_write, optimizer_dialect, scheduler_dialect
 from .names import Names
@@ -16,6 +17,9 @@ from .report import Notes, TranslateReport
 from .search import find_parts
 
 __all__ = ["frameworks_of", "translate"]
+
+#: New nodes of the tree by path, MISSING for what is taken out.
+_Changes: TypeAlias = "Mapping[Path, Tree | Missing]"
 
 #: Parts of a random state that belong to Python or NumPy, and so mean the same beside any framework.
 _COMMON_RNG = {"python", "random", "numpy", "np"}
@@ -110,7 +114,7 @@ class _Moving:
     notes: Notes
     strict: bool = field(kw_only=True)
     keep: bool = field(kw_only=True)
-    changes: dict[Path, Tree] = field(default_factory=dict)
+    changes: dict[Path, Tree | Missing] = field(default_factory=dict)
 
     def move(self, parts: TrainingParts, classes: _Classes) -> None:
         """Translate every optimizer and scheduler; a target that keeps schedulers inside gets them in pairs."""
@@ -122,7 +126,7 @@ class _Moving:
         for part in parts.schedulers[len(pairs) :]:
             self._try(classes.of_scheduler(part), self._crossed_scheduler)
 
-    def _try(self, part: Part, crossed: Callable[[Part, Notes], Mapping[Path, Tree]]) -> bool:
+    def _try(self, part: Part, crossed: Callable[[Part, Notes], _Changes]) -> bool:
         """Add what becomes of a part, and return True; leave it behind where it cannot cross and that is allowed."""
         notes = Notes(part.key)
         try:
@@ -141,11 +145,11 @@ class _Moving:
         self.notes.left_out.append(str(problem))
         self.changes.update({} if self.keep else _taken_out(part))
 
-    def _crossed_optimizer(self, part: Part, notes: Notes) -> Mapping[Path, Tree]:
+    def _crossed_optimizer(self, part: Part, notes: Notes) -> _Changes:
         state = cross_optimizer(part.tree, self.target, class_name=part.class_name, names=self.names, notes=notes)
         return {} if state is part.tree else self._placed(part, state)
 
-    def _crossed_scheduler(self, part: Part, notes: Notes) -> Mapping[Path, Tree]:
+    def _crossed_scheduler(self, part: Part, notes: Notes) -> _Changes:
         state = cross_scheduler(part.tree, self.target, class_name=part.class_name, notes=notes)
         if state is part.tree:
             return {}
@@ -154,11 +158,11 @@ class _Moving:
     def _move_pair(self, optimizer: Part, scheduler: Part) -> None:
         """Translate an optimizer with the scheduler that goes inside its state."""
 
-        def crossed(part: Part, notes: Notes) -> Mapping[Path, Tree]:
+        def crossed(part: Part, notes: Notes) -> _Changes:
             state = read_optimizer(part.tree, self.target, class_name=part.class_name, names=self.names, notes=notes)
             inside = self._read_inside(scheduler, notes)
             tree = written(NeutralState(state, inside), self.target, self.names, notes)
-            return (_taken_out(scheduler) if inside else {}) | self._placed(part, tree)
+            return {**(_taken_out(scheduler) if inside else {}), **self._placed(part, tree)}
 
         if not self.target.is_optimizer(optimizer.tree) and not self._try(optimizer, crossed):
             self._leave_behind(
@@ -175,9 +179,9 @@ class _Moving:
         notes.add(own_notes)
         return state
 
-    def _placed(self, part: Part, state: Tree) -> dict[Path, Tree]:
+    def _placed(self, part: Part, state: Tree) -> _Changes:
         """Return where the pieces of a written state stand; what the old one was gathered from is gone."""
-        return _taken_out(part) | dict(self.target.spread(state, part.path))
+        return {**_taken_out(part), **self.target.spread(state, part.path)}
 
     def _path_beside(self, part: Part) -> Path:
         """Return the place of a scheduler that was inside an optimizer's state: beside that, under a like name."""
@@ -187,20 +191,20 @@ class _Moving:
             )
         first, *others = map(str, part.path)
         name = "_".join([first.replace("optimizer", "scheduler") if "optimizer" in first else "scheduler", *others])
-        if name in self.tree:
+        if isinstance(self.tree, Mapping) and name in self.tree:
             raise ValueRefusedError(
                 f"{name}: found something there already, expected room for the scheduler of {part.key}"
             )
         return (name,)
 
 
-def _taken_out(part: Part) -> dict[Path, Tree]:
+def _taken_out(part: Part) -> _Changes:
     return dict.fromkeys((part.path, *part.beside), MISSING)
 
 
-def _left_behind(parts: TrainingParts, notes: Notes) -> dict[Path, Tree]:
+def _left_behind(parts: TrainingParts, notes: Notes) -> _Changes:
     """Return the parts that only the framework they came from can use, to be taken out."""
-    missing: dict[Path, Tree] = {}
+    missing: dict[Path, Tree | Missing] = {}
     for part in parts.rng:
         if isinstance(part.tree, Mapping):
             paths = [(*part.path, name) for name in part.tree if str(name).lower() not in _COMMON_RNG]

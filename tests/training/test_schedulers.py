@@ -106,6 +106,14 @@ def test_a_sequence_with_a_part_that_oneflow_cannot_run_is_refused_by_its_place(
         translate_scheduler(state, to="oneflow")
 
 
+@pytest.mark.parametrize("name", ["_schedulers", "schedulers"])
+def test_schedulers_that_are_no_list_are_refused(name: str) -> None:
+    own = {"_milestones": [3], "last_epoch": 1} if name == "_schedulers" else ONEFLOW | {"milestones": [3]}
+    state = own | {"_last_lr": [0.1], "interval_rescaling": [True], name: {"0": torch_state("StepLR")}}
+    with pytest.raises(ValueRefusedError, match="scheduler: found a dict of schedulers, expected a list"):
+        translate_scheduler(state, to="oneflow" if name == "_schedulers" else "torch", class_name="SequentialLR")
+
+
 def chain(*parts: dict[str, Any]) -> dict[str, Any]:
     return {"_schedulers": list(parts), "_last_lr": [0.05]}
 

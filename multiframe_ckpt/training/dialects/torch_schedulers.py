@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeGuard
 
 from ...tree import Tree
 from ..neutral import SchedulerState
 from ..report import Notes
 from ..schedulers import restart_at
-from .attributes import AttributeStates, same
+from .attributes import AttributeStates, parts_of, same
 
 __all__ = ["STATES", "is_state", "may_be_state", "read", "write"]
 
@@ -55,25 +56,27 @@ _ORDER = same(
 _UNCOUNTED = ("ReduceLROnPlateau", "SequentialLR", "ChainedScheduler")
 
 
-def is_state(tree: Tree) -> bool:
+def is_state(tree: Tree) -> TypeGuard[Mapping[str, Tree]]:
     """Return whether a tree counts in ``last_epoch``, or runs schedulers, and has learning rates or patience."""
     return may_be_state(tree) and bool({"_last_lr", "base_lrs", "patience"} & {*tree})
 
 
-def may_be_state(tree: Tree) -> bool:
+def may_be_state(tree: Tree) -> TypeGuard[Mapping[str, Tree]]:
     """Return whether a tree counts in ``last_epoch``, or runs schedulers."""
     return isinstance(tree, Mapping) and ("last_epoch" in tree or "_schedulers" in tree)
 
 
-def read(tree: Tree, class_name: str | None, notes: Notes) -> SchedulerState:
+def read(tree: Mapping[str, Tree], class_name: str | None, notes: Notes) -> SchedulerState:
     """Return a scheduler state in neutral terms; each part of a sequence counts for itself, as neutral ones do."""
     algorithm = STATES.recognised(tree, class_name, notes)
     if algorithm == "LambdaLR" and class_name is None:
         notes.warn("found a LambdaLR or a MultiplicativeLR, which look the same; read as LambdaLR")
-    parts = tuple(_read_part(part, notes.at("schedulers", i)) for i, part in enumerate(tree.get("_schedulers") or ()))
+    parts = tuple(
+        _read_part(part, notes.at("schedulers", i)) for i, part in enumerate(parts_of(tree.get("_schedulers"), notes))
+    )
     state = STATES.read(algorithm, tree, parts, notes)
     if algorithm == "MultiStepLR":
-        milestones = sorted(Counter(tree["milestones"]).elements())
+        milestones = sorted(Counter(state.attributes["milestones"]).elements())
         return replace(state, attributes={**state.attributes, "milestones": milestones})
     if algorithm == "ChainedScheduler":  # which has no count of its own
         steps = {part.step for part in parts}
