@@ -15,8 +15,8 @@ _PROGRESS = {
     *("best", "num_bad_epochs", "bad_steps", "num_bad_steps", "cooldown_counter", "_get_lr_called_within_step"),
     *("_is_initial", "verbose", "params", "param_names", "state"),
 }
-#: By these a scheduler says from where it counts: it, and not the program, sets ``lr``.
-_SCHEDULED = "initial_lr"
+#: Option of a group → what a scheduler keeps beside it: it, and not the program, sets the option then.
+_SCHEDULED = {"lr": "initial_lr", "momentum": "max_momentum", "betas": "max_momentum"}
 
 
 def changed_hyperparameters(name: str, live: Tree, saved: Tree) -> list[str]:
@@ -42,7 +42,7 @@ def _changes(live: Tree, saved: Tree, path: Path) -> Iterator[tuple[Path, str, T
         for option in live:
             if option not in saved or option in _PROGRESS:
                 continue
-            if option == "lr" and _SCHEDULED in live and _SCHEDULED in saved:
+            if _SCHEDULED.get(option) in live.keys() & saved.keys():
                 continue
             before, after = _plain(live[option]), _plain(saved[option])
             if _is_nest(before) and _is_nest(after):

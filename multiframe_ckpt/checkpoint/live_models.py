@@ -40,7 +40,12 @@ def source_for(tree: Tree, target: object, backend: Backend, rules: Sequence[Ren
         return fitted(weights_for(tree, live, which).tree, live, rules)
     if which is not None:
         return _renamed(choose_weights(tree, which).tree, rules)
-    return _renamed(tree, rules) if _has_places(tree, slots) else _nest(tree, slots, backend, rules)
+    if not _has_places(tree, slots):
+        return _nest(tree, slots, backend, rules)
+    asked_for = {path[0] for path, _ in slots}
+    if isinstance(tree, Mapping):
+        tree = {name: node for name, node in tree.items() if name in asked_for}
+    return _renamed(tree, rules)
 
 
 def _nest(tree: Tree, slots: Sequence[Slot], backend: Backend, rules: Sequence[Rename]) -> Tree:

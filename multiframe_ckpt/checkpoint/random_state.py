@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..backend import Backend, SupportsRandomState
-from ..training import Part
+from ..errors import ValueRefusedError
 from ..tree import LazyTensor, Tree, expect_entries, expect_tensor
 
-__all__ = ["random_state", "random_state_problem", "set_random_state"]
+__all__ = ["check_random_state", "random_state", "set_random_state"]
 
 
 def random_state(backend: Backend, model: object = None) -> dict[str, Tree]:
@@ -53,40 +53,39 @@ def set_random_state(state: Mapping[str, Tree], backend: Backend, model: object 
     return absent
 
 
-def random_state_problem(part: Part, backend: Backend, model: object = None) -> str | None:
-    """Return why a random state cannot be set, or None where it can: it is one of ours, and each generator takes it.
-
-    Generators made for that are asked, never those of the program.
-    """
-    foreign = "a random state of another program's own making"
-    state = part.tree
-    if part.key != "rng_state" or not isinstance(state, Mapping):
-        return foreign
+def check_random_state(state: Mapping[str, Tree], backend: Backend, model: object = None) -> None:
+    """Raise ValueRefusedError, by key, for a state that a generator here would not take; none of the program's is set."""
     try:
         if "python" in state:
             random.Random().setstate(_of_python(state["python"]))
         if "numpy" in state:
             np.random.RandomState().set_state(_of_numpy(state["numpy"]))
-        if backend.name in state and isinstance(backend, SupportsRandomState):
-            _require_alike(state[backend.name], backend.random_state(model))
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return foreign
-    return None
+    except (ArithmeticError, LookupError, TypeError, ValueError) as problem:
+        if isinstance(problem, ValueRefusedError):
+            raise
+        raise ValueRefusedError(
+            f"rng_state: found a state that no generator takes ({problem}), expected one of this library's; leave it out "
+            "with rng=False"
+        ) from problem
+    if backend.name in state and isinstance(backend, SupportsRandomState):
+        _require_alike(state[backend.name], backend.random_state(model), f"rng_state/{backend.name}")
 
 
-def _require_alike(state: Tree, live: Mapping[str, Tree]) -> None:
-    """Raise where a framework's states are not what those of its generators are."""
-    saved = expect_entries(state, "rng_state")
-    names = live.keys() & saved.keys()
-    if not names or any(_outline(saved[name]) != _outline(live[name]) for name in names):
-        raise ValueError("no state of this program's generators")
-
-
-def _outline(state: Tree) -> object:
-    """Return what a generator's state looks like: its dtype and shape, or what it has; as many as there are devices."""
-    if isinstance(state, LazyTensor):
-        return state.dtype, state.shape
-    return {*state} if isinstance(state, Mapping) else type(state)
+def _require_alike(state: Tree, live: Mapping[str, Tree], key: str) -> None:
+    """Raise where a framework's states are not what those of its generators are; there may be more devices, or fewer."""
+    saved = expect_entries(state, key)
+    for name in live.keys() & saved.keys():
+        own = live[name]
+        if isinstance(own, Mapping):
+            expect_entries(saved[name], f"{key}/{name}")
+        if not isinstance(own, LazyTensor):
+            continue
+        tensor = expect_tensor(saved[name], f"{key}/{name}")
+        if (tensor.dtype, tensor.shape) != (own.dtype, own.shape):
+            raise ValueRefusedError(
+                f"{key}/{name}: found {tensor.dtype.name} {tensor.shape}, expected {own.dtype.name} {own.shape}; leave "
+                "it out with rng=False"
+            )
 
 
 def _of_python(state: Tree) -> tuple[Any, ...]:

@@ -12,15 +12,15 @@ from typing import Any
 
 from ..backend import Backend, LoadReport, backend_of, mismatch
 from ..backend.report import advice_for
-from ..errors import CheckpointWarning, MismatchError
-from ..training import Part, TrainingParts, find_parts
+from ..errors import CheckpointWarning, MismatchError, ValueRefusedError
+from ..training import Part, TrainingParts, find_parts, is_ours
 from ..tree import Path, Tree
 from ..tree.rules import parse_rename
 from .facts import extra_of, facts_of
 from .hyperparameters import changed_hyperparameters
 from .live_states import Notes, states_for
 from .position import ended_on
-from .random_state import random_state_problem, set_random_state
+from .random_state import check_random_state, set_random_state
 from .run_state import RunState
 
 __all__ = ["RestoreReport", "restore", "resume_parts"]
@@ -67,7 +67,7 @@ def restore(
     states = states_for(tree, run, backend, notes, rename=rules, strict=strict)
     changed = [text for name, state in states.items() for text in _changes(name, objects[name], state, backend)]
     facts, extra = facts_of(parts, backend), extra_of(tree, backend)
-    rng = _own_random_state(parts, backend, run.model, notes) if run.rng else None
+    rng = _own_random_state(tree, backend, run.model, notes) if run.rng else None
     load = _load({name: objects[name] for name in states}, states, backend, where, strict=strict)
     if rng is not None:
         notes.used += [part.path for part in parts.rng]
@@ -116,14 +116,19 @@ def _changes(name: str, obj: object, state: Tree, backend: Backend) -> list[str]
     return changed_hyperparameters(name, backend.to_tree(obj), state)
 
 
-def _own_random_state(parts: TrainingParts, backend: Backend, model: object, notes: Notes) -> Mapping[str, Tree] | None:
+def _own_random_state(tree: Tree, backend: Backend, model: object, notes: Notes) -> Mapping[str, Tree] | None:
     """Return the random state that this library wrote, checked; None where there is none that can be set."""
-    for part in parts.rng:
-        problem = random_state_problem(part, backend, model)
-        if problem is None and isinstance(part.tree, Mapping):
-            return part.tree
+    for part in find_parts(tree).rng:
+        if part.key == "rng_state" and isinstance(part.tree, Mapping):
+            try:
+                check_random_state(part.tree, backend, model)
+            except ValueRefusedError:
+                if is_ours(tree):
+                    raise
+            else:
+                return part.tree
         notes.used.append(part.path)
-        notes.left_out.append(f"{part.key}: {problem}")
+        notes.left_out.append(f"{part.key}: a random state of another program's own making")
     return None
 
 
