@@ -17,7 +17,6 @@ from ..backend import Backend, backend_named, backend_of, warn_of_tuples
 from ..backend.tensor_ops import is_stateful
 from ..errors import ValueRefusedError
 from ..tree import Tree, expect_entries, map_leaves, map_objects
-from ..tree.gc_pause import gc_paused
 from .facts import as_number, opened, plain_values
 from .random_state import random_state
 from .run_state import RunState
@@ -27,7 +26,6 @@ __all__ = ["FORMAT_VERSION", "capture"]
 FORMAT_VERSION = 1
 
 
-@gc_paused()
 def capture(run: RunState, *, backend: str | None = None) -> tuple[dict[str, Tree], Backend]:
     """Return the tree of a run, and the backend of its objects; tensors are read when the tree is saved.
 

@@ -37,7 +37,7 @@ from ..storage.transfer import materialized
 from ..terminal.text import human_size, plural, printable
 from ..training import choose_weights
 from ..tree import LazyTensor, Tree, known, synchronized, tensors
-from ..tree.gc_pause import gc_paused
+from ..tree.gc_pause import make_tree, take_apart
 from ..tree.rules import parse_rename
 from .capture import capture
 from .items import item, names_at_top
@@ -63,7 +63,6 @@ class Checkpoint:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    @gc_paused()
     def from_objects(cls, obj: object, *, backend: str | None = None) -> Checkpoint:
         """Return the checkpoint of a state dict, a module, tensors, or any nested mix of these with plain values.
 
@@ -71,7 +70,7 @@ class Checkpoint:
         the checkpoint is saved or sent on, as they are then. Raise ValueRefusedError for what a tree cannot hold.
         """
         owner = backend_named(backend) if backend else backend_of(obj)
-        return cls(owner.to_tree(obj), {"backend": owner.name})
+        return cls(make_tree(owner.to_tree, obj), {"backend": owner.name})
 
     @classmethod
     def from_run(
@@ -97,7 +96,7 @@ class Checkpoint:
         vocabulary. Tensors are not copied, as in :meth:`from_objects`.
         """
         run = RunState(model, optimizer, scheduler, scaler, epoch, step, loss, metrics, train_args, rng, extra)
-        tree, owner = capture(run, backend=backend)
+        tree, owner = make_tree(capture, run, backend=backend)
         return cls(tree, {"backend": owner.name})
 
     @classmethod
@@ -118,8 +117,7 @@ class Checkpoint:
         never finished.
         """
         options = ReadOptions(verify, allow_incomplete)
-        with gc_paused():
-            kind, opened = open_path(Path(path), format, options)
+        kind, opened = make_tree(open_path, Path(path), format, options)
         meta: dict[str, Any] = {"format": kind.name, "path": str(path), **opened.facts}
         if opened.metadata is not None:
             meta["metadata"] = opened.metadata
@@ -217,7 +215,6 @@ class Checkpoint:
         options = WriteOptions(digest, self.meta.get("metadata") or {}, overwrite, durable, allow_unknown)
         return plan_save(self.tree, path=path, format=kind, options=options)
 
-    @gc_paused()
     def to_backend(self, backend: str | None = None, *, device: str | None = None, allow_unknown: bool = False) -> Any:
         """Return the checkpoint as live objects of a framework, read now, every dtype unchanged.
 
@@ -234,7 +231,7 @@ class Checkpoint:
             where = str(self.meta.get("path", "checkpoint"))
             tree = known(tree, where, "Load the weights alone: load_into() a model", allow_unknown=False)
         owner = backend_named(backend) if backend else default_backend(self.meta.get("framework"))
-        live = owner.from_tree(materialized(tree), device=device)
+        live = take_apart(lambda: owner.from_tree(materialized(tree), device=device))
         warn_of_tuples(tree)
         return live
 
@@ -329,9 +326,8 @@ class PlannedSave:
 
 def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteOptions) -> PlannedSave:
     """Lay a tree out for a path; raise what writing would refuse, before any byte is written."""
-    with gc_paused():
-        tree = known(tree, str(path), "Save the weights alone", allow_unknown=options.allow_unknown)
-        plan = format.plan(synchronized(tree), options)
+    tree = known(tree, str(path), "Save the weights alone", allow_unknown=options.allow_unknown)
+    plan = take_apart(lambda: format.plan(synchronized(tree), options))
     warn_of_tuples(tree)
     require_free(path, overwrite=options.overwrite)
     require_free_space(path, plan.nbytes)
