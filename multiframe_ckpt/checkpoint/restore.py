@@ -13,7 +13,7 @@ from typing import Any
 from ..backend import Backend, LoadReport, backend_of, mismatch
 from ..backend.report import advice_for
 from ..errors import CheckpointWarning, MismatchError, ValueRefusedError
-from ..training import Part, TrainingParts, find_parts, is_ours
+from ..training import Part, TrainingParts, find_parts, has_random_state, is_ours
 from ..tree import Path, Tree
 from ..tree.rules import parse_rename
 from .facts import extra_of, facts_of
@@ -151,6 +151,6 @@ def resume_parts(tree: Tree) -> dict[str, bool]:
         "weights": bool(parts.models),
         "optimizer": bool(parts.optimizers),
         "scheduler": bool(parts.schedulers),
-        "rng": bool(parts.rng),
+        "rng": has_random_state(parts),
         "progress": ended_on(parts).is_known,
     }

@@ -22,6 +22,7 @@ from ..tree import LazyTensor, Path, Tree, Unknown, has_tensors, leaves
 from .candidates import (
     OPTIMIZER_KEYS,
     WEIGHT_KEYS,
+    are_random_states,
     entries,
     holds_states,
     holds_weights,
@@ -78,6 +79,8 @@ def _bare(tree: Tree) -> TrainingParts:
         return TrainingParts(optimizers=(Part((), tree),), schedulers=(Part((), tree),) if is_scheduler else ())
     if is_scheduler:
         return TrainingParts(schedulers=(Part((), tree),))
+    if are_random_states(tree):
+        return TrainingParts(rng=(Part((), tree),))
     return TrainingParts(models=(Part((), tree),) if has_tensors(tree) else ())
 
 

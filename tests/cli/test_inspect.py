@@ -21,6 +21,11 @@ def test_inspect_says_format_framework_counts_and_sizes(run, model):
 def test_inspect_says_what_a_resume_would_lose(run, training):
     said = run("inspect", training).stdout
     assert "\n  resume      3/5: weights, optimizer, progress; loses scheduler, rng\n" in said
+    assert (
+        "\n  resumable   yes: the run goes on in PyTorch with model, optimizer, progress (epoch 3); not decisive: "
+        in said
+    )
+    assert "\n  parameters  15\n" in said
 
 
 def test_inspect_tables_every_tensor_with_its_key_last_and_whole(run, tmp_path):
@@ -59,7 +64,8 @@ def test_inspect_as_json_is_strict_json_with_what_json_lacks_as_strings(run, tra
 def test_the_keys_of_inspect_as_json_are_these(run, model):
     summary = json.loads(run("inspect", "model.pth", "--json").stdout)
     assert set(summary) == {
-        *("path", "format", "framework", "tensors", "parameters", "nbytes", "dtypes", "values", "meta", "resume")
+        *("path", "format", "framework", "tensors", "parameters", "nbytes", "dtypes", "values", "meta", "resume"),
+        *("resumable", "resumable_because", "parts"),
     }
     assert summary["tensors"][0] == {
         "key": "module.l1.weight",
