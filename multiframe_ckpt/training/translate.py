@@ -16,7 +16,7 @@ from .parts import Part, TrainingParts
 from .report import Notes, TranslateReport
 from .search import find_parts
 
-__all__ = ["frameworks_of", "translate"]
+__all__ = ["foreign_random_states", "frameworks_of", "frameworks_of_parts", "translate"]
 
 #: New nodes of the tree by path, MISSING for what is taken out.
 _Changes: TypeAlias = "Mapping[Path, Tree | Missing]"
@@ -52,7 +52,7 @@ def translate(
     classes = _Classes(optimizer_class, scheduler_class)
     moving = _Moving(tree, target, Names.of(names, _weights(parts)), notes, strict=strict, keep=keep)
     moving.move(parts, classes)
-    if _frameworks(parts) != {target.framework}:
+    if frameworks_of_parts(parts) != {target.framework}:
         behind = _left_behind(parts, notes)
         moving.changes.update({} if keep else behind)
     return replaced(tree, moving.changes), notes.report()
@@ -60,10 +60,11 @@ def translate(
 
 def frameworks_of(tree: Tree) -> set[str]:
     """Return the frameworks in whose dialects a checkpoint's optimizers and schedulers are."""
-    return _frameworks(find_parts(tree))
+    return frameworks_of_parts(find_parts(tree))
 
 
-def _frameworks(parts: TrainingParts) -> set[str]:
+def frameworks_of_parts(parts: TrainingParts) -> set[str]:
+    """Return the frameworks in whose dialects the optimizers and schedulers are."""
     sources = [*(optimizer_dialect(part.tree) for part in parts.optimizers)]
     sources += [scheduler_dialect(part.tree) for part in parts.schedulers]
     return {source.framework for source in sources if source is not None}
@@ -202,15 +203,19 @@ def _taken_out(part: Part) -> _Changes:
     return dict.fromkeys((part.path, *part.beside), MISSING)
 
 
+def foreign_random_states(part: Part) -> list[Path]:
+    """Return the paths of the random states in a part that are those of a framework, and mean nothing to another."""
+    if isinstance(part.tree, Mapping):
+        return [(*part.path, name) for name in part.tree if str(name).lower() not in _COMMON_RNG]
+    words = {*str(part.path[0]).lower().split("_")} if part.path else set()
+    return [] if _COMMON_RNG & words - {"random"} else [part.path]
+
+
 def _left_behind(parts: TrainingParts, notes: Notes) -> _Changes:
     """Return the parts that only the framework they came from can use, to be taken out."""
     missing: dict[Path, Tree | Missing] = {}
     for part in parts.rng:
-        if isinstance(part.tree, Mapping):
-            paths = [(*part.path, name) for name in part.tree if str(name).lower() not in _COMMON_RNG]
-        else:
-            paths = [] if _COMMON_RNG & {*str(part.path[0]).lower().split("_")} - {"random"} else [part.path]
-        for path in paths:
+        for path in foreign_random_states(part):
             missing[path] = MISSING
             notes.left_out.append(f"{join_key(path)}: the random state of one framework means nothing to another")
     if parts.scaler is not None:

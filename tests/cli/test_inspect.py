@@ -21,6 +21,11 @@ def test_inspect_says_format_framework_counts_and_sizes(run, model):
 def test_inspect_says_what_a_resume_would_lose(run, training):
     said = run("inspect", training).stdout
     assert "\n  resume      3/5: weights, optimizer, progress; loses scheduler, rng\n" in said
+    assert (
+        "\n  resumable   yes: the run goes on in PyTorch with model, optimizer, progress (epoch 3); not decisive: "
+        in said
+    )
+    assert "\n  parameters  15\n" in said
 
 
 def test_inspect_tables_every_tensor_with_its_key_last_and_whole(run, tmp_path):
@@ -59,7 +64,8 @@ def test_inspect_as_json_is_strict_json_with_what_json_lacks_as_strings(run, tra
 def test_the_keys_of_inspect_as_json_are_these(run, model):
     summary = json.loads(run("inspect", "model.pth", "--json").stdout)
     assert set(summary) == {
-        *("path", "format", "framework", "tensors", "parameters", "nbytes", "dtypes", "values", "meta", "resume")
+        *("path", "format", "framework", "tensors", "parameters", "nbytes", "dtypes", "values", "meta", "resume"),
+        *("resumable", "resumable_because", "parts"),
     }
     assert summary["tensors"][0] == {
         "key": "module.l1.weight",
@@ -163,10 +169,10 @@ def test_verify_says_what_is_missing_extra_and_without_a_digest(run, tmp_path):
     document = json.loads((tmp_path / "x.json").read_text()) | {"note": "of a person"}
     (tmp_path / "x.json").write_text(json.dumps(document))
     assert run("verify", "x.json").stdout == (
-        "x.json (json): whole\n0 of 2 tensors match their digest\n"
+        "x.json (json): no digests in this file; structure and sizes are right\n"
         "extra, named by nothing and left alone (1):\n  note\n"
-        "no digest to compare with, read all the same (2):\n  a\n  b\n"
     )
+    assert json.loads(run("verify", "x.json", "--json").stdout)["unchecked"] == ["a", "b"]
     del document["layers"][1]
     (tmp_path / "x.json").write_text(json.dumps(document))
     result = run("verify", "x.json")

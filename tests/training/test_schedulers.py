@@ -28,7 +28,7 @@ OWN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ExponentialLR": ({"gamma": 0.9}, {"gamma": 0.9}),
     "CosineAnnealingLR": ({"T_max": 10, "eta_min": 0.001}, {"T_max": 10, "eta_min": 0.001}),
     "CosineAnnealingWarmRestarts": (
-        {"T_0": 2, "T_mult": 2, "eta_min": 0.0, "T_cur": 2, "T_i": 4},
+        {"T_0": 2, "T_mult": 2, "eta_min": 0.0, "T_cur": 2, "T_i": 4, "_step_count": 0},  # its step() never counts
         {"T_0": 2, "T_mult": 2, "eta_min": 0.0, "decay_rate": 1.0, "restart_limit": 0},
     ),
     "LambdaLR": ({"lr_lambdas": [None]}, {"lr_lambdas": [None]}),
@@ -45,7 +45,7 @@ PLATEAU |= {"_last_lr": [0.05]}
 
 
 def torch_state(name: str, **changes: Any) -> dict[str, Any]:
-    return OWN[name][0] | TORCH | changes
+    return TORCH | OWN[name][0] | changes
 
 
 def oneflow_state(name: str, **changes: Any) -> dict[str, Any]:

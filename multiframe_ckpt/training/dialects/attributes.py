@@ -15,7 +15,7 @@ from ..schedulers import DERIVED, SCHEDULERS, WAY_OUT
 __all__ = ["AttributeStates", "parts_of", "same"]
 
 #: Attributes that change nothing, and are kept for the way back.
-_EXTRAS = ("verbose", "_is_initial")
+_EXTRAS = ("verbose", "_is_initial", "default_min_lr")
 
 
 def same(names: str) -> dict[str, str]:
@@ -77,7 +77,7 @@ class AttributeStates:
             base_lrs=plain_numbers(state.get("base_lrs")),
             last_lrs=plain_numbers(state.get("_last_lr")),
             parts=parts,
-            extras={name: state[name] for name in _EXTRAS if isinstance(state.get(name), bool)},
+            extras={name: state[name] for name in _EXTRAS if isinstance(state.get(name), int | float)},
         )
 
     def written(self, state: SchedulerState, parts: list[Tree]) -> dict[str, Any]:

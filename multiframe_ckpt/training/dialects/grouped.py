@@ -118,6 +118,7 @@ class GroupedDialect(Dialect):
                 entry = self._read_entry(state.entries.get(parameter), algorithm, notes.at("state", parameter))
                 if entry:
                     tensors[name] = entry
+                if entry or algorithm == "SGD":  # without momentum it has no tensors, and may count all the same
                     steps[name] = self._read_step(state.entries, parameter, algorithm, notes)
         return OptimizerState(algorithm, tuple(groups), tensors, steps)
 
@@ -191,7 +192,7 @@ class GroupedDialect(Dialect):
             live = require_grouped(like, Notes("the live optimizer"))
             parameters, targets = numbered_like(state, live.parameters, self._stored_names(live), names), live.groups
         groups = [
-            self.group_tree(self._options(state.algorithm, group, [*named.values()], target), [*named], target)
+            self.group_tree(self._options(state, group, [*named.values()], target), [*named], target)
             for group, named, target in zip(state.groups, parameters, targets, strict=True)
         ]
         every = {parameter: name for named in parameters for parameter, name in named.items()}
@@ -202,15 +203,20 @@ class GroupedDialect(Dialect):
         row = self.optimizers[state.algorithm].tensors
         return {row[key]: tensor for key, tensor in state.tensors.get(name, {}).items() if key in row}
 
+    def derived_options(self, state: OptimizerState, group: Group) -> Mapping[str, Any]:
+        """Return the options of a group that follow from the others and the step."""
+        return {}
+
     def option_order(self, algorithm: str, *, is_certain: bool) -> tuple[str, ...]:
         """Return an algorithm's options in order; ``is_certain`` says whether Adam and AdamW were told apart."""
         return self.optimizers[algorithm].options
 
-    def _options(self, algorithm: str, group: Group, names: list[str], target: object) -> dict[str, Tree]:
+    def _options(self, state: OptimizerState, group: Group, names: list[str], target: object) -> dict[str, Tree]:
         """Return the options of a group in order; for a live ``target`` without those that say how a step is run."""
         decoupled = group.facts.decay_decoupled
-        known = {**self.run_options, **self.optimizers[algorithm].idle, **group.options}
-        order = self.option_order(algorithm, is_certain=decoupled is not None)
+        known = {**self.run_options, **self.optimizers[state.algorithm].idle, **group.options}
+        known |= self.derived_options(state, group)
+        order = self.option_order(state.algorithm, is_certain=decoupled is not None)
         options = {name: known[name] for name in order if target is None or name not in self.run_options}
         if decoupled is not None:
             options["decoupled_weight_decay"] = decoupled

@@ -7,11 +7,13 @@ with weight decay it lets weights grow. RMSprop divides by √(v + eps). Sources
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 from ...tree import Entries, Tree
-from ..neutral import Facts, NeutralState, OptimizerState, SchedulerState
+from ..neutral import Facts, Group, NeutralState, OptimizerState, SchedulerState
+from ..optimizers import ADAMS
 from ..report import Holding, Notes
 from . import oneflow_schedulers
 from .base import OptimizerRow
@@ -125,6 +127,13 @@ class OneFlow(GroupedDialect):
             own = like.get("_options")
             return {**like, "_options": {**own, **options} if isinstance(own, Mapping) else options}
         return {"_options": options, "_enable_clip_grad": False, "params": parameters}
+
+    def derived_options(self, state: OptimizerState, group: Group) -> Mapping[str, Any]:
+        """Return the corrections of bias that Adam made at its last step, and keeps among its options."""
+        if state.algorithm not in ADAMS or not state.step or not group.options["do_bias_correction"]:
+            return {}
+        betas = group.options["betas"]
+        return {f"bias_correction{i}": 1.0 - math.pow(beta, state.step) for i, beta in enumerate(betas, 1)}
 
     def state_tree(self, state: OptimizerState, names: Mapping[Hashable, str]) -> Tree:
         """Return the step and the tensors of each parameter, none for one without a state."""

@@ -36,7 +36,7 @@ STATES = AttributeStates(
         "SequentialLR": {"parts": "schedulers"} | same("milestones interval_rescaling"),
         "ChainedScheduler": {"parts": "schedulers"},
     },
-    common=frozenset(same("last_step base_lrs verbose _last_lr _is_initial interval_rescaling")),
+    common=frozenset(same("last_step base_lrs verbose _last_lr _is_initial default_min_lr interval_rescaling")),
     counter="last_step",
     giveaways={"decay_steps": "CosineDecayLR", "warmup_iters": "WarmupLR"},
 )

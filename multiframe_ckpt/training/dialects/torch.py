@@ -103,7 +103,7 @@ class Torch(GroupedDialect):
 
     def step_of(self, state: Entries, parameter: Hashable) -> Tree:
         """Return a parameter's own step."""
-        entry = state[parameter]
+        entry = state.get(parameter)
         return entry.get("step") if isinstance(entry, Mapping) else None
 
     def option_order(self, algorithm: str, *, is_certain: bool) -> tuple[str, ...]:
@@ -123,12 +123,12 @@ class Torch(GroupedDialect):
         return {
             parameter: self._counter(state, name) | self.own_tensors(state, name)
             for parameter, name in names.items()
-            if name in state.tensors
+            if name in state.tensors or state.steps.get(name)
         }
 
     def _counter(self, state: OptimizerState, name: str) -> dict[str, LazyTensor]:
         """Return the count of a parameter; a new array at each reading, since torch counts in place."""
-        if state.algorithm == "SGD":
+        if state.algorithm == "SGD" and not state.steps.get(name):  # it counts none, and leaves alone what it finds
             return {}
         dtype = dtype_of_numpy(np.dtype(np.float32))
         assert dtype is not None

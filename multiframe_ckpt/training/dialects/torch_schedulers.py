@@ -48,12 +48,14 @@ STATES = AttributeStates(
 #: The order in which schedulers have their attributes, so that a way back gives the same file.
 _ORDER = same(
     "step_size milestones T_max T_0 T_i T_mult start_factor end_factor factor total_iters power gamma eta_min T_cur "
-    "min_lrs patience cooldown eps base_lrs _milestones last_epoch verbose _step_count _is_initial "
+    "default_min_lr min_lrs patience cooldown eps base_lrs _milestones last_epoch verbose _step_count _is_initial "
     "_get_lr_called_within_step _last_lr mode_worse mode threshold threshold_mode best cooldown_counter num_bad_epochs "
     "lr_lambdas _schedulers"
 )
 #: Schedulers without a count of their calls.
 _UNCOUNTED = ("ReduceLROnPlateau", "SequentialLR", "ChainedScheduler")
+#: Schedulers whose own ``step`` never adds to that count.
+_UNCOUNTING = ("CosineAnnealingWarmRestarts",)
 
 
 def is_state(tree: Tree) -> TypeGuard[Mapping[str, Tree]]:
@@ -102,6 +104,6 @@ def write(state: SchedulerState) -> Tree:
     if state.algorithm == "ChainedScheduler":
         attributes = {name: attributes[name] for name in ("_schedulers", "_last_lr") if name in attributes}
     if state.algorithm not in _UNCOUNTED:
-        calls = max(0, state.step or 0) + 1
+        calls = 0 if state.algorithm in _UNCOUNTING else max(0, state.step or 0) + 1
         attributes |= {"_step_count": calls, "_get_lr_called_within_step": False}
     return {name: attributes[name] for name in _ORDER if name in attributes}
