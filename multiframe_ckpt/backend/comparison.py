@@ -16,7 +16,7 @@ import numpy as np
 from ..tree import MISSING, LazyTensor, Missing, Path, Strided, Tree, key_of, leaves
 from .arrays import array_tensor, copied, fill_array
 from .containers import alike, entries, misfits
-from .report import LoadReport, Mismatch, casts, described, suggested
+from .report import LoadReport, Mismatch, advice_for, described
 from .state_check import moment_problems, state_problem
 from .tensor_ops import Module, Stateful, SupportsFilling, TensorOps, is_stateful
 
@@ -70,8 +70,7 @@ class Comparison:
     def report(self) -> LoadReport:
         """Return what is loaded, and what is not, with what may help."""
         loaded = tuple(key for match in self.matches for key in match.keys)
-        matched = [*loaded, *(mismatch.key for mismatch in self.mismatched)]
-        advice = (*suggested(self.missing, self.unexpected, matched), *casts(self.mismatched))
+        advice = advice_for(self.missing, self.unexpected, loaded, self.mismatched)
         return LoadReport(loaded, self.missing, self.unexpected, self.mismatched, advice)
 
 

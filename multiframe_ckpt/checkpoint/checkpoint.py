@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,8 +38,10 @@ from ..terminal.text import human_size, plural, printable
 from ..training import choose_weights
 from ..tree import LazyTensor, Tree, known, synchronized, tensors
 from ..tree.gc_pause import make_tree, take_apart
+from ..tree.rules import parse_rename
 from .capture import capture
 from .items import item, names_at_top
+from .live_models import source_for
 from .restore import RestoreReport, restore
 from .resume_check import ResumeCheck, check_resume
 from .run_state import RunState
@@ -233,16 +235,22 @@ class Checkpoint:
         warn_of_tuples(tree)
         return live
 
-    def load_into(self, target: object, *, strict: bool = True) -> LoadReport:
-        """Load into a live module (its weights), optimizer, scheduler or nested mix, in place.
+    def load_into(
+        self, target: object, *, rename: Sequence[str] = (), model_only: str | None = None, strict: bool = True
+    ) -> LoadReport:
+        """Load into a live module (its weights, or several modules theirs), optimizer, scheduler or nested mix, in place.
+
+        Of several models the one is taken whose parameters have the module's names and shapes; ``model_only`` chooses, as
+        :meth:`weights` does. ``rename`` rules (:mod:`~multiframe_ckpt.tree.rules`) name parameters by their keys in the
+        state dict; names that differ by what only wraps a module (``module.``, ``_orig_mod.``) need none.
 
         Return the keys that were loaded, missing, unexpected and mismatched, with close matches. With ``strict`` any
         difference is a MismatchError and nothing is touched. A dtype is never changed: cast first. Raise
         ValueRefusedError for tensors that are values, as JAX's are: :meth:`loaded_like` gives new ones.
         """
         backend = backend_of(target)
-        is_module = hasattr(target, "state_dict") and hasattr(target, "parameters")
-        return backend.load_into(target, self.weights() if is_module else self.tree, strict=strict)
+        source = source_for(self.tree, target, backend, tuple(map(parse_rename, rename)), model_only)
+        return backend.load_into(target, source, strict=strict)
 
     def loaded_like(self, like: T, *, strict: bool = True) -> tuple[T, LoadReport]:
         """Return new values in the structure of ``like``, NamedTuples included, and the report of :meth:`load_into`.
@@ -260,27 +268,36 @@ class Checkpoint:
         scheduler: object = None,
         scaler: object = None,
         rng: bool = True,
+        rename: Sequence[str] = (),
         strict: bool = True,
     ) -> RestoreReport:
-        """Load a training run into live objects, in place, and say what was restored and what was not.
+        """Load a training run into live objects, in place, and say what was restored, what was not, and what it changed.
 
-        The parts are found under our own names, Lightning's, and the usual ones of programs written by hand. Optimizer
-        and scheduler may be of the other framework: their state is translated. Build them all first, then restore them
-        in one call. With ``strict`` any difference is a MismatchError, and what cannot cross a ValueRefusedError, and
-        nothing is touched. A part that the checkpoint lacks starts fresh, with a CheckpointWarning. ``rng`` sets the
-        random generators of Python, NumPy and the framework.
+        Each object may be a list or dict of several, nested as it was saved. The parts are found by what they hold: weights
+        as :meth:`load_into` finds them, ``rename`` included. Optimizer and scheduler may be of the other framework: their
+        state is translated. Build them all first, then restore them in one call. With ``strict`` any difference is a
+        MismatchError, as is a model that the checkpoint lacks, and what cannot cross a ValueRefusedError, and nothing is
+        touched. Any other part that is not there starts fresh, with a CheckpointWarning. ``rng`` sets the random
+        generators of Python, NumPy and the framework.
         """
-        return restore(self.tree, RunState(model, optimizer, scheduler, scaler, rng=rng), strict=strict)
+        run = RunState(model, optimizer, scheduler, scaler, rng=rng)
+        return restore(self.tree, run, rename=rename, strict=strict, where=self._where)
 
     def resume_check(
-        self, *, model: object = None, optimizer: object = None, scheduler: object = None, strict: bool = True
+        self,
+        *,
+        model: object = None,
+        optimizer: object = None,
+        scheduler: object = None,
+        rename: Sequence[str] = (),
+        strict: bool = True,
     ) -> ResumeCheck:
         """Return whether live objects stand exactly where the checkpoint says: call it after restoring, before training.
 
         Catches the resume that seems to work but left the optimizer cold, or a scheduler built too late that reset the
-        learning rate. With ``strict`` anything of the kind is a MismatchError.
+        learning rate. ``rename`` is that of :meth:`restore`. With ``strict`` anything of the kind is a MismatchError.
         """
-        return check_resume(self.tree, RunState(model, optimizer, scheduler), strict=strict)
+        return check_resume(self.tree, RunState(model, optimizer, scheduler), rename=rename, strict=strict)
 
 
 @dataclass(frozen=True, slots=True)

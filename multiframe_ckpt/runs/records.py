@@ -9,13 +9,11 @@ from pathlib import Path
 
 from ..checkpoint import Checkpoint
 from ..checkpoint.position import Position, ended_on
+from ..checkpoint.run_state import SAVE_COUNT
 from ..errors import MultiframeError
 from ..training import Part, TrainingParts, count_parameters, find_parts
 
 __all__ = ["SAVE_COUNT", "CheckpointRecord", "Signature", "numbers_of", "read_record", "signature_of"]
-
-#: The entry that a manager adds: how many saves there were in this folder, this one counted. Clocks may go back.
-SAVE_COUNT = "save_count"
 
 
 @dataclass(frozen=True, slots=True)

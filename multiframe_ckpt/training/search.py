@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..tree import LazyTensor, Path, Tree, Unknown, has_tensors, leaves
 from .candidates import (
@@ -68,7 +68,7 @@ def find_parts(tree: Tree) -> TrainingParts:
     return search.parts()
 
 
-def is_ours(tree: Tree) -> bool:
+def is_ours(tree: Tree) -> TypeGuard[Mapping[str, Tree]]:
     """Return whether a tree is a checkpoint of a run that this library put together (``checkpoint.capture``)."""
     return isinstance(tree, Mapping) and "format_version" in tree and "framework" in tree
 
