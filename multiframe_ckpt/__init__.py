@@ -29,7 +29,8 @@ _HOMES = {
     "operations.clean": "CleanReport clean",
     "operations.convert": "ConvertReport convert",
     "operations.crossing": "Crossing",
-    "operations.diff": "Change DiffReport diff",
+    "operations.diff": "DiffReport diff",
+    "operations.differences": "Change",
     "operations.inspect": "InspectReport TensorRow inspect",
     "operations.layout": "Layout",
     "operations.rules": "Edits",
@@ -40,7 +41,7 @@ _HOMES = {
     "runs.resume_point": "ResumePoint",
     "runs.run_folder": "RunFolder",
     "runs.script": "add_checkpoint_arguments restore_or_train",
-    "training": "TranslateReport",
+    "training": "PartVerdict RunVerdict TranslateReport",
     "tree": "Extent LazyTensor TensorRef Tree Unknown combine partition",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -24,9 +24,9 @@ from .operations.clean import clean as clean
 from .operations.convert import ConvertReport as ConvertReport
 from .operations.convert import convert as convert
 from .operations.crossing import Crossing as Crossing
-from .operations.diff import Change as Change
 from .operations.diff import DiffReport as DiffReport
 from .operations.diff import diff as diff
+from .operations.differences import Change as Change
 from .operations.inspect import InspectReport as InspectReport
 from .operations.inspect import TensorRow as TensorRow
 from .operations.inspect import inspect as inspect
@@ -42,6 +42,8 @@ from .runs.resume_point import ResumePoint as ResumePoint
 from .runs.run_folder import RunFolder as RunFolder
 from .runs.script import add_checkpoint_arguments as add_checkpoint_arguments
 from .runs.script import restore_or_train as restore_or_train
+from .training import PartVerdict as PartVerdict
+from .training import RunVerdict as RunVerdict
 from .training import TranslateReport as TranslateReport
 from .tree import Extent as Extent
 from .tree import LazyTensor as LazyTensor

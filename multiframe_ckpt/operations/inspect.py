@@ -13,6 +13,7 @@ from ..checkpoint.restore import resume_parts
 from ..terminal.report import Report
 from ..terminal.table import table
 from ..terminal.text import human_size, plural, printable, safe_repr
+from ..training import PartVerdict, RunVerdict, count_parameters, find_parts, judge_checkpoint
 from ..tree import (
     TOP,
     LazyTensor,
@@ -71,7 +72,7 @@ class TensorRows(Sequence[TensorRow]):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class InspectReport(Report):
-    """What a checkpoint holds. ``parameters`` and ``nbytes`` count tied tensors once."""
+    """What a checkpoint holds. ``nbytes`` counts tied tensors once, and so does ``parameters``, which is of the models."""
 
     path: str
     format: str
@@ -83,7 +84,23 @@ class InspectReport(Report):
     values: Mapping[str, Tree]  # plain values by key
     meta: Mapping[str, object]
     resume: Mapping[str, bool]  # which of weights, optimizer, scheduler, rng, progress a resume from it would get
+    run: RunVerdict = field(default_factory=RunVerdict)
     tree: Tree = field(default=None, repr=False)  # in which lists of plain values are shown as such
+
+    @property
+    def resumable(self) -> bool | None:
+        """Whether the run goes on from it as it is, in the framework it is of; None where there is no run."""
+        return self.run.resumable
+
+    @property
+    def resumable_because(self) -> str:
+        """The verdict on the run as a sentence, with each part by name, also those that are not there."""
+        return self.run.because
+
+    @property
+    def parts(self) -> tuple[PartVerdict, ...]:
+        """The parts of the run, and whether each goes on; empty where there is no run."""
+        return self.run.parts
 
     @property
     def headline(self) -> str:
@@ -103,6 +120,8 @@ class InspectReport(Report):
             "dtypes": ", ".join(f"{name} ({count:,})" for name, count in self.dtypes.items()) or "none",
             "resume": _resume(self.resume),
         }
+        if self.resumable is not None:
+            rows["resumable"] = f"{'yes' if self.resumable else 'no'}: {self.resumable_because}"
         yield self.path
         yield from table(rows.items(), columns=columns)
         for name, part in self.meta.items():
@@ -163,12 +182,13 @@ def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> InspectReport:
         format=str(meta.pop("format", "")),
         framework=meta.pop("framework", None),
         tensors=TensorRows(by_key, first),
-        parameters=sum(tensor.size for key, tensor in by_key.items() if key not in first),
+        parameters=count_parameters(find_parts(checkpoint.tree)),
         nbytes=sum(tensor.nbytes for key, tensor in by_key.items() if key not in first),
         dtypes=dict(Counter(tensor.dtype.name for tensor in by_key.values())),
         values={join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)},
         meta=meta,
         resume=resume_parts(checkpoint.tree),
+        run=judge_checkpoint(checkpoint.tree, checkpoint.meta.get("framework")),
         tree=checkpoint.tree,
     )
 

@@ -146,4 +146,4 @@ def _state_dict(tree: Tree, which: bool | str) -> tuple[Tree, tuple[str, ...]]:
 
     taken = walk(part.tree, visit)
     kept = {(*part.path, *path) for path, leaf in leaves(part.tree) if isinstance(leaf, LazyTensor)}
-    return taken, tuple(join_key(path) for path, _ in leaves(tree) if path not in kept)
+    return {} if taken is MISSING else taken, tuple(join_key(path) for path, _ in leaves(tree) if path not in kept)

@@ -7,11 +7,11 @@ means billions of them. No raw object is ever made text by ``str`` or ``repr`` b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeGuard
 
 from ..errors import DamagedError, UnsafeError
-from ..tree import MAX_DEPTH, LazyTensor, Tree, Unknown, is_plain
+from ..tree import MAX_DEPTH, Entries, LazyTensor, Tree, Unknown, is_plain
 from .known import AS_TEXT
 from .machine import translated_errors
 from .raw import Call, Expanding, Global, Pending
@@ -31,7 +31,8 @@ _REMEMBERED_CONTAINER = 200
 _SMALL_OBJECT = 800
 #: The keys of a pickled module's state dict may have this many characters together.
 _MAX_KEY_CHARACTERS = 1 << 25
-#: Containers and Unknown nodes lie no deeper: a tree's walks go through MAX_DEPTH levels, from 0 on.
+#: Containers and Unknown nodes lie no deeper: a tree's walks go through MAX_DEPTH levels, from 0 on, so that what holds
+#: others at the last one is an Unknown itself.
 _DEEPEST = MAX_DEPTH - 1
 
 _LEAVES = frozenset({type(None), bool, int, float, complex})
@@ -92,7 +93,7 @@ class Resolver:
         """Resolve what was not met before, and remember its tree."""
         if id(raw) in self._open_ids:
             return Unknown(f"{_kind_of(raw)}, which holds this"), _UNKNOWN
-        if depth >= _DEEPEST:
+        if depth > _DEEPEST or (depth == _DEEPEST and _holds_others(raw)):
             return Unknown(f"{_kind_of(raw)}, below {_DEEPEST} others"), _UNKNOWN
         self._open_ids.add(id(raw))
         tree, size = self._contents(raw, depth + 1)
@@ -153,10 +154,10 @@ class Resolver:
             plain_keys = plain_keys and (type(key) is str or is_plain(key))
         return (raw if plain_keys else self._rekeyed(raw, depth)), size
 
-    def _rekeyed(self, raw: dict[Any, Tree], depth: int) -> dict[Any, Tree]:
+    def _rekeyed(self, raw: Entries, depth: int) -> Entries:
         """Return the dict with keys that a tree can hold; those that it holds as one text are told apart."""
-        tree: dict[Any, Tree] = {}
-        repeats: dict[Any, int] = {}
+        tree: dict[Hashable, Tree] = {}
+        repeats: dict[Hashable, int] = {}
         for key, node in raw.items():
             text = tree_key = self._key(key, depth)
             while tree_key in tree:  # two objects that a tree holds as one text, or an object beside its text
@@ -174,11 +175,13 @@ class Resolver:
         node, size = self._resolve(key, depth)
         if is_plain(node):
             return node
-        name = node.type_name if isinstance(node, Unknown) else type(node).__name__
-        small = isinstance(node, Unknown) and node.args is not None and size < _SMALL_OBJECT
-        return f"{name}{_shown_args(node.args)}" if small else name  # a member of an enum: its class and value
+        if not isinstance(node, Unknown):
+            return type(node).__name__
+        if node.args is None or size >= _SMALL_OBJECT:
+            return node.type_name
+        return f"{node.type_name}{_shown_args(node.args)}"  # a member of an enum: its class and value
 
-    def _list(self, raw: list[Any], depth: int) -> tuple[Tree, int]:
+    def _list(self, raw: list[Any], depth: int) -> tuple[list[Tree], int]:
         size = _CONTAINER
         for index, value in enumerate(raw):
             node, node_size = self._resolve(value, depth)
@@ -201,6 +204,14 @@ class Resolver:
             setattr(unknown, name, node)
             size += node_size
         return unknown, size
+
+
+def _holds_others(raw: object) -> bool:
+    """Return whether a container holds more than plain values and tensors."""
+    if isinstance(raw, Pending):
+        return False
+    values = raw.values() if isinstance(raw, dict) else raw if isinstance(raw, list | tuple) else [raw]
+    return not all(type(value) in _LEAVES or isinstance(value, str | bytes | Pending) for value in values)
 
 
 def _kind_of(raw: object) -> str:

@@ -29,6 +29,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import TargetExistsError
+from ..forks import call_in_children
 from .parallel import Workers
 
 try:
@@ -43,6 +44,7 @@ __all__ = [
     "flush",
     "flush_tree",
     "is_abandoned",
+    "move_to_free",
     "stage_for",
     "stage_prefix",
     "staged",
@@ -57,6 +59,7 @@ _NOREPLACE, _EXCHANGE = 1, 2  # linux/fs.h: RENAME_NOREPLACE, RENAME_EXCHANGE
 _FLUSH_THREADS = 8  # more threads flush a thousand small files hardly faster
 _FEW_PATHS = 64  # files and folders of one checkpoint: from here on one flush of the whole file system is faster
 _LINUX_VERSION = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) if sys.platform == "linux" else (0, 0)
+_locks: set[int] = set()  # descriptors of our own stages
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -86,11 +89,21 @@ def staged(target: Path, *, overwrite: bool = False, durable: bool = True) -> It
 def stage_for(target: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``target``, on its file system, ours until it is deleted on leaving."""
     stage, lock = _make_stage(target)
+    _locks.add(lock)
     try:
         yield stage
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        os.close(lock)
+        if lock in _locks:  # else this is a child of fork, and the stage its parent's
+            _locks.remove(lock)
+            shutil.rmtree(stage, ignore_errors=True)
+            os.close(lock)
+
+
+@call_in_children
+def _release_locks() -> None:
+    """Close a child's copies of the locks: while one is open, the temporaries of a parent that was killed seem in use."""
+    while _locks:
+        os.close(_locks.pop())
 
 
 def discard(path: Path) -> None:
@@ -263,6 +276,12 @@ def _commit(fresh: Path, target: Path, *, overwrite: bool) -> None:
         _swap(fresh, target)
     else:
         os.replace(fresh, target)
+
+
+def move_to_free(path: Path, target: Path) -> None:
+    """Rename durably within a folder; raise TargetExistsError where something has the name."""
+    _rename_new(path, target)
+    flush(target.parent)
 
 
 def _rename_new(fresh: Path, target: Path) -> None:

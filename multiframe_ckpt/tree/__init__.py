@@ -3,11 +3,13 @@
 from .boxes import Box
 from .derived import Elementwise, Strided, elementwise
 from .edits import edit, known, replaced, synchronized, unknown_as_dicts, unknown_refused
+from .expected import expect_entries, expect_items, expect_tensor, node_at
 from .joined import Joined, Part, joined
 from .keys import TOP, Path, join_key, key_of, split_key
 from .nodes import (
     MAX_DEPTH,
     MISSING,
+    Entries,
     Missing,
     TensorRef,
     Tree,
@@ -21,6 +23,7 @@ from .nodes import (
     is_plain,
     leaves,
     map_leaves,
+    map_objects,
     partition,
     rebuild,
     tensor_paths,
@@ -40,6 +43,7 @@ __all__ = [
     "Box",
     "Computed",
     "Elementwise",
+    "Entries",
     "Extent",
     "File",
     "InFile",
@@ -63,6 +67,9 @@ __all__ = [
     "combine",
     "edit",
     "elementwise",
+    "expect_entries",
+    "expect_items",
+    "expect_tensor",
     "has_tensors",
     "has_unknown",
     "is_leaf",
@@ -73,6 +80,8 @@ __all__ = [
     "known",
     "leaves",
     "map_leaves",
+    "map_objects",
+    "node_at",
     "partition",
     "rebuild",
     "replaced",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from ..errors import KeyRefusedError, UnsafeError
 from .keys import Path, key_of, split_key, text_path
@@ -66,9 +66,12 @@ def unknown_refused(places: Sequence[str], where: str, remedy: str) -> UnsafeErr
 def replaced(tree: Tree, changes: Mapping[Path, Tree | Missing]) -> Tree:
     """Return the tree with other nodes at some paths, and without those that are MISSING.
 
-    What is not touched is the very same object. A list keeps its length; dicts are made for a path that is not there.
+    What is not touched is the very same object. A list keeps its length; dicts are made for a path that is not there. A
+    tree that is itself left out becomes an empty dict.
     """
-    changing: dict[Path, dict[Any, None]] = {}  # a container's path → the names in it below which something changes
+    changing: dict[
+        Path, dict[Hashable, None]
+    ] = {}  # a container's path → the names in it below which something changes
     for path in changes:
         for depth, name in enumerate(path):
             changing.setdefault(path[:depth], {})[name] = None
@@ -82,7 +85,8 @@ def replaced(tree: Tree, changes: Mapping[Path, Tree | Missing]) -> Tree:
             node = {**node, **{name: {} for name in changing[path] if name not in node}}
         return rebuild(node, on, path)
 
-    return walk(tree, visit)
+    changed = walk(tree, visit)
+    return {} if changed is MISSING else changed
 
 
 def edit(tree: Tree, placed: Mapping[str, Placed], *, what: str) -> Tree:
@@ -116,7 +120,7 @@ class _Edit:
             return self._alone(next(self.keys), node, is_top=not path)
         if is_leaf(node) or not isinstance(node, Mapping):
             return node if is_leaf(node) else rebuild(node, on, path)
-        kept: dict[Any, Tree] = {}
+        kept: dict[Hashable, Tree] = {}
         far = len(self.far)
         for name, child in node.items():
             if isinstance(child, LazyTensor):
@@ -136,7 +140,7 @@ class _Edit:
         self.far.extend(entries)
         return MISSING
 
-    def _add(self, kept: dict[Any, Tree], path: Path, name: Any, tensor: LazyTensor) -> None:
+    def _add(self, kept: dict[Hashable, Tree], path: Path, name: Hashable, tensor: LazyTensor) -> None:
         """Put what stands for the tensor called ``name`` in the dict at a path where it belongs."""
         key = next(self.keys)
         for new_key, new in self.placed.get(key, ((key, tensor),)):
@@ -149,7 +153,7 @@ class _Edit:
             else:
                 self.far.append((new_key, new))
 
-    def _put(self, kept: dict[Any, Tree], name: Any, child: Tree, key: str) -> None:
+    def _put(self, kept: dict[Hashable, Tree], name: Hashable, child: Tree, key: str) -> None:
         if name in kept:
             raise self._is_taken(key)
         kept[name] = child

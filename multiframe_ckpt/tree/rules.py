@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from ..errors import KeyRefusedError
 
-__all__ = ["Rename", "Select", "parse_rename", "renamed"]
+__all__ = ["Rename", "Select", "matching", "parse_rename", "renamed", "require_matches"]
 
 _NO_TENSOR = "found no tensor it matches, expected at least one; see the keys with: multiframe-ckpt inspect"
 
@@ -35,6 +35,10 @@ class Select:
                 if not _matches_any(keys, glob):
                     raise KeyRefusedError(f"{parameter}=[{glob!r}]: {_NO_TENSOR}")
         return [key for key in keys if self._takes(key)]
+
+    def takes_any(self, keys: Iterable[str]) -> bool:
+        """Return whether any of the keys is taken."""
+        return any(map(self._takes, keys))
 
     def _takes(self, key: str) -> bool:
         is_included = not self.include or any(fnmatchcase(key, glob) for glob in self.include)
@@ -77,6 +81,20 @@ def parse_rename(rule: str) -> Rename:
             f"rename=[{rule!r}]: found no rule, expected OLD=NEW with as many * in NEW as in OLD, such as 'module.*=*'"
         )
     return Rename(old, new)
+
+
+def matching(keys: Iterable[str], rules: Sequence[Rename]) -> tuple[Rename, ...]:
+    """Return the rules that match any of the keys."""
+    keys = list(keys)
+    return tuple(rule for rule in rules if any(rule.apply(key) is not None for key in keys))
+
+
+def require_matches(keys: Iterable[str], rules: Sequence[Rename]) -> None:
+    """Raise KeyRefusedError for a rule that matches none of the keys."""
+    keys = list(keys)
+    for rule in rules:
+        if not matching(keys, [rule]):
+            raise KeyRefusedError(f"{rule}: {_NO_TENSOR}")
 
 
 def renamed(keys: Iterable[str], rules: Sequence[Rename]) -> dict[str, str]:

@@ -336,6 +336,18 @@ def test_runs_that_count_steps_are_found(tmp_path):
     assert (run.name, run.latest) == ("a", tmp_path / "a" / "checkpoint_step_00001200.pth")
 
 
+@pytest.mark.parametrize("format", ["torch", "oneflow", "safetensors", "json"])
+def test_what_extra_took_comes_back_with_resume_and_nothing_of_the_managers_own(tmp_path, format):
+    manager = CheckpointManager(tmp_path, format=format)
+    assert manager.resume(model=weights()).extra == {}
+    loader = {"taken": 7, "order": np.arange(3), "nested": [{"name": "x"}, None]}
+    manager.save(0, weights(), step=3, extra={"loader": loader, "words": ["a"]})
+    extra = manager.resume(model=weights()).extra
+    assert sorted(extra) == ["loader", "words"]
+    assert extra["loader"].pop("order").tolist() == [0, 1, 2]
+    assert (extra["loader"], extra["words"]) == ({"taken": 7, "nested": [{"name": "x"}, None]}, ["a"])
+
+
 def test_a_damaged_checkpoint_stands_where_its_name_says(tmp_path):
     manager = CheckpointManager(tmp_path)
     for step in (10, 20, 30):

@@ -18,7 +18,7 @@ import numpy as np
 from ...dtypes import DTYPES, UINT8, DType, dtype_of_numpy, is_numpys_own, unsigned_of
 from ...errors import DamagedError, FormatError, UnsafeError
 from ...storage.zip_reader import MAX_DEFLATE_RATIO
-from ...tree import MAX_DEPTH, MISSING, Computed, File, LazyTensor, Source, Tree, Unknown, leaves
+from ...tree import MAX_DEPTH, MISSING, Computed, File, LazyTensor, Missing, Source, Tree, Unknown, leaves
 from ...tree.boxes import Box, as_slices, shape_of
 from ...tree.shapes import require_shape
 from ...tree.sources import native
@@ -122,13 +122,17 @@ class Hdf5Reader:
             names = list(group)
         if address in self._group_paths:
             return Unknown(f"the HDF5 group {self._group_paths[address]!r} under another name")
-        if len(path) >= MAX_DEPTH - 1:
+        if len(path) == MAX_DEPTH - 1 and any(self._is_group(group, name) for name in names):
             return Unknown(f"an HDF5 group below {MAX_DEPTH - 1} others")
         self._group_paths[address] = f"/{'/'.join(path)}"
         nodes = ((name, self._node(group, (*path, name))) for name in names)
         return {name: node for name, node in nodes if node is not MISSING}
 
-    def _node(self, group: Any, path: tuple[str, ...]) -> Tree:
+    def _is_group(self, group: Any, name: str) -> bool:
+        is_own = isinstance(group.get(name, getlink=True), self._h5py.HardLink)
+        return is_own and group.get(name, getclass=True) is self._h5py.Group
+
+    def _node(self, group: Any, path: tuple[str, ...]) -> Tree | Missing:
         where = f"'/{'/'.join(path)}'"
         with self._errors(where):
             link = group.get(path[-1], getlink=True)
@@ -258,7 +262,8 @@ class Hdf5Reader:
             values[index] = texts[index]
             if not fixed_length:  # and many texts may lie on one another
                 self._count_text(len(values[index]), where)
-        return values.tolist()
+        text: Tree = values.tolist()
+        return text
 
     def _count_text(self, length: int, where: str) -> None:
         self._text_left -= length

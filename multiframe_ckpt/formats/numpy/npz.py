@@ -203,7 +203,9 @@ def _other_member(archive: ZipReader, name: str, header: ArrayHeader, where: str
     few = prod(header.shape) <= _MAX_TEXTS and header.nbytes <= _MAX_TEXT_NBYTES
     if header.dtype.kind in "SUMm" and few:
         with translated_errors(where, lambda: "found an array"):
-            return plain_values(_member_array(archive, name, header) if header.nbytes else np.empty(0, header.dtype))
+            array = _member_array(archive, name, header) if header.nbytes else np.empty(0, header.dtype)
+            values: Tree = plain_values(array)
+            return values
     shape = (*(header.shape[::-1] if header.fortran else header.shape), header.dtype.itemsize)
     stored = _member_bytes(archive, name, header.size, shape)
     return Unknown("numpy.ndarray", (str(header.dtype), header.shape), {"bytes": stored})
