@@ -142,7 +142,7 @@ class TorchBackend(TensorBackend["Tensor"]):
         return type(optimizer).__module__.startswith("torch.optim")
 
     def takes_moments(self, optimizer: object, parameter: Tensor, moments: Mapping[str, LazyTensor]) -> bool:
-        """Try a step of torch's own optimizers on tensors without memory: SGD takes float32 beside bfloat16, Adam does not.
+        """Try a step of torch's own optimizers on tiny tensors: SGD takes float32 beside bfloat16, Adam does not.
 
         Where a step without the other dtypes fails too, something else is the matter, and nothing is said.
         """
@@ -157,11 +157,11 @@ class TorchBackend(TensorBackend["Tensor"]):
         self, optimizer: Any, parameter: Tensor, dtypes: Mapping[str, Any], moments: Mapping[str, LazyTensor]
     ) -> bool:
         torch = self._torch
-        shadow = torch.nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype, device="meta"))
-        shadow.grad = torch.empty_like(shadow, requires_grad=False)
+        shadow = torch.nn.Parameter(torch.ones([2] * parameter.dim(), dtype=parameter.dtype))
+        shadow.grad = torch.ones_like(shadow, requires_grad=False)
         group = next(group for group in optimizer.param_groups if any(parameter is other for other in group["params"]))
         plain = dict.fromkeys({"foreach", "fused", "capturable"} & group.keys(), False)
-        entry = {name: torch.empty(moments[name].shape, dtype=dtype, device="meta") for name, dtype in dtypes.items()}
+        entry = {name: torch.ones([2] * len(moments[name].shape), dtype=dtype) for name, dtype in dtypes.items()}
         cls: Any = type(optimizer)
         fresh = cls.__new__(cls)
         fresh.__setstate__({"defaults": {}, "state": {}, "param_groups": [{**group, **plain, "params": [shadow]}]})
