@@ -6,7 +6,7 @@ One comparison serves both ways of loading: filling objects in place, and making
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeAlias, TypeGuard, TypeVar, cast
@@ -20,7 +20,7 @@ from .report import LoadReport, Mismatch, advice_for, described
 from .state_check import moment_problems, state_problem
 from .tensor_ops import Module, Stateful, SupportsFilling, TensorOps, is_stateful
 
-__all__ = ["Comparison", "Match", "compare", "is_live"]
+__all__ = ["Comparison", "Match", "compare", "is_live", "shared"]
 
 L = TypeVar("L")
 T = TypeVar("T")
@@ -42,11 +42,6 @@ class Match:
     keys: tuple[str, ...]
     load: _Load | None = None
     identity: Hashable | None = None
-
-    @property
-    def shared(self) -> LazyTensor | None:
-        """The source's tensor, where others may be tied to the live one that it fits."""
-        return self.source if self.identity is not None and isinstance(self.source, LazyTensor) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +81,7 @@ def compare(ops: TensorOps[T], target: object, source: Tree, *, in_place: bool) 
     matches = [finding for finding in findings if isinstance(finding, Match)]
     absent = [finding for finding in findings if isinstance(finding, _Absent)]
     # A file may hold a tied weight under one of its names: the other is then filled through the tie.
-    filled = {match.identity: tensor for match in matches if (tensor := match.shared) is not None}
+    filled = shared(matches)
     tied = [
         Match(one.path, filled[one.identity], (key_of(one.path),), identity=one.identity)
         for one in absent
@@ -98,6 +93,15 @@ def compare(ops: TensorOps[T], target: object, source: Tree, *, in_place: bool) 
         tuple(finding.key for finding in findings if isinstance(finding, _Unexpected)),
         tuple(finding for finding in findings if isinstance(finding, Mismatch)),
     )
+
+
+def shared(matches: Iterable[Match]) -> dict[Hashable, LazyTensor]:
+    """Return the source's tensors by the identity of the live ones that they fit, to which others may be tied."""
+    return {
+        match.identity: match.source
+        for match in matches
+        if match.identity is not None and isinstance(match.source, LazyTensor)
+    }
 
 
 def is_live(ops: TensorOps[T], obj: object) -> bool:
