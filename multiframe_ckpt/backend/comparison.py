@@ -6,7 +6,7 @@ One comparison serves both ways of loading: filling objects in place, and making
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeAlias, TypeGuard, TypeVar, cast
@@ -21,7 +21,7 @@ from .report import LoadReport, Mismatch, advice_for, described
 from .state_check import state_problem
 from .tensor_ops import Module, Stateful, SupportsFilling, TensorOps, is_stateful
 
-__all__ = ["Comparison", "Match", "compare", "is_live"]
+__all__ = ["Comparison", "Match", "compare", "is_live", "shared"]
 
 L = TypeVar("L")
 T = TypeVar("T")
@@ -43,11 +43,6 @@ class Match:
     keys: tuple[str, ...]
     load: _Load | None = None
     identity: Hashable | None = None
-
-    @property
-    def shared(self) -> LazyTensor | None:
-        """The source's tensor, where others may be tied to the live one that it fits."""
-        return self.source if self.identity is not None and isinstance(self.source, LazyTensor) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +81,10 @@ def compare(ops: TensorOps[T], target: object, source: Tree, *, in_place: bool) 
     findings = list(_Comparer(ops, in_place, copy_into).visit(target, source))
     matches = [finding for finding in findings if isinstance(finding, Match)]
     conflicts = {problem.key: problem for problem in _tie_conflicts(matches)}
-    matches = [match for match in matches if match.shared is None or key_of(match.path) not in conflicts]
+    matches = [match for match in matches if match.identity is None or key_of(match.path) not in conflicts]
     absent = [finding for finding in findings if isinstance(finding, _Absent)]
     # A file may hold a tied weight under one of its names: the other is then filled through the tie.
-    filled = {match.identity: tensor for match in matches if (tensor := match.shared) is not None}
+    filled = shared(matches)
     tied = [
         Match(one.path, filled[one.identity], (key_of(one.path),), identity=one.identity)
         for one in absent
@@ -103,11 +98,20 @@ def compare(ops: TensorOps[T], target: object, source: Tree, *, in_place: bool) 
     )
 
 
+def shared(matches: Iterable[Match]) -> dict[Hashable, LazyTensor]:
+    """Return the source's tensors by the identity of the live ones that they fit, to which others may be tied."""
+    return {
+        match.identity: match.source
+        for match in matches
+        if match.identity is not None and isinstance(match.source, LazyTensor)
+    }
+
+
 def _tie_conflicts(matches: Sequence[Match]) -> Iterator[Mismatch]:
     """Yield the keys of live tensors that are one with another of an earlier key, and would get other values than that."""
     firsts: dict[Hashable, Match] = {}
     for match in matches:
-        first = match if match.shared is None else firsts.setdefault(match.identity, match)
+        first = match if match.identity is None else firsts.setdefault(match.identity, match)
         if first is not match and not _same_values(first.source, match.source):
             key, other = key_of(first.path), key_of(match.path)
             found = f"other values than {key!r} has"

@@ -36,6 +36,10 @@ class Select:
                     raise KeyRefusedError(f"{parameter}=[{glob!r}]: {_NO_TENSOR}")
         return [key for key in keys if self._takes(key)]
 
+    def takes_any(self, keys: Iterable[str]) -> bool:
+        """Return whether any of the keys is taken."""
+        return any(map(self._takes, keys))
+
     def _takes(self, key: str) -> bool:
         is_included = not self.include or any(fnmatchcase(key, glob) for glob in self.include)
         return is_included and not any(fnmatchcase(key, glob) for glob in self.exclude)

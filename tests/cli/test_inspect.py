@@ -115,8 +115,47 @@ def test_diff_within_the_tolerance_is_0(run, tmp_path):
 def test_the_keys_of_diff_as_json_are_these(run, model, training):
     result = run("diff", model, training, "--json")
     report = json.loads(result.stdout)
-    assert set(report) == {"a", "b", "added", "removed", "changed", "same", "largest", "equal", "ok", "rtol", "atol"}
+    assert set(report) == {
+        *("a", "b", "added", "removed", "changed", "same", "largest", "near", "dialect"),
+        *("equal", "exact", "ok", "rtol", "atol"),
+    }
     assert (result.exit_code, report["equal"]) == (1, False)
+
+
+def test_a_changed_tensor_as_json_has_a_name_for_each_number(run, tmp_path):
+    mfc.save({"w": np.array([1, np.nan, np.inf, 2], np.float32), "n": 1}, tmp_path / "a.pth")
+    mfc.save({"w": np.array([1.5, 1, 3, 2], np.float32), "n": 2}, tmp_path / "b.pth")
+    tensor, value = json.loads(run("diff", "a.pth", "b.pth", "--json").stdout)["changed"]
+    assert tensor == {
+        **{"key": "w", "a": "float32 (4,)", "b": "float32 (4,)", "differing": 3, "size": 4},
+        **{"largest": 0.5, "nans": 1, "infinities": 1},
+    }
+    assert (value["key"], value["a"], value["b"], value["differing"]) == ("n", "1", "2", None)
+    said = run("diff", "a.pth", "b.pth").stdout
+    assert "w: float32 (4,), 3 of 4 values differ, by at most 0.5, 1 NaN, 1 infinite\n" in said
+    assert "n: 1 -> 2\n" in said
+
+
+def test_diff_follows_the_rules_that_convert_followed(run, training):
+    rules = ["--model-only", "--rename", "module.*=*", "--exclude", "*.bias"]
+    assert run("convert", training, "weights.safetensors", *rules).exit_code == 0
+    assert run("diff", training, "weights.safetensors").exit_code == 1
+    result = run("diff", training, "weights.safetensors", *rules)
+    assert (result.exit_code, result.stdout) == (0, "same: all 1 tensors and values\n")
+
+
+def test_diff_of_dialects_says_so_and_takes_them_as_they_are_when_asked(run, tmp_path):
+    group = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False, "params": [0]}
+    state = {0: {"step": np.array(5, np.float32), "exp_avg": np.ones(3), "exp_avg_sq": np.ones(3)}}
+    mfc.save({"model": {"w": np.ones(3)}, "optimizer": {"state": state, "param_groups": [group]}}, tmp_path / "run.pth")
+    run("convert", "run.pth", "moved")
+    said = run("diff", "run.pth", "moved")
+    assert (said.exit_code, said.stdout.splitlines()[0]) == (
+        0,
+        "optimizers and schedulers compared as PyTorch has them; as they are: --dialect as-is",
+    )
+    assert run("diff", "run.pth", "moved", "--dialect", "as-is").exit_code == 1
+    assert "expected one of 'as-is', 'torch'" in run("diff", "run.pth", "moved", "--dialect", "jax").stderr
 
 
 def test_diff_of_values_that_python_will_not_spell_is_shown(run, training, tmp_path):
