@@ -30,7 +30,7 @@ from ..storage.consistency import retry_if_replaced
 from ..tree import Tree
 from ..tree.gc_pause import make_tree
 from .background import Background, Now, Save, Writer
-from .beginning import why_no_save
+from .beginning import why_none_begins, why_none_goes_on
 from .clocks import Every, falls_on, require_every, saved_position
 from .folder import CheckpointFolder
 from .gate import Gated
@@ -108,7 +108,7 @@ class CheckpointManager:
         #: The pointers that saves move.
         self._stems = (LATEST, BEST) if keep_best else (LATEST,)
         self._folder.sweep()
-        warn_of(why_no_save(self._folder, self._stems, self._options.format.name))
+        warn_of(why_none_begins(self._folder, self._stems, self._options.format.name))
         self._writer = _WRITERS[async_save]()
         self._notices = Notices()
         self._preemption = Preemption(watch=save_on_sigterm)
@@ -316,6 +316,7 @@ class CheckpointManager:
         if which == "latest" and not self._folder.records():
             require_no_lost_checkpoint(self._folder)
             return ResumePoint()
+        warn_of(why_none_goes_on(self._folder))
         live = RunState(model, optimizer, scheduler, scaler, rng=self._options.rng)
         passed_over: list[str] = []
         try:
