@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ..errors import ValueRefusedError
 from ..tree import LazyTensor, Path, Tree, key_of, leaves
 from .arrays import copied, tied
-from .comparison import Comparison, Match
+from .comparison import Comparison, Match, shared
 from .containers import entries
 from .report import LoadReport, mismatch
 from .tensor_ops import SupportsFilling, TensorOps, is_stateful
@@ -61,7 +61,7 @@ def merged(like: object, comparison: Comparison) -> Any:
     Its leaves are the tree's and live ones of ``like``. What is tied in ``like`` is tied in it, with the last of the
     source's values, as it would be had it been filled.
     """
-    filled = {match.identity: tensor for match in comparison.matches if (tensor := match.shared) is not None}
+    filled = shared(comparison.matches)
     sources = {match.path: _value(match, filled) for match in comparison.matches}
     return _merged(like, sources, ())
 
