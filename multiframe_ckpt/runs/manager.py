@@ -24,8 +24,9 @@ from ..checkpoint.checkpoint import PlannedSave, plan_save
 from ..checkpoint.position import WITHIN_EPOCH, Position
 from ..checkpoint.restore import RestoreReport
 from ..checkpoint.run_state import RunState
+from ..checkpoint.versions import versions_of_run
 from ..errors import ValueRefusedError
-from ..formats import WritableFormat, WriteOptions, writable_format
+from ..formats import Versions, WritableFormat, WriteOptions, writable_format
 from ..storage.consistency import retry_if_replaced
 from ..tree import Tree
 from ..tree.gc_pause import make_tree
@@ -201,7 +202,7 @@ class CheckpointManager:
         kept = run if self._options.save_optimizer else replace(run, optimizer=None, scheduler=None)
         tree, _ = make_tree(capture, kept)
         warn_of(self._why_never_best(tree, ended))
-        path, save = self._next_save(tree, ended, optimizer)
+        path, save = self._next_save(tree, ended, optimizer, versions_of_run(kept))
         warn_of(self._writer.prepare(save))
         self._writer.start(save)
         leaving = self.preempted
@@ -229,14 +230,16 @@ class CheckpointManager:
         why = self._history.retention.why_never_best(numbers, ended)
         return [] if why is None else [why]
 
-    def _next_save(self, tree: dict[str, Tree], ended: Position, optimizers: object) -> tuple[Path, Save]:
+    def _next_save(
+        self, tree: dict[str, Tree], ended: Position, optimizers: object, versions: Versions
+    ) -> tuple[Path, Save]:
         """Wait for the save before, and return the next one and its path; raise what its names refuse."""
         self._writer.wait()
         options, format = self._options, self._options.format
         require_pointers(self._folder, self._stems, format.name)
         count = 1 + max((record.save_count for record in self._folder.records()), default=0)
         path = self._folder.free_path(ended, f"checkpoint{suffix_of(format.name)}", count)
-        plan = partial(plan_save, path=path, format=format, options=options.write)
+        plan = partial(plan_save, path=path, format=format, options=replace(options.write, versions=versions))
         return path, Save(_marked(tree, ended, count), optimizers, plan, self._commit)
 
     def _commit(self, planned: PlannedSave) -> None:
