@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,9 +19,11 @@ from ..backend import (
 )
 from ..errors import UnknownKeyError, ValueRefusedError
 from ..formats import (
+    VERSIONS,
     Changes,
     Plan,
     ReadOptions,
+    Versions,
     WritableFormat,
     WriteOptions,
     format_for,
@@ -45,6 +47,7 @@ from .live_models import source_for
 from .restore import RestoreReport, restore
 from .resume_check import ResumeCheck, check_resume
 from .run_state import RunState
+from .versions import versions_of, versions_of_run
 
 __all__ = ["Checkpoint", "PlannedSave", "load", "open", "plan_save", "require_free", "save", "save_whole_model"]
 
@@ -70,7 +73,7 @@ class Checkpoint:
         the checkpoint is saved or sent on, as they are then. Raise ValueRefusedError for what a tree cannot hold.
         """
         owner = backend_named(backend) if backend else backend_of(obj)
-        return cls(make_tree(owner.to_tree, obj), {"backend": owner.name})
+        return cls(make_tree(owner.to_tree, obj), _facts(owner, versions_of(obj)))
 
     @classmethod
     def from_run(
@@ -97,7 +100,7 @@ class Checkpoint:
         """
         run = RunState(model, optimizer, scheduler, scaler, epoch, step, loss, metrics, train_args, rng, extra)
         tree, owner = make_tree(capture, run, backend=backend)
-        return cls(tree, {"backend": owner.name})
+        return cls(tree, _facts(owner, versions_of_run(run)))
 
     @classmethod
     def open(
@@ -212,7 +215,14 @@ class Checkpoint:
         """Lay the checkpoint out for a path; raise what :meth:`save` would refuse, before any byte is written."""
         path = Path(path)
         kind = format_to_write(path, format)
-        options = WriteOptions(digest, self.meta.get("metadata") or {}, overwrite, durable, allow_unknown)
+        options = WriteOptions(
+            digest=digest,
+            metadata=self.meta.get("metadata") or {},
+            overwrite=overwrite,
+            durable=durable,
+            allow_unknown=allow_unknown,
+            versions=self.meta.get(VERSIONS) or {},
+        )
         return plan_save(self.tree, path=path, format=kind, options=options)
 
     def to_backend(self, backend: str | None = None, *, device: str | None = None, allow_unknown: bool = False) -> Any:
@@ -308,11 +318,7 @@ class PlannedSave:
     format: str
     plan: Plan
     options: WriteOptions
-
-    @property
-    def changes(self) -> Changes:
-        """What the format has to change."""
-        return self.plan.changes
+    changes: Changes  # that the format has to make
 
     def write(self, on_progress: OnProgress = silent) -> None:
         """Write all-or-nothing; see :meth:`Checkpoint.save`.
@@ -324,6 +330,10 @@ class PlannedSave:
             self.plan.write(fresh, on_progress)
 
 
+def _facts(owner: Backend, versions: Versions) -> dict[str, Any]:
+    return {"backend": owner.name, **({VERSIONS: versions} if versions else {})}
+
+
 def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteOptions) -> PlannedSave:
     """Lay a tree out for a path; raise what writing would refuse, before any byte is written."""
     tree = known(tree, str(path), "Save the weights alone", allow_unknown=options.allow_unknown)
@@ -331,7 +341,8 @@ def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteO
     warn_of_tuples(tree)
     require_free(path, overwrite=options.overwrite)
     require_free_space(path, plan.nbytes)
-    return PlannedSave(path, format.name, plan, options)
+    lost = plan.changes.lost_versions if format.holds_versions else tuple(options.versions)
+    return PlannedSave(path, format.name, plan, options, replace(plan.changes, lost_versions=lost))
 
 
 def require_free(path: Path, *, overwrite: bool) -> None:

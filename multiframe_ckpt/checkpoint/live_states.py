@@ -28,6 +28,7 @@ from ..tree import (
     tensors,
 )
 from ..tree.rules import Rename, matching, require_matches
+from ..tree.wrappers import bare_name
 from .live_models import Slot, fitted, models_for, slots_of, weights_for
 from .run_state import RunState
 
@@ -174,6 +175,7 @@ class _Reader:
                 names=names_of(target, self.run.model),
                 key=part.key,
             )
+            _require_same_order(part.key, state, names_of(target, self.run.model))
         else:
             state, report = translate_scheduler(
                 part.tree, to=self.backend.name, class_name=part.class_name, key=part.key
@@ -189,6 +191,20 @@ class _Reader:
             self.notes.left_out.append(f"{part.key}: the live scaler is disabled and takes no state")
             return current
         return part.tree
+
+
+def _require_same_order(key: str, state: Tree, names: Sequence[str] | None) -> None:
+    """Raise MismatchError where stored names are those of a model's parameters, which are not in their order."""
+    groups = state.get("param_groups") if isinstance(state, Mapping) else None
+    mappings = [group for group in groups if isinstance(group, Mapping)] if isinstance(groups, list | tuple) else []
+    listed = [each for group in mappings if isinstance(each := group.get("param_names"), list | tuple)]
+    stored = [bare_name(str(name)) for each in listed for name in each]
+    own = [bare_name(name) for name in names or ()]
+    if stored != own and sorted(stored) == sorted(own):
+        found, expected = next(pair for pair in zip(stored, own, strict=True) if pair[0] != pair[1])
+        raise MismatchError(
+            f"{key}/param_names: found {found!r}, expected {expected!r}: give the optimizer its parameters in that order"
+        )
 
 
 def _is_nest(name: str, node: Tree) -> bool:

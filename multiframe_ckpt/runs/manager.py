@@ -24,13 +24,14 @@ from ..checkpoint.checkpoint import PlannedSave, plan_save
 from ..checkpoint.position import WITHIN_EPOCH, Position
 from ..checkpoint.restore import RestoreReport
 from ..checkpoint.run_state import RunState
+from ..checkpoint.versions import versions_of_run
 from ..errors import ValueRefusedError
-from ..formats import WritableFormat, WriteOptions, writable_format
+from ..formats import Versions, WritableFormat, WriteOptions, writable_format
 from ..storage.consistency import retry_if_replaced
 from ..tree import Tree
 from ..tree.gc_pause import make_tree
 from .background import Background, Now, Save, Writer
-from .beginning import why_no_save
+from .beginning import why_none_begins, why_none_goes_on
 from .clocks import Every, falls_on, require_every, saved_position
 from .folder import CheckpointFolder
 from .gate import Gated
@@ -108,7 +109,7 @@ class CheckpointManager:
         #: The pointers that saves move.
         self._stems = (LATEST, BEST) if keep_best else (LATEST,)
         self._folder.sweep()
-        warn_of(why_no_save(self._folder, self._stems, self._options.format.name))
+        warn_of(why_none_begins(self._folder, self._stems, self._options.format.name))
         self._writer = _WRITERS[async_save]()
         self._notices = Notices()
         self._preemption = Preemption(watch=save_on_sigterm)
@@ -201,7 +202,7 @@ class CheckpointManager:
         kept = run if self._options.save_optimizer else replace(run, optimizer=None, scheduler=None)
         tree, _ = make_tree(capture, kept)
         warn_of(self._why_never_best(tree, ended))
-        path, save = self._next_save(tree, ended, optimizer)
+        path, save = self._next_save(tree, ended, optimizer, versions_of_run(kept))
         warn_of(self._writer.prepare(save))
         self._writer.start(save)
         leaving = self.preempted
@@ -229,14 +230,16 @@ class CheckpointManager:
         why = self._history.retention.why_never_best(numbers, ended)
         return [] if why is None else [why]
 
-    def _next_save(self, tree: dict[str, Tree], ended: Position, optimizers: object) -> tuple[Path, Save]:
+    def _next_save(
+        self, tree: dict[str, Tree], ended: Position, optimizers: object, versions: Versions
+    ) -> tuple[Path, Save]:
         """Wait for the save before, and return the next one and its path; raise what its names refuse."""
         self._writer.wait()
         options, format = self._options, self._options.format
         require_pointers(self._folder, self._stems, format.name)
         count = 1 + max((record.save_count for record in self._folder.records()), default=0)
         path = self._folder.free_path(ended, f"checkpoint{suffix_of(format.name)}", count)
-        plan = partial(plan_save, path=path, format=format, options=options.write)
+        plan = partial(plan_save, path=path, format=format, options=replace(options.write, versions=versions))
         return path, Save(_marked(tree, ended, count), optimizers, plan, self._commit)
 
     def _commit(self, planned: PlannedSave) -> None:
@@ -316,6 +319,7 @@ class CheckpointManager:
         if which == "latest" and not self._folder.records():
             require_no_lost_checkpoint(self._folder)
             return ResumePoint()
+        warn_of(why_none_goes_on(self._folder))
         live = RunState(model, optimizer, scheduler, scaler, rng=self._options.rng)
         passed_over: list[str] = []
         try:

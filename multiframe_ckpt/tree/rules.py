@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from ..errors import KeyRefusedError
 
-__all__ = ["Rename", "Select", "matching", "parse_rename", "renamed", "require_matches"]
+__all__ = ["Rename", "Select", "matching", "new_name", "parse_rename", "renamed", "require_matches"]
 
 _NO_TENSOR = "found no tensor it matches, expected at least one; see the keys with: multiframe-ckpt inspect"
 
@@ -108,6 +108,11 @@ def renamed(keys: Iterable[str], rules: Sequence[Rename]) -> dict[str, str]:
         raise KeyRefusedError(f"{min(unused, key=lambda rule: rule.old)}: {_NO_TENSOR}")
     _require_distinct(new_keys)
     return {old: new for old, new in new_keys.items() if old != new}
+
+
+def new_name(key: str, rules: Sequence[Rename]) -> str:
+    """Return the key that the first rule which matches gives to one, or the key itself."""
+    return _first_match(key, rules)[1]
 
 
 def _first_match(key: str, rules: Sequence[Rename]) -> tuple[Rename | None, str]:

@@ -16,7 +16,10 @@ import multiframe_ckpt as mfc
 
 torch = pytest.importorskip("torch")
 # torch 2.0 warns of its own storages when it loads with weights_only.
-pytestmark = pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:TypedStorage is deprecated"),
+    pytest.mark.filterwarnings("ignore:The epoch parameter"),  # of its own SequentialLR
+]
 nn, lr_scheduler = torch.nn, torch.optim.lr_scheduler
 
 

@@ -3,6 +3,9 @@
 import errno
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -227,14 +230,48 @@ def test_where_nothing_can_be_written_is_said_at_once_at_the_line_that_asked():
     assert [warning.filename for warning in told] == [__file__]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser writes anywhere")
-def test_a_run_that_can_only_be_read_is_restored(tmp_path):
+READ_ONLY = """
+import os, sys, warnings
+import numpy as np
+from multiframe_ckpt import CheckpointManager
+run, empty = sys.argv[1:]
+model = {"l1.weight": np.zeros((3, 4), "f4"), "l1.bias": np.zeros(3, "f4")}
+CheckpointManager(run).resume(model=model)  # imports, while it may
+os.setresuid(65534, 65534, 65534)
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    manager = CheckpointManager(run)
+    print(len(told), manager.latest().epoch, len(told))
+    print(manager.resume(model=model).epoch, [str(warning.message).partition(" (")[0] for warning in told])
+    CheckpointManager(empty)
+    print(str(told[-1].message).partition(" (")[0])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may become another user")
+def test_who_may_not_write_is_told_when_the_run_begins_or_goes_on_and_not_when_it_is_read():
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path has parents that others may not enter
+        run, empty = Path(folder, "run"), Path(folder, "empty")
+        run_in(run)
+        empty.mkdir()
+        Path(folder).chmod(0o755)
+        command = [sys.executable, "-c", READ_ONLY, run, empty]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.stderr, done.stdout.splitlines()) == (
+            "",
+            [
+                "0 2 0",
+                f"3 ['{run}: found that nothing can be written there']",
+                f"{empty}: found that nothing can be written there",
+            ],
+        )
+
+
+def test_a_manager_that_looks_at_a_run_writes_nothing(tmp_path):
     run_in(tmp_path)
-    tmp_path.chmod(0o500)
-    with pytest.warns(CheckpointWarning, match="nothing can be written there"):
-        manager = CheckpointManager(tmp_path)
-    assert manager.restore(model=weights()).epoch == 2
-    tmp_path.chmod(0o700)
+    before = tmp_path.stat().st_mtime_ns
+    CheckpointManager(tmp_path).resume(model=weights())
+    assert tmp_path.stat().st_mtime_ns == before
 
 
 def test_a_manager_that_begins_leaves_nothing_and_warns_of_nothing(tmp_path):

@@ -286,6 +286,30 @@ def test_a_checkpoint_of_another_program_says_where_to_go_on(tmp_path, entries, 
     assert str(start) == expected
 
 
+def lightning(ready, *, is_last_batch):
+    """Gives what a Trainer writes of its loops, as far as it says where its batches stood."""
+    counts = {"ready": ready, "started": ready, "processed": ready, "completed": ready}
+    progress = {"total": counts, "current": counts, "is_last_batch": is_last_batch}
+    return {"fit_loop": {"state_dict": {}, "epoch_loop.batch_progress": progress}}
+
+
+@pytest.mark.parametrize(
+    ("loops", "expected"),
+    [
+        (lightning(250, is_last_batch=False), "epoch 1, step 751, within the epoch"),
+        (lightning(500, is_last_batch=True), "epoch 2, step 751"),
+        (lightning(0, is_last_batch=False), "epoch 2, step 751"),
+        ({"fit_loop": {"epoch_progress": {}}}, "epoch 2, step 751"),
+        ("?", "epoch 2, step 751"),
+    ],
+    ids=["between batches", "after the last", "before the first", "of an old version", "something else"],
+)
+def test_a_checkpoint_of_lightning_says_whether_it_was_saved_within_its_epoch(tmp_path, loops, expected):
+    mfc.save({"state_dict": weights(), "epoch": 1, "global_step": 750, "loops": loops}, tmp_path / "theirs.ckpt")
+    start = CheckpointManager(tmp_path / "run").resume(model=weights(), which=tmp_path / "theirs.ckpt")
+    assert str(start) == expected
+
+
 NOTHING_DONE = [
     {},
     {"epoch": -1},

@@ -14,6 +14,7 @@ from .meta import Comment
 from .names import GRAPH, MARKER, META, OUT, PICKLE
 from .objects import read_folder_pickle
 from .variable import read_variable
+from .versions import facts_of
 
 __all__ = ["has_snapshot", "is_variable", "read_folder", "unread"]
 
@@ -30,8 +31,8 @@ def has_snapshot(folder: Folder) -> bool:
     return any(is_folder and folder.has(f"{name}/{MARKER}") for name, is_folder in folder.names().items())
 
 
-def read_folder(folder: Folder, options: ReadOptions) -> Tree:
-    """Return the tree of a checkpoint's folder; warn of what in it is no variable."""
+def read_folder(folder: Folder, options: ReadOptions) -> tuple[Tree, Mapping[str, object]]:
+    """Return the tree of a checkpoint's folder, and facts of it; warn of what in it is no variable."""
     if not folder.has(MARKER) and not options.allow_incomplete:
         raise _incomplete(folder)
     if folder.has(PICKLE):
@@ -48,7 +49,9 @@ def read_folder(folder: Folder, options: ReadOptions) -> Tree:
             CheckpointWarning,
             stacklevel=2,
         )
-    return dict(_in_written_order(_tie(present)))
+    comments = sorted((comment for _, comment in present.values() if comment), key=lambda comment: comment.index)
+    facts = facts_of((comment.modules for comment in comments if comment.modules is not None), folder.where)
+    return dict(_in_written_order(_tie(present))), facts
 
 
 def _incomplete(folder: Folder) -> IncompleteError:
