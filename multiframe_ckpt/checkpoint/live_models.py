@@ -67,7 +67,7 @@ def weights_for(tree: Tree, live: Tree, which: str | None = None) -> Part:
         return candidates[0]
     if len(fitting) == 1:
         return fitting[0]
-    if len(candidates) > 1 and len(find_parts(tree).models) == 1:
+    if candidates:
         raise _cannot_tell(candidates, 1)
     return choose_weights(tree)
 
@@ -156,7 +156,10 @@ def _has_places(tree: Tree, slots: Sequence[Slot]) -> bool:
 
 def _cannot_tell(candidates: Sequence[Part], count: int) -> MismatchError:
     listed = ", ".join(f"{part.key!r} ({size_of(part)})" for part in candidates) or "none"
+    is_list = all(part.path and isinstance(part.path[-1], int) for part in candidates)
+    way_out = f"a list of {len(candidates)}" if is_list else "a dict of models under these names"
+    choice = f", or choose one in load_into, with model_only={candidates[0].key!r}" if candidates and count == 1 else ""
     return MismatchError(
         f"weights: found {listed}, expected {count} that can be told apart by name, or by the names and shapes of their "
-        "parameters; pass a dict of models under these names, or choose one with model_only='…'"
+        f"parameters; pass {way_out}{choice}"
     )

@@ -249,6 +249,22 @@ def test_groups_without_an_option_that_a_step_needs_are_refused(name: str) -> No
     assert bits(live) == before
 
 
+class Fussy:
+    """An object of a program's own, whose loading refuses what nobody else could know."""
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": 1}
+
+    def load_state_dict(self, state: Any) -> None:
+        raise RuntimeError("not on a Tuesday")
+
+
+def test_an_object_of_a_programs_own_that_refuses_its_state_is_named_with_what_stands_before_it() -> None:
+    live = {"model": Net(), "fussy": Fussy()}
+    with pytest.raises(mfc.MismatchError, match=r"^fussy: .*not on a Tuesday.*loaded already: model$"):
+        mfc.Checkpoint.from_objects({"model": Net(), "fussy": Fussy()}).load_into(live)
+
+
 def test_a_tied_model_takes_no_two_values() -> None:
     net = Net()
     net.second.weight = net.first.weight
