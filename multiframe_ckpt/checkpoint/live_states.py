@@ -30,9 +30,9 @@ from ..tree import (
 from ..tree.rules import Rename, matching, require_matches
 from ..tree.wrappers import bare_name
 from .live_models import Slot, fitted, models_for, slots_of, weights_for
-from .run_state import RunState
+from .run_state import LAYOUT, RunState
 
-__all__ = ["Notes", "states_for"]
+__all__ = ["Notes", "is_users", "states_for"]
 
 
 @dataclass(slots=True)
@@ -130,11 +130,9 @@ class _Reader:
         return found or Part(path, node_at(own.tree, below), class_name if isinstance(class_name, str) else None)
 
     def _listed(self, name: str) -> tuple[Part, ...]:
-        if name == "optimizer":
-            return self.parts.optimizers
-        if name == "scheduler":
-            return self.parts.schedulers
-        return () if name == "model" or self.parts.scaler is None else (self.parts.scaler,)
+        scaler = () if self.parts.scaler is None else (self.parts.scaler,)
+        listed = {"optimizer": self.parts.optimizers, "scheduler": self.parts.schedulers, "scaler": scaler}
+        return tuple(part for part in listed.get(name, ()) if not is_users(self.tree, part))
 
     def _saved(self, name: str, slots: Sequence[Slot]) -> Sequence[Part]:
         """Return the part of each live object, where another program wrote them, or nested them otherwise."""
@@ -205,6 +203,11 @@ def _require_same_order(key: str, state: Tree, names: Sequence[str] | None) -> N
         raise MismatchError(
             f"{key}/param_names: found {found!r}, expected {expected!r}: give the optimizer its parameters in that order"
         )
+
+
+def is_users(tree: Tree, part: Part) -> bool:
+    """Return whether a part of a checkpoint is an entry that its user added, such as the state of another optimizer."""
+    return is_ours(tree) and bool(part.path) and part.path[0] not in LAYOUT
 
 
 def _is_nest(name: str, node: Tree) -> bool:

@@ -13,12 +13,12 @@ from typing import Any
 from ..backend import Backend, LoadReport, backend_of, mismatch
 from ..backend.report import advice_for
 from ..errors import CheckpointWarning, MismatchError, ValueRefusedError
-from ..training import Part, TrainingParts, find_parts, has_random_state, is_ours
+from ..training import Part, find_parts, has_random_state, is_ours
 from ..tree import Path, Tree
 from ..tree.rules import parse_rename
 from .facts import extra_of, facts_of
 from .hyperparameters import changed_hyperparameters
-from .live_states import Notes, states_for
+from .live_states import Notes, is_users, states_for
 from .position import ended_on
 from .random_state import check_random_state, set_random_state
 from .run_state import RunState
@@ -73,7 +73,7 @@ def restore(
         notes.used += [part.path for part in parts.rng]
         absent = set_random_state(rng, backend, run.model)
         notes.left_out += [f"rng_state/{name}: this program has no such generator" for name in absent]
-    notes.left_out += _not_asked_for(parts, notes.used)
+    notes.left_out += _not_asked_for(tree, notes.used)
     for text in notes.warnings:
         warnings.warn(text, CheckpointWarning, stacklevel=3)
     return RestoreReport(
@@ -132,11 +132,13 @@ def _own_random_state(tree: Tree, backend: Backend, model: object, notes: Notes)
     return None
 
 
-def _not_asked_for(parts: TrainingParts, used: Sequence[Path]) -> list[str]:
+def _not_asked_for(tree: Tree, used: Sequence[Path]) -> list[str]:
     """Return the parts that no live object takes, nor a part of it, nor one that it is a part of."""
+    parts = find_parts(tree)
     known = [*parts.models, *parts.averages, *parts.optimizers, *parts.schedulers, *parts.rng]
     known += [] if parts.scaler is None else [parts.scaler]
-    return [f"{part.key}: not asked for" for part in known if not any(_overlap(part, path) for path in used)]
+    left = [part for part in known if not any(_overlap(part, path) for path in used) and not is_users(tree, part)]
+    return [f"{part.key}: not asked for" for part in left]
 
 
 def _overlap(part: Part, path: Path) -> bool:

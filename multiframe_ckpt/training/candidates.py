@@ -98,7 +98,7 @@ def may_be_optimizer(name: object) -> bool:
 def is_random_state(name: object, node: Tree) -> bool:
     """Return whether a node is the state of random generators, which its name tells, or the size of torch's."""
     words = _words(name)
-    is_named = "rng" in words or {"random", "state"} <= words
+    is_named = "rng" in words or "rngs" in words or ("random" in words and bool({"state", "states"} & words))
     return (is_named and isinstance(node, Mapping | list | tuple | LazyTensor | bytes)) or _is_of_torch(node)
 
 

@@ -227,6 +227,19 @@ def test_weights_are_loaded_whatever_wraps_their_module() -> None:
         assert torch.equal(inside[0].weight, net[0].weight)
 
 
+def test_averaged_weights_are_loaded_into_the_model_that_they_are_averages_of() -> None:
+    net = nn.Sequential(nn.Linear(3, 2))
+    average = torch.optim.swa_utils.AveragedModel(net)
+    checkpoint = mfc.Checkpoint.from_objects({"model": nn.Sequential(nn.Linear(3, 2)), "ema": average})
+    live, again = nn.Sequential(nn.Linear(3, 2)), torch.optim.swa_utils.AveragedModel(nn.Sequential(nn.Linear(3, 2)))
+    checkpoint.load_into(live, model_only="ema")
+    checkpoint.load_into(again, model_only="ema")
+    assert torch.equal(live[0].weight, net[0].weight)
+    assert torch.equal(again.module[0].weight, net[0].weight)
+    with pytest.raises(mfc.MismatchError, match="n_averaged"):  # a plain model has none to give
+        checkpoint.load_into(again, model_only="model")
+
+
 @pytest.mark.parametrize("nested", [False, True])
 def test_the_advice_of_an_error_is_taken_by_restore_and_load_into(nested: bool) -> None:
     net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))

@@ -68,6 +68,20 @@ SHAPES: dict[str, tuple[Any, list[str]]] = {
     "MMEngine": ({"meta": {}, "state_dict": NET, "message_hub": {"logs": {"loss": tensor(90)}}}, ["state_dict"]),
     "histories": ({"net_g": NET, "losses": [tensor(), tensor()], "optimizer": OPTIMIZER}, ["net_g"]),
     "random states": ({"net_g": NET, "rng_state": tensor(9), "torch_rng": {"cpu": tensor(9)}}, ["net_g"]),
+    "Accelerate": ({"unet": NET, "random_states": {"cuda": tensor(9)}, "ema_unet": NET}, ["unet"]),
+    "Composer": (
+        {"state": {"model": NET, "optimizers": {"AdamW": OPTIMIZER}}, "rng": [{"cuda": tensor(9)}]},
+        ["state/model"],
+    ),
+    "fairseq": (
+        {"model": NET, "extra_state": {"metrics": []}, "last_optimizer_state": OPTIMIZER, "cfg": {}},
+        ["model"],
+    ),
+    "reinforcement": (
+        {"actor": NET, "critic": OTHER, "actor_optimizer": OPTIMIZER, "temperature": tensor(1)},
+        ["actor", "critic"],
+    ),
+    "a state dict and statistics": ({"state_dict": NET, "mean": tensor(3), "std": tensor(3)}, ["state_dict"]),
     "an unknown optimizer by its name": ({"net_g": NET, "optimizer_G": {"shadow": NET}}, ["net_g"]),
     "scheduler, scaler and optimizer alone": ({"a": OPTIMIZER, "b": SCHEDULER, "c": SCALER}, []),
     "one tensor": (tensor(3), ["(top)"]),
