@@ -136,7 +136,7 @@ def test_a_random_state_that_another_program_keeps_so_is_refused_by_its_key(
 
 
 def test_a_part_the_checkpoint_lacks_starts_fresh_with_a_warning(tmp_path: Path) -> None:
-    net, *_ = build()
+    net, optim, _ = build()
     mfc.Checkpoint.from_run(model=net, epoch=1).save(tmp_path / "w.pt")
     with pytest.warns(mfc.CheckpointWarning, match=r"optimizer: .*starts fresh, with the learning rate.*0\.01"):
         report = mfc.open(tmp_path / "w.pt").restore(model=net, optimizer=optim)
@@ -184,14 +184,14 @@ def test_lightnings_names_and_lists_are_recognised(tmp_path: Path) -> None:
 
 
 def test_a_cold_optimizer_is_caught(kept: Path) -> None:
-    net, *_ = build()
+    net, optim, _ = build()
     mfc.open(kept).restore(model=net)
     with pytest.raises(mfc.MismatchError, match="optimizer: found no state for state/0"):
         mfc.open(kept).resume_check(model=net, optimizer=optim)
 
 
 def test_a_scheduler_built_after_restoring_the_optimizer_is_caught(kept: Path) -> None:
-    net, *_ = build()
+    net, optim, _ = build()
     mfc.open(kept).restore(model=net, optimizer=optim)
     late = torch.optim.lr_scheduler.StepLR(optim, 2, 0.5)
     check = mfc.open(kept).resume_check(model=net, optimizer=optim, scheduler=late, strict=False)
