@@ -19,6 +19,8 @@ from ..backend import (
 )
 from ..errors import UnknownKeyError, ValueRefusedError
 from ..formats import (
+    EACH,
+    ONCE,
     VERSIONS,
     Changes,
     Plan,
@@ -211,8 +213,13 @@ class Checkpoint:
         digest: bool = True,
         durable: bool = True,
         allow_unknown: bool = False,
+        ties: str = EACH,
     ) -> PlannedSave:
-        """Lay the checkpoint out for a path; raise what :meth:`save` would refuse, before any byte is written."""
+        """Lay the checkpoint out for a path; raise what :meth:`save` would refuse, before any byte is written.
+
+        With ``ties="once"`` a tied tensor is written once and its other names beside it; raise ValueRefusedError where the
+        readers of the format would miss those.
+        """
         path = Path(path)
         kind = format_to_write(path, format)
         options = WriteOptions(
@@ -222,6 +229,7 @@ class Checkpoint:
             durable=durable,
             allow_unknown=allow_unknown,
             versions=self.meta.get(VERSIONS) or {},
+            ties=ties,
         )
         return plan_save(self.tree, path=path, format=kind, options=options)
 
@@ -338,6 +346,11 @@ def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteO
     """Lay a tree out for a path; raise what writing would refuse, before any byte is written."""
     tree = known(tree, str(path), "Save the weights alone", allow_unknown=options.allow_unknown)
     plan = take_apart(lambda: format.plan(synchronized(tree), options))
+    if options.ties == ONCE and plan.changes.duplicated:
+        raise ValueRefusedError(
+            f"{path}: ties='once': found {' = '.join(plan.changes.duplicated[0][:3])}, expected no tied tensors in "
+            f"{format.name}, whose readers ask for each by its name; leave ties='each', or write format='safetensors'"
+        )
     warn_of_tuples(tree)
     require_free(path, overwrite=options.overwrite)
     require_free_space(path, plan.nbytes)

@@ -35,6 +35,9 @@ from .run_state import LAYOUT, RunState
 __all__ = ["Notes", "is_users", "states_for"]
 
 
+_DISABLED = "the live scaler is disabled and takes no state"
+
+
 @dataclass(slots=True)
 class Notes:
     """What is left out, and what to mind, as it comes up; ``used`` are the paths of what live objects take."""
@@ -71,9 +74,9 @@ def states_for(
             continue
         if state is MISSING:
             notes.warnings.append(_absent(name, obj))
-        else:
+        elif name != "scaler" or not reader.is_disabled(obj):
             states[name] = state
-    if strict and "model" in run.objects and "model" not in states:
+    if strict and any(True for _ in leaves(run.model)) and run.model is not None and "model" not in states:
         raise MismatchError(
             "model: found no weights in the checkpoint, expected some; load what there is with strict=False"
         )
@@ -112,6 +115,11 @@ class _Reader:
             return states[()]
         nest: Tree = map_objects(obj, lambda path, leaf: states[path] if is_stateful(leaf) else leaf)
         return nest
+
+    def is_disabled(self, obj: object) -> bool:
+        """Return whether a scaler takes nothing of a state that the checkpoint has."""
+        states = [self.backend.to_tree(target) for _, target in slots_of(obj)]
+        return not any(states) and any(text.endswith(_DISABLED) for text in self.notes.left_out)
 
     def _own(self, name: str, slots: Sequence[Slot]) -> Part | None:
         """Return the part that ``capture`` wrote for objects nested alike; None where there is none."""
@@ -186,7 +194,7 @@ class _Reader:
     def _scaler_state(self, part: Part, target: object) -> Tree:
         current: Tree = self.backend.to_tree(target)
         if current == {} and part.tree:  # whose own loading would say nothing
-            self.notes.left_out.append(f"{part.key}: the live scaler is disabled and takes no state")
+            self.notes.left_out.append(f"{part.key}: {_DISABLED}")
             return current
         return part.tree
 

@@ -16,15 +16,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..dtypes import DTYPES, DType
-from ..errors import DamagedError, DtypeRefusedError, FormatError, ValueRefusedError
+from ..errors import DamagedError, DtypeRefusedError, FormatError, KeyRefusedError, ValueRefusedError
 from ..progress import OnProgress
 from ..storage.folders import Folder
 from ..storage.parallel import batches, in_parallel
 from ..storage.transfer import CopyJob, copy_batch, write_at
 from ..terminal.text import short_repr
-from ..tree import File, InFile, LazyTensor, Sharing, Tree
+from ..tree import File, InFile, LazyTensor, Sharing, Tree, tensor_table
 from ..tree.shapes import require_shape
-from .base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions, require_file
+from .base import (
+    ONCE,
+    Changes,
+    Head,
+    Opened,
+    Plan,
+    ProgressMeter,
+    ReadOptions,
+    WritableFormat,
+    WriteOptions,
+    require_file,
+)
 from .manifest import (
     METADATA_KEY,
     Manifest,
@@ -79,10 +90,16 @@ class SafetensorsFormat(WritableFormat):
         tensors = _read_members(file, header, _PREFIX_NBYTES + size)
         manifest, where = own_manifest(metadata, file.where), f"{file.where}: {METADATA_KEY}"
         user_metadata = _user_metadata(metadata)
+        ties = _ties(user_metadata, tensors)
+        facts: dict[str, object] = {}
         if manifest is not None:
-            return Opened(*assemble_with_facts(manifest, tensors, where, user_metadata), metadata=user_metadata)
-        is_torch = metadata.get(_FORMAT[0]) == _FORMAT[1]
-        return Opened(tensors, {"framework": "torch"} if is_torch else {}, user_metadata)
+            tree, facts = assemble_with_facts(manifest, tensors, where, user_metadata)
+            own_ties = ties.keys() & tensor_table(tree).keys() if ties else ()
+            return Opened(tree, facts, {key: value for key, value in user_metadata.items() if key not in own_ties})
+        _tie(tensors, ties)
+        if metadata.get(_FORMAT[0]) == _FORMAT[1]:
+            facts["framework"] = "torch"
+        return Opened(tensors, facts, {key: value for key, value in user_metadata.items() if key not in ties})
 
     def plan(self, tree: Tree, options: WriteOptions) -> Plan:
         """Say which ties are written twice; refuse complex128 and headers past the format's cap.
@@ -95,6 +112,22 @@ class SafetensorsFormat(WritableFormat):
 
 def _user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if key != METADATA_KEY and (key, value) != _FORMAT}
+
+
+def _ties(metadata: Mapping[str, str], tensors: Mapping[str, LazyTensor]) -> dict[str, str]:
+    """Return the ties that a file's metadata say, as ``safetensors.torch.save_model`` does: ``{"head": "embedding"}``.
+
+    The first is another name of the second, which alone is written.
+    """
+    return {key: value for key, value in metadata.items() if value in tensors and key not in tensors}
+
+
+def _tie(tensors: dict[str, LazyTensor], ties: Mapping[str, str]) -> None:
+    """Add each tie to the tensors of a file, under its name."""
+    for name, first in ties.items():
+        if tensors[first].alias is None:
+            tensors[first] = tensors[first].with_(alias=object())
+        tensors[name] = tensors[first]
 
 
 def _header_length(start: bytes) -> int:
@@ -227,6 +260,7 @@ class _Plan(Plan):
     tensors: Mapping[str, LazyTensor]  # by member name, in the tree's order, which the header keeps
     by_offset: tuple[str, ...]
     metadata: Mapping[str, str]
+    ties: Mapping[str, str]  # member of a tensor that is named and not written → that of the one it is
     digest: bool
     changes: Changes
 
@@ -259,7 +293,8 @@ class _Plan(Plan):
 
     def header(self, digests: Mapping[str, str] | None) -> bytes:
         """Return the file's bytes before the tensors'; the same length whatever the digests are."""
-        manifest = self.manifest.text(members_of(self.tensors), digests, _user_metadata(self.metadata))
+        metadata = {**self.metadata, **self.ties}
+        manifest = self.manifest.text(members_of(self.tensors), digests, _user_metadata(metadata))
         offsets, end = {}, 0
         for member in self.by_offset:
             start, end = end, end + self.tensors[member].nbytes
@@ -268,7 +303,7 @@ class _Plan(Plan):
             member: {"dtype": tensor.dtype.safetensors, "shape": list(tensor.shape), "data_offsets": offsets[member]}
             for member, tensor in self.tensors.items()
         }
-        text = dump_json({_METADATA: {**self.metadata, METADATA_KEY: manifest}} | header).encode("ascii")
+        text = dump_json({_METADATA: {**metadata, METADATA_KEY: manifest}} | header).encode("ascii")
         text += b" " * (-len(text) % 8)
         return struct.pack("<Q", len(text)) + text
 
@@ -288,13 +323,18 @@ def _lay_out(tree: Tree, options: WriteOptions) -> _Plan:
                 f"{member}: found dtype {tensor.dtype.name}, expected one that safetensors has a tag for; "
                 "cast it, or write another format, such as format='hdf5' or format='npz'"
             )
-    by_offset = sorted(tensors, key=lambda member: -tensors[member].dtype.itemsize)
+    ties: dict[str, str] = {}
     changes = Changes.of(Sharing(named_tensors(tree)), duplicates=True)
+    if options.ties == ONCE and changes.duplicated:
+        manifest, ties = _named_once(manifest, metadata)
+        tensors = {member: tensor for member, tensor in tensors.items() if member not in ties}
+        changes = replace(changes, duplicated=(), duplicated_nbytes=0, named_once=changes.duplicated)
+    by_offset = sorted(tensors, key=lambda member: -tensors[member].dtype.itemsize)
     is_own = metadata.get(_FORMAT[0], _FORMAT[1]) == _FORMAT[1]
     if is_own and _FORMAT[0] in metadata:
         changes = replace(changes, lost_metadata=(_FORMAT[0],))
     entries = dict([_FORMAT]) | dict(metadata) if is_own else metadata
-    plan = _Plan(manifest, tensors, tuple(by_offset), entries, options.digest, changes)
+    plan = _Plan(manifest, tensors, tuple(by_offset), entries, ties, options.digest, changes)
     size = len(plan.header({})) - _PREFIX_NBYTES
     if size > MAX_HEADER_NBYTES:
         raise ValueRefusedError(
@@ -302,6 +342,19 @@ def _lay_out(tree: Tree, options: WriteOptions) -> _Plan:
             "save fewer plain values, or write another format, such as format='hdf5'"
         )
     return plan
+
+
+def _named_once(manifest: Manifest, metadata: Mapping[str, str]) -> tuple[Manifest, dict[str, str]]:
+    """Return the manifest of a file in which tied tensors are members of their first, and what members they lack."""
+    member_of = {entry.name: entry.member for entry in manifest.entries}
+    ties = {entry.member: member_of[entry.tied_to] for entry in manifest.entries if entry.tied_to is not None}
+    taken = [member for member in ties if member in metadata]
+    if taken:
+        raise KeyRefusedError(
+            f"metadata: found key {taken[0]!r}, expected another: a tied tensor is named by it (ties='once'); rename it"
+        )
+    entries = tuple(entry._replace(member=ties.get(entry.member, entry.member)) for entry in manifest.entries)
+    return replace(manifest, entries=entries), ties
 
 
 def _fits(name: str) -> bool:

@@ -132,6 +132,12 @@ def test_what_is_saved_is_restored_however_nested(tmp_path: Path, plan: dict[str
     assert_trees_equal(states(second), states(first))
 
 
+def test_empty_lists_are_nothing_to_restore() -> None:
+    nothing: dict[str, Any] = {"model": [], "optimizer": [], "scheduler": {}, "scaler": ()}
+    assert mfc.Checkpoint.from_run(**nothing, epoch=1).restore(**nothing).restored == ()
+    assert mfc.Checkpoint.from_run(epoch=1).restore(**nothing).warnings == ()
+
+
 def pair() -> tuple[Any, Any]:
     torch.manual_seed(0)
     return nn.Linear(3, 2), nn.Linear(3, 4)
