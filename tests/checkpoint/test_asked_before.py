@@ -185,6 +185,7 @@ def test_a_disabled_scaler_takes_no_state_and_the_report_says_so() -> None:
     saved = trained(adam) | {"scaler": scaler(enabled=True)}
     report = mfc.Checkpoint.from_run(**saved).restore(**trained(adam, steps=0) | {"scaler": scaler(enabled=False)})
     assert report.left_out == ("scaler_state_dict: the live scaler is disabled and takes no state",)
+    assert report.restored == ("model", "optimizer")
 
 
 @needs_scaler

@@ -132,6 +132,12 @@ def test_what_is_saved_is_restored_however_nested(tmp_path: Path, plan: dict[str
     assert_trees_equal(states(second), states(first))
 
 
+def test_empty_lists_are_nothing_to_restore() -> None:
+    nothing: dict[str, Any] = {"model": [], "optimizer": [], "scheduler": {}, "scaler": ()}
+    assert mfc.Checkpoint.from_run(**nothing, epoch=1).restore(**nothing).restored == ()
+    assert mfc.Checkpoint.from_run(epoch=1).restore(**nothing).warnings == ()
+
+
 def pair() -> tuple[Any, Any]:
     torch.manual_seed(0)
     return nn.Linear(3, 2), nn.Linear(3, 4)
@@ -225,6 +231,19 @@ def test_weights_are_loaded_whatever_wraps_their_module() -> None:
         assert mfc.Checkpoint.from_objects(saved).load_into(live).complete
         inside = live.module if isinstance(live, nn.DataParallel) else live
         assert torch.equal(inside[0].weight, net[0].weight)
+
+
+def test_averaged_weights_are_loaded_into_the_model_that_they_are_averages_of() -> None:
+    net = nn.Sequential(nn.Linear(3, 2))
+    average = torch.optim.swa_utils.AveragedModel(net)
+    checkpoint = mfc.Checkpoint.from_objects({"model": nn.Sequential(nn.Linear(3, 2)), "ema": average})
+    live, again = nn.Sequential(nn.Linear(3, 2)), torch.optim.swa_utils.AveragedModel(nn.Sequential(nn.Linear(3, 2)))
+    checkpoint.load_into(live, model_only="ema")
+    checkpoint.load_into(again, model_only="ema")
+    assert torch.equal(live[0].weight, net[0].weight)
+    assert torch.equal(again.module[0].weight, net[0].weight)
+    with pytest.raises(mfc.MismatchError, match="n_averaged"):  # a plain model has none to give
+        checkpoint.load_into(again, model_only="model")
 
 
 @pytest.mark.parametrize("nested", [False, True])
