@@ -1,7 +1,9 @@
 """Optimizers pickled as objects: the state dict that they would have given.
 
 torch's ``Optimizer`` has its state in ``param_groups``, which hold the parameters themselves, and in ``state``, whose keys
-they are. Its state dict numbers them in their order instead. Source: torch 2.13 ``torch/optim/optimizer.py`` (``state_dict``).
+they are. Its state dict numbers them in their order instead.
+
+Source: torch 2.13 ``torch/optim/optimizer.py`` (``state_dict``).
 """
 
 from __future__ import annotations
