@@ -63,6 +63,35 @@ def test_what_is_saved_is_restored_however_nested(tmp_path: Path, nest: Callable
     assert_trees_equal(mfc.Checkpoint.from_objects(second).tree, mfc.Checkpoint.from_objects(first).tree)
 
 
+def test_the_generators_of_several_models_go_on_where_they_stood() -> None:
+    first, second = ([nn.Dropout(0.5), {"inner": nn.Dropout(0.5)}] for _ in range(2))
+    batch = flow.ones(64)
+    drawn = lambda models: [models[0](batch).numpy().tolist(), models[1]["inner"](batch).numpy().tolist()]  # noqa: E731
+    drawn(first)
+    checkpoint = mfc.Checkpoint.from_run(model=first, rng=True)
+    checkpoint.restore(model=second)
+    assert drawn(second) == drawn(first)
+
+
+def test_a_nest_of_torchs_is_restored_into_oneflows() -> None:
+    torch = pytest.importorskip("torch")
+    models = [torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3), torch.nn.Linear(3, w)) for w in (2, 4)]
+    optimizers = {
+        "g": torch.optim.AdamW(models[0].parameters(), lr=0.03),
+        "d": torch.optim.SGD(models[1].parameters(), lr=0.1),
+    }
+    for model, optimizer in zip(models, optimizers.values(), strict=True):
+        model(torch.ones(2, 3)).sum().backward()
+        optimizer.step()
+    live = [trained(adam, steps=0, width=2), trained(lambda model: optim.SGD(model.parameters(), lr=0.5), steps=0)]
+    own = {"g": live[0]["optimizer"], "d": live[1]["optimizer"]}
+    saved = mfc.Checkpoint.from_run(model={"a": models}, optimizer=optimizers)
+    report = saved.restore(model={"a": [run["model"] for run in live]}, optimizer=own)
+    assert report.restored == ("model", "optimizer")
+    assert "optimizer/g/param_groups/0/_options/lr: 0.01 became 0.03" in report.changed
+    assert np.array_equal(live[1]["model"][2].weight.numpy(), models[1][2].weight.detach().numpy())
+
+
 def test_models_are_told_apart_by_shape_and_never_guessed() -> None:
     pair = {"generator": net(2), "discriminator": net(4)}
     checkpoint, live = mfc.Checkpoint.from_objects(pair), net(4)

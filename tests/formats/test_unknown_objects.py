@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.tree import LazyTensor, Unknown, leaves
+from multiframe_ckpt.tree import MAX_DEPTH, LazyTensor, Unknown, leaves
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of its prototypes, and of pickled source code
@@ -246,3 +246,12 @@ def test_an_odd_tensor_among_the_weights_is_left_out_or_taken_apart_on_request(t
     assert "q/args/0" in report.excluded
     mfc.convert(path, tmp_path / "z.safetensors", model_only=True, allow_unknown=True)
     assert list(mfc.open(tmp_path / "z.safetensors").tree) == ["q", "w"]
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x_oneflow", "x.h5", "x.npz", "x.safetensors"])
+def test_a_tree_that_nests_as_deep_as_any_may_is_read_to_its_end(name: str, tmp_path: Path) -> None:
+    tree: Any = {"w": LazyTensor.from_array(np.ones(2, np.float32))}
+    for _ in range(MAX_DEPTH - 1):
+        tree = {"a": tree}
+    mfc.Checkpoint(tree).save(tmp_path / name)
+    assert list(mfc.open(tmp_path / name).tensors()) == ["a/" * (MAX_DEPTH - 1) + "w"]

@@ -20,7 +20,7 @@ from ...tree.boxes import c_strides
 from ...tree.cast import cast
 from ...tree.shapes import is_small_shape, require_shape
 
-__all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "TorchStorage", "TorchTensor"]
+__all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "TorchStorage", "TorchTensor", "has_elements"]
 
 _DTYPE_OF_STORAGE = {row.torch_storage: row for row in DTYPES if row.torch_storage}
 _DTYPE_OF_TORCH = {row.torch: row for row in DTYPES if row.torch}
@@ -43,7 +43,7 @@ class TorchStorage(Pending):
     def __init__(self, kind: object, key: object, count: object) -> None:
         if not (isinstance(kind, Global) and isinstance(key, str) and type(count) is int and count >= 0):
             raise TypeError("a storage without a type, a key and a count")
-        self.dtype = UINT8 if kind.name == "UntypedStorage" else _DTYPE_OF_STORAGE.get(kind.name)
+        self.dtype: DType | None = UINT8 if kind.name == "UntypedStorage" else _DTYPE_OF_STORAGE.get(kind.name)
         self.itemsize = self.dtype.itemsize if self.dtype else _ODD_ITEMSIZES.get(kind.name)
         self.kind, self.key = kind, key
         self.nbytes: int | None = None if self.itemsize is None else count * self.itemsize
@@ -73,6 +73,11 @@ class TorchStorage(Pending):
                 f"found no data for storage {self.key!r}, expected it in the file; the file is cut short"
             )
         return self.stored
+
+
+def has_elements(kind: object) -> bool:
+    """Return whether arrays have the elements of storages of a class."""
+    return isinstance(kind, Global) and (kind.name == "UntypedStorage" or kind.name in _DTYPE_OF_STORAGE)
 
 
 class TorchTensor(Pending):
