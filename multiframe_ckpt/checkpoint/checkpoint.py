@@ -15,9 +15,10 @@ from ..backend import (
     backend_named,
     backend_of,
     default_backend,
+    mismatch,
     warn_of_tuples,
 )
-from ..errors import UnknownKeyError, ValueRefusedError
+from ..errors import MismatchError, UnknownKeyError, ValueRefusedError
 from ..formats import (
     EACH,
     ONCE,
@@ -268,7 +269,12 @@ class Checkpoint:
         """
         backend = backend_of(target)
         source = source_for(self.tree, target, backend, tuple(map(parse_rename, rename)), model_only)
-        return backend.load_into(target, source, strict=strict)
+        try:
+            return backend.load_into(target, source, strict=strict)
+        except MismatchError as problem:
+            if "path" in self.meta and isinstance(problem.report, LoadReport):
+                raise mismatch(self._where, problem.report) from None
+            raise
 
     def loaded_like(self, like: T, *, strict: bool = True) -> tuple[T, LoadReport]:
         """Return new values in the structure of ``like``, NamedTuples included, and the report of :meth:`load_into`.
@@ -299,7 +305,8 @@ class Checkpoint:
         generators of Python, NumPy and the framework.
         """
         run = RunState(model, optimizer, scheduler, scaler, rng=rng)
-        return restore(self.tree, run, rename=rename, strict=strict, where=self._where)
+        where = self._where if "path" in self.meta else "checkpoint"
+        return restore(self.tree, run, rename=rename, strict=strict, where=where)
 
     def resume_check(
         self,
