@@ -243,12 +243,10 @@ class Checkpoint:
         Without ``backend``: the one that MULTIFRAME_CKPT_BACKEND names, else the one framework that the program has
         imported; of several that it has, the file's own; else NumPy arrays. None is imported for the choice. Raise
         UnavailableError where the framework is not here, and UnsafeError for Unknown nodes, which ``allow_unknown=True``
-        leaves as they are.
+        gives as plain dicts of their parts.
         """
-        tree = self.tree
-        if not allow_unknown:
-            where = str(self.meta.get("path", "checkpoint"))
-            tree = known(tree, where, "Load the weights alone: load_into() a model", allow_unknown=False)
+        remedy = "Load the weights alone: load_into() a model"
+        tree = known(self.tree, self._where, remedy, allow_unknown=allow_unknown)
         owner = backend_named(backend) if backend else default_backend(self.meta.get("framework"))
         live = take_apart(lambda: owner.from_tree(materialized(tree), device=device))
         warn_of_tuples(tree)
