@@ -15,7 +15,7 @@ from ..storage.parallel import in_parallel
 from ..storage.transfer import read_once
 from ..terminal.report import Report
 from ..terminal.text import bulleted, plural
-from ..tree import TOP, LazyTensor, tensors
+from ..tree import TOP, LazyTensor, Strided, tensors
 
 __all__ = ["VerifyReport", "verify"]
 
@@ -135,6 +135,7 @@ def _what_is_left(path: Path, options: ReadOptions, problem: DamagedError | Inco
 
 def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSError | None]:
     """Read each tensor, the same bytes once and large ones several at a time; return what is wrong with it, or None."""
+    table = {key: stored(tensor) for key, tensor in table.items()}
     place_of = {key: _place(tensor) for key, tensor in table.items()}
     first: dict[object, str] = {}  # several tensors may lie in one place
     for key, place in place_of.items():
@@ -143,6 +144,12 @@ def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSErro
     checks = in_parallel(lambda key: _check(key, table[key]), keys, lambda key: table[key].nbytes)
     problems = {places[number]: problem for number, problem in checks}
     return {key: problems[place] for key, place in place_of.items()}
+
+
+def stored(tensor: LazyTensor) -> LazyTensor:
+    """Return what there is to read of a tensor: of an expanded one, its storage, and not the same bytes over and over."""
+    source = tensor.source
+    return source.storage if isinstance(source, Strided) and source.is_expanded else tensor
 
 
 def _place(tensor: LazyTensor) -> object:

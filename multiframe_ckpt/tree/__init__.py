@@ -27,7 +27,7 @@ from .nodes import (
     tensors,
     walk,
 )
-from .sharing import Sharing, tied_groups
+from .sharing import Sharing, is_expanded, tied_groups
 from .sources import Computed, Extent, File, InFile, InMemory, Source
 from .tensor import LazyTensor
 from .turned import Reshaped, Rows, Turned
@@ -63,6 +63,7 @@ __all__ = [
     "edit",
     "elementwise",
     "has_tensors",
+    "is_expanded",
     "is_leaf",
     "is_plain",
     "join_key",
