@@ -15,7 +15,7 @@ FLOORS = (
     ("4", "formats · backends/*"),
     ("3", "storage · pickle · training · backend"),
     ("2", "tree · registry · terminal"),
-    ("1", "dtypes · errors · progress"),
+    ("1", "dtypes · errors · progress · forks"),
 )
 #: Each walk: its colour, what is handed in, and the stops: floor, what is done there, what comes back.
 WALKS = (

@@ -147,9 +147,9 @@ def trained(names: list[str], sentences: Sentences, run: mfc.RunFolder, argument
 
 def restored(path: Path) -> Trained:
     checkpoint = mfc.open(path)
-    model = Classifier(len(checkpoint.tree["names"]))
+    model = Classifier(len(checkpoint["names"]))
     checkpoint.restore(model=model)
-    return Trained(model, checkpoint.tree["names"], checkpoint.tree["seconds"])
+    return Trained(model, checkpoint["names"], checkpoint["seconds"])
 
 
 def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, sentences: Sentences) -> float:

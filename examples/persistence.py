@@ -152,7 +152,7 @@ class Run:
         """Return the run that a checkpoint holds, at the learning rate that was chosen."""
         if not isinstance(checkpoint.tree, dict) or "vocabulary" not in checkpoint.tree:
             raise mfc.MismatchError(f"{choice.path}: found no vocabulary, expected a model that this example saved")
-        run = cls(checkpoint.tree["vocabulary"])
+        run = cls(checkpoint["vocabulary"])
         report = checkpoint.restore(model=run.model, optimizer=run.optimizer, rng=False)
         run.epochs, run.loss = report.epoch or 0, (report.metrics or {}).get("loss", run.loss)
         for group in run.optimizer.param_groups:

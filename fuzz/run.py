@@ -38,7 +38,7 @@ def attempt(target: Target, data: bytes, folder: Path) -> None:
     for format in target.formats:
         for lenient in (True, False):
             with suppress(mfc.MultiframeError, OSError):
-                checkpoint = mfc.open(path, format=format, allow_unknown=lenient, allow_incomplete=lenient)
+                checkpoint = mfc.open(path, format=format, allow_incomplete=lenient)
                 for tensor in checkpoint.tensors().values():
                     tensor.numpy()
 

@@ -40,7 +40,7 @@ _HOMES = {
     "runs.resume_point": "ResumePoint",
     "runs.run_folder": "RunFolder",
     "runs.script": "add_checkpoint_arguments restore_or_train",
-    "training": "TranslateReport",
+    "training": "PartVerdict RunVerdict TranslateReport",
     "tree": "Extent LazyTensor TensorRef Tree Unknown combine partition",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -42,6 +42,8 @@ from .runs.resume_point import ResumePoint as ResumePoint
 from .runs.run_folder import RunFolder as RunFolder
 from .runs.script import add_checkpoint_arguments as add_checkpoint_arguments
 from .runs.script import restore_or_train as restore_or_train
+from .training import PartVerdict as PartVerdict
+from .training import RunVerdict as RunVerdict
 from .training import TranslateReport as TranslateReport
 from .tree import Extent as Extent
 from .tree import LazyTensor as LazyTensor

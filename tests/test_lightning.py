@@ -1,4 +1,4 @@
-"""A Lightning checkpoint is read although none of its classes exists here: refused by name, or Unknown."""
+"""A Lightning checkpoint is read although none of its classes exists here: they are Unknown, and refused as a whole."""
 
 from __future__ import annotations
 
@@ -126,15 +126,36 @@ def same(found: mfc.LazyTensor, expected: Any) -> bool:
     return found.shape == tuple(expected.shape) and found.numpy().tobytes() == raw
 
 
-def test_it_is_refused_and_every_class_of_it_is_named(path: Path) -> None:
+WHOLE = {
+    "load": lambda path, target: mfc.load(path, backend="numpy"),
+    "convert": lambda path, target: mfc.convert(path, target),
+    "save": lambda path, target: mfc.open(path).save(target),
+}
+
+
+@pytest.mark.parametrize("ask", WHOLE.values(), ids=WHOLE)
+def test_who_asks_for_all_of_it_is_told_every_place_and_both_ways_out(ask: Any, path: Path, tmp_path: Path) -> None:
     with pytest.raises(mfc.UnsafeError) as refusal:
-        mfc.open(path)
-    assert all(name in str(refusal.value) for name in CLASSES)
+        ask(path, tmp_path / "whole.pt")
+    assert all(f": {name}" in str(refusal.value) for name in CLASSES)
+    assert "hyper_parameters/entries/config: omegaconf.dictconfig.DictConfig" in str(refusal.value)
+    assert "weights alone" in str(refusal.value)
     assert "allow_unknown=True" in str(refusal.value)
+    assert not (tmp_path / "whole.pt").exists()
 
 
-def test_with_allow_unknown_every_tensor_is_there_bit_for_bit(path: Path) -> None:
-    opened = mfc.open(path, allow_unknown=True)
+def test_nothing_that_needs_none_of_them_asks_for_an_option(path: Path, tmp_path: Path) -> None:
+    model = torch.nn.ParameterDict({"a": torch.zeros(4, 3), "b": torch.zeros(4)})
+    report = mfc.inspect(path)
+    assert report.values["epoch"] == 2
+    assert mfc.diff(path, path).equal
+    assert mfc.verify(path).whole
+    mfc.convert(path, tmp_path / "weights.pt", model_only=True, rename=["net.0.weight=a", "net.0.bias=b"])
+    assert mfc.open(tmp_path / "weights.pt").load_into(model, strict=False).loaded == ("a", "b")
+
+
+def test_every_tensor_is_there_bit_for_bit(path: Path) -> None:
+    opened = mfc.open(path)
     expected = weights()
     assert list(opened.tree["state_dict"]) == list(expected)
     assert all(same(opened.tree["state_dict"][key], tensor) for key, tensor in expected.items())
@@ -145,7 +166,7 @@ def test_with_allow_unknown_every_tensor_is_there_bit_for_bit(path: Path) -> Non
 
 
 def test_what_is_plain_around_its_objects_is_read_and_the_objects_are_inert(path: Path) -> None:
-    tree = mfc.open(path, allow_unknown=True).tree
+    tree = mfc.open(path).tree
     assert (tree["epoch"], tree["pytorch-lightning_version"]) == (2, "2.2.0")
     assert tree["loops"]["fit_loop"]["epoch_progress"] == {"total": {"ready": 3, "completed": 2}}
     assert tree["lr_schedulers"][0]["lr_lambdas"] == [None, {"steps": 10}]
@@ -166,7 +187,7 @@ def test_what_is_plain_around_its_objects_is_read_and_the_objects_are_inert(path
 
 @pytest.mark.parametrize("to", ["torch", "oneflow", "oneflow-pickle", "safetensors", "npz", "hdf5", "json"])
 def test_its_weights_alone_go_to_every_layout(path: Path, to: str, tmp_path: Path) -> None:
-    report = mfc.convert(path, tmp_path / "weights", format=to, model_only=True, allow_unknown=True)
+    report = mfc.convert(path, tmp_path / "weights", format=to, model_only=True)
     tree = mfc.open(tmp_path / "weights").tree
     assert list(tree) == list(weights())
     assert all(same(tree[key], tensor) for key, tensor in weights().items())
@@ -174,7 +195,7 @@ def test_its_weights_alone_go_to_every_layout(path: Path, to: str, tmp_path: Pat
 
 
 def test_torch_reads_its_weights_alone_with_weights_only(path: Path, tmp_path: Path) -> None:
-    mfc.convert(path, tmp_path / "weights.pt", model_only=True, allow_unknown=True)
+    mfc.convert(path, tmp_path / "weights.pt", model_only=True)
     found = torch.load(tmp_path / "weights.pt", weights_only=True)
     assert all(torch.equal(found[key], tensor) for key, tensor in weights().items())
 
@@ -183,7 +204,7 @@ def test_the_whole_of_it_converts_with_its_objects_as_plain_dicts_and_the_report
     path: Path, tmp_path: Path
 ) -> None:
     report = mfc.convert(path, tmp_path / "whole.pt", allow_unknown=True)
-    assert not report.lossless
+    assert not report.exact
     assert any(line.endswith("lightning.fabric.utilities.data.AttributeDict") for line in report.unknown)
     tree = mfc.open(tmp_path / "whole.pt").tree
     assert tree["hyper_parameters"]["__unknown__"] == "lightning.fabric.utilities.data.AttributeDict"
@@ -215,9 +236,9 @@ def test_a_trap_in_it_is_refused_and_nothing_that_it_names_is_imported_or_run(
     with classes_of_another_world() as made:
         torch.save(checkpoint(made, canaries[trap]), tmp_path / "x.ckpt", _use_new_zipfile_serialization=zipped)
     before = set(sys.modules)
+    with pytest.raises(mfc.UnsafeError):
+        mfc.open(tmp_path / "x.ckpt")
     for allow_unknown in (False, True):
-        with pytest.raises(mfc.UnsafeError):
-            mfc.open(tmp_path / "x.ckpt", allow_unknown=allow_unknown)
         with pytest.raises(mfc.UnsafeError):
             mfc.convert(tmp_path / "x.ckpt", tmp_path / "y.pt", allow_unknown=allow_unknown)
     assert not (tmp_path / "y.pt").exists()

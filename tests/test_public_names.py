@@ -19,7 +19,7 @@ from multiframe_ckpt import errors
 STUB = Path(mfc.__file__).with_suffix(".pyi")
 HEAD = '"""The public names, for type checkers: tests/test_public_names.py writes this file from __init__.py."""\n\n'
 #: Types that the author of a plugin meets, and a caller never by name.
-FOR_AUTHORS = {"File", "Sharing", "Source"}
+FOR_AUTHORS = {"File", "Sharing", "Source", "TensorRef"}
 
 
 def stub() -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from multiframe_ckpt.backend import BACKENDS, Module, TensorBackend, array_tensor
 from multiframe_ckpt.dtypes import DTYPES, DType, narrow, widen
 from multiframe_ckpt.errors import DtypeRefusedError, UnavailableError, ValueRefusedError
-from multiframe_ckpt.tree import Computed, InMemory, LazyTensor, Source, Tree, tensors
+from multiframe_ckpt.tree import Computed, InMemory, LazyTensor, Source, Tree, expect_entries, tensors
 
 from .generators import generator_state, generators_of, set_generator_state
 
@@ -117,7 +117,7 @@ class OneflowBackend(TensorBackend["Tensor"]):
         """Set the generators whose state is there."""
         for name, generator in generators_of(self._flow, model):
             if name in state:
-                set_generator_state(self._flow, generator, state[name])
+                set_generator_state(self._flow, generator, expect_entries(state[name], f"oneflow/{name}"))
 
     def _require_dtype(self, tensor: LazyTensor, key: str) -> None:
         if tensor.dtype.name not in self._dtypes:

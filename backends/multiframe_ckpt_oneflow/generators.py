@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multiframe_ckpt.tree import LazyTensor, Tree
+from multiframe_ckpt.tree import LazyTensor, Tree, expect_tensor
 
 if TYPE_CHECKING:  # OneFlow may be absent, and is imported late
     from oneflow import Generator
@@ -67,9 +67,9 @@ def generator_state(flow: ModuleType, generator: Generator) -> dict[str, Tree]:
 def set_generator_state(flow: ModuleType, generator: Generator, kept: Mapping[str, Tree]) -> None:
     """Set the generator to what :func:`generator_state` gave."""
     generator.manual_seed(kept["seed"])
-    raw, position = kept["state"].numpy().copy(), kept["position"]
+    raw, position = expect_tensor(kept.get("state"), "a generator's state").numpy().copy(), kept["position"]
     offset = _words_at(raw)
-    if offset is not None and position is not None and position < _WORDS:
+    if offset is not None and isinstance(position, int) and position < _WORDS:
         words = _turned_back(_words(raw, offset)).astype(np.int64)
         raw[offset : offset + 8 * _WORDS] = words.view(np.uint8)
         generator.set_state(flow.tensor(raw))

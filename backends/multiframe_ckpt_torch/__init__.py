@@ -18,7 +18,7 @@ import numpy as np
 from multiframe_ckpt.backend import Module, TensorBackend
 from multiframe_ckpt.dtypes import DTYPES, DType
 from multiframe_ckpt.errors import DtypeRefusedError, ValueRefusedError
-from multiframe_ckpt.tree import Box, LazyTensor, Source, Strided, Tree
+from multiframe_ckpt.tree import Box, LazyTensor, Source, Strided, Tree, expect_entries, expect_items, expect_tensor
 
 if TYPE_CHECKING:  # torch may be absent, and is imported late
     from torch import Tensor, UntypedStorage, dtype
@@ -141,7 +141,7 @@ class TorchBackend(TensorBackend["Tensor"]):
 
         So a checkpoint of the old ``weight_norm``, or one without ``num_batches_tracked``, loads as it does in torch.
         """
-        current = self.to_tree(module)
+        current = expect_entries(self.to_tree(module), "the module's state")
         renamed = [leaf for key, leaf in state.items() if isinstance(leaf, LazyTensor) and key not in current]
         vacant = {leaf.dtype for key, leaf in current.items() if isinstance(leaf, LazyTensor) and key not in state}
         if any(_differ(current[key], state[key]) for key in current.keys() & state.keys()):
@@ -179,10 +179,14 @@ class TorchBackend(TensorBackend["Tensor"]):
 
     def set_random_state(self, state: Mapping[str, Tree], model: object = None) -> None:
         """Set the CPU generator, and those of as many CUDA devices as are here."""
-        self._torch.set_rng_state(self._torch.from_numpy(state["cpu"].numpy().copy()))
+        self._torch.set_rng_state(self._generator_state(state.get("cpu"), "torch/cpu"))
         if self._torch.cuda.is_available():
-            for index, device in enumerate(state["cuda"][: self._torch.cuda.device_count()]):
-                self._torch.cuda.set_rng_state(self._torch.from_numpy(device.numpy().copy()), index)
+            devices = expect_items(state.get("cuda"), "torch/cuda")
+            for index, device in enumerate(devices[: self._torch.cuda.device_count()]):
+                self._torch.cuda.set_rng_state(self._generator_state(device, f"torch/cuda/{index}"), index)
+
+    def _generator_state(self, kept: Tree, key: str) -> Tensor:
+        return self._torch.from_numpy(expect_tensor(kept, key).numpy().copy())
 
     def add_step_hook(self, optimizer: object, wait: Callable[[], object]) -> Callable[[], object] | None:
         """Register a hook, unless the optimizer's class has a ``step`` that torch's constructor never saw."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeAlias, TypeVar, cast
+from typing import Generic, TypeAlias, TypeGuard, TypeVar, cast
 
 import numpy as np
 
-from ..tree import MISSING, LazyTensor, Path, Strided, Tree, key_of, leaves
+from ..tree import MISSING, LazyTensor, Missing, Path, Strided, Tree, key_of, leaves
 from .arrays import array_tensor, copied, fill_array
 from .containers import alike, entries, misfits
 from .report import LoadReport, Mismatch, casts, described, suggested
@@ -22,10 +22,12 @@ from .tensor_ops import Module, Stateful, SupportsFilling, TensorOps, is_statefu
 
 __all__ = ["Comparison", "Match", "compare", "is_live"]
 
+L = TypeVar("L")
 T = TypeVar("T")
 
 _Load: TypeAlias = Callable[[], object]
 _Put: TypeAlias = Callable[[object], object]
+_Source: TypeAlias = "Tree | Missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,11 @@ class Match:
     keys: tuple[str, ...]
     load: _Load | None = None
     identity: Hashable | None = None
+
+    @property
+    def shared(self) -> LazyTensor | None:
+        """The source's tensor, where others may be tied to the live one that it fits."""
+        return self.source if self.identity is not None and isinstance(self.source, LazyTensor) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ def compare(ops: TensorOps[T], target: object, source: Tree, *, in_place: bool) 
     matches = [finding for finding in findings if isinstance(finding, Match)]
     absent = [finding for finding in findings if isinstance(finding, _Absent)]
     # A file may hold a tied weight under one of its names: the other is then filled through the tie.
-    filled = {match.identity: match.source for match in matches if match.identity is not None}
+    filled = {match.identity: tensor for match in matches if (tensor := match.shared) is not None}
     tied = [
         Match(one.path, filled[one.identity], (key_of(one.path),), identity=one.identity)
         for one in absent
@@ -108,7 +115,7 @@ class _Comparer(Generic[T]):
     in_place: bool
     copy_into: Callable[[T, LazyTensor], None] | None
 
-    def visit(self, target: object, source: Tree, path: Path = (), put: _Put | None = None) -> Iterator[_Finding]:
+    def visit(self, target: object, source: _Source, path: Path = (), put: _Put | None = None) -> Iterator[_Finding]:
         """Yield what a look at ``target`` finds; ``put`` replaces it in what holds it."""
         if isinstance(target, np.ndarray):
             yield self._array(target, source, path)
@@ -123,17 +130,23 @@ class _Comparer(Generic[T]):
         else:
             yield from self._plain(target, source, path, put)
 
-    def _array(self, target: np.ndarray, source: Tree, path: Path) -> _Finding:
+    def _array(self, target: np.ndarray, source: _Source, path: Path) -> _Finding:
         expected = array_tensor(target, key_of(path))
         if self.in_place and not target.flags.writeable and _fits(source, expected):
             return Mismatch(key_of(path), described(source), f"a writable array of {described(expected)}")
-        return self._matched(expected, source, path, partial(fill_array, target, source))
+        return self._matched(target, expected, source, path, fill_array)
 
-    def _tensor(self, target: T, source: Tree, path: Path) -> _Finding:
-        load = None if self.copy_into is None else partial(self.copy_into, target, source)
-        return self._matched(self.ops.to_lazy(target, key_of(path)), source, path, load)
+    def _tensor(self, target: T, source: _Source, path: Path) -> _Finding:
+        return self._matched(target, self.ops.to_lazy(target, key_of(path)), source, path, self.copy_into)
 
-    def _matched(self, expected: LazyTensor, source: Tree, path: Path, load: _Load | None) -> _Finding:
+    def _matched(
+        self,
+        target: L,
+        expected: LazyTensor,
+        source: _Source,
+        path: Path,
+        fill: Callable[[L, LazyTensor], object] | None,
+    ) -> _Finding:
         # A value that stands under two names is not tied: averaged weights begin as the very weights, and go their way.
         identity = expected.identity if self.in_place or self.copy_into is not None else None
         if source is MISSING:
@@ -143,9 +156,10 @@ class _Comparer(Generic[T]):
         if self.in_place and isinstance(expected.source, Strided) and _repeats(expected.shape, expected.source.strides):
             place = f"a place for each element, not an expanded tensor: .clone() it; {described(expected)}"
             return Mismatch(key_of(path), described(source), place)
+        load = None if fill is None else partial(fill, target, source)
         return Match(path, source, (key_of(path),), load, identity)
 
-    def _module(self, module: Module, source: Tree, path: Path) -> Iterator[_Finding]:
+    def _module(self, module: Module, source: _Source, path: Path) -> Iterator[_Finding]:
         """Copy tensor by tensor into the module's own, so that no second model is built, then let it load itself.
 
         The second half runs the module's hooks and hands over its extra state; parameters are copied onto themselves.
@@ -155,9 +169,9 @@ class _Comparer(Generic[T]):
             yield Match(path, source, _keys_below(source, path), partial(self._load_module, module, source))
             return
         yield from self._container(current, source, path)
-        yield Match(path, source, (), partial(module.load_state_dict, current))
+        yield Match(path, None, (), partial(module.load_state_dict, current))
 
-    def _stateful(self, target: Stateful, source: Tree, path: Path) -> Iterator[_Finding]:
+    def _stateful(self, target: Stateful, source: _Source, path: Path) -> Iterator[_Finding]:
         if source is MISSING:
             yield _Absent(path)
             return
@@ -173,9 +187,9 @@ class _Comparer(Generic[T]):
             return [problem]
         return [*moment_problems(self.ops, target, source, path), *misfits(source, current, path)]
 
-    def _container(self, target: object, source: Tree, path: Path) -> Iterator[_Finding]:
+    def _container(self, target: object, source: _Source, path: Path) -> Iterator[_Finding]:
         inside = entries(target) or {}
-        children = {} if source is MISSING else entries(source)
+        children = entries({} if source is MISSING else source)
         if children is None:
             yield Mismatch(key_of(path), described(source), f"{type(target).__name__} of {len(inside)} entries")
             return
@@ -186,7 +200,7 @@ class _Comparer(Generic[T]):
             if name not in inside:
                 yield from map(_Unexpected, _keys_below(children[name], (*path, name)))
 
-    def _plain(self, target: object, source: Tree, path: Path, put: _Put | None) -> Iterator[_Finding]:
+    def _plain(self, target: object, source: _Source, path: Path, put: _Put | None) -> Iterator[_Finding]:
         problems = [] if source is MISSING else [*misfits(source, target, path)]
         if source is MISSING:
             yield _Absent(path)
@@ -216,7 +230,7 @@ def _put(holder: object, name: object, value: object) -> None:
     cast("dict[object, object]", holder)[name] = value
 
 
-def _fits(source: Tree, expected: LazyTensor) -> bool:
+def _fits(source: _Source, expected: LazyTensor) -> TypeGuard[LazyTensor]:
     return isinstance(source, LazyTensor) and (source.dtype, source.shape) == (expected.dtype, expected.shape)
 
 

@@ -11,17 +11,21 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any, TypeVar
 
 from ..errors import CheckpointWarning
-from ..tree import Path, key_of
+from ..tree import Path, Tree, key_of
 from .report import Mismatch
 
 __all__ = ["alike", "entries", "misfits", "warn_of_tuples"]
 
+#: A tree, or live objects in containers.
+N = TypeVar("N", Tree, object)
+
 _MAX_SHOWN = 5
 
 
-def entries(node: object) -> Mapping[object, object] | None:
+def entries(node: N) -> Mapping[Any, N] | None:
     """Return a container's children by name or index, or None for a leaf."""
     if isinstance(node, Mapping):
         return node

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import MismatchError, ValueRefusedError
 from ..tree import LazyTensor, Path, Tree, key_of, leaves
@@ -58,23 +58,24 @@ def apply(comparison: Comparison) -> None:
             match.load()
 
 
-def merged(like: object, comparison: Comparison) -> Tree:
+def merged(like: object, comparison: Comparison) -> Any:
     """Return a tree of the structure of ``like`` that holds what the source has for it, and elsewhere like's own.
 
-    What is tied in ``like`` is tied in it, with the last of the source's values, as it would be had it been filled.
+    Its leaves are the tree's and live ones of ``like``. What is tied in ``like`` is tied in it, with the last of the
+    source's values, as it would be had it been filled.
     """
-    filled = {match.identity: match.source for match in comparison.matches if match.identity is not None}
+    filled = {match.identity: tensor for match in comparison.matches if (tensor := match.shared) is not None}
     sources = {match.path: _value(match, filled) for match in comparison.matches}
     return _merged(like, sources, ())
 
 
-def _value(match: Match, filled: Mapping[Hashable, Tree]) -> Tree:
+def _value(match: Match, filled: Mapping[Hashable, LazyTensor]) -> Tree:
     if match.identity is not None:
         return tied(filled[match.identity], match.identity)
     return match.source if isinstance(match.source, LazyTensor) else copied(match.source)
 
 
-def _merged(like: object, sources: Mapping[Path, Tree], path: Path) -> Tree:
+def _merged(like: object, sources: Mapping[Path, Tree], path: Path) -> object:
     if path in sources:
         return sources[path]
     inside = entries(like)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from ..tree import LazyTensor, Tree
+from ..tree import LazyTensor, Missing, Tree
 
 __all__ = ["LoadReport", "Mismatch", "casts", "described", "suggested"]
 
@@ -60,7 +60,7 @@ class LoadReport:
         return ", ".join(parts)
 
 
-def described(leaf: Tree) -> str:
+def described(leaf: Tree | Missing) -> str:
     """Return a leaf in a few words: ``float32 (3, 4)`` for a tensor, the type's name for anything else."""
     return f"{leaf.dtype.name} {leaf.shape}" if isinstance(leaf, LazyTensor) else type(leaf).__name__
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from ..tree import LazyTensor, Path, Tree, key_of
@@ -39,10 +39,16 @@ def state_problem(current: Mapping[str, Tree], source: Tree, path: Path) -> Mism
 def moment_problems(ops: TensorOps[T], optimizer: object, source: Tree, path: Path) -> Iterator[Mismatch]:
     """Yield the moments whose dtype is not their parameter's; scalars beside them have a dtype of their own."""
     parameters = ops.parameters_of(optimizer)
-    order = [index for group in source["param_groups"] for index in group["params"]] if parameters else []
+    if not parameters or not isinstance(source, Mapping):
+        return
+    groups, state = _groups(source.get("param_groups")), source.get("state")
+    if groups is None or not isinstance(state, Mapping):
+        return
+    order = [index for group in groups for index in _indices(group)]
     for index, parameter in zip(order, parameters, strict=True):
         dtype = ops.to_lazy(parameter, key_of(path)).dtype
-        for name, leaf in source["state"].get(index, {}).items():
+        entry = state.get(index)
+        for name, leaf in entry.items() if isinstance(entry, Mapping) else ():
             if isinstance(leaf, LazyTensor) and leaf.shape and leaf.dtype != dtype:
                 yield Mismatch(key_of((*path, "state", index, name)), described(leaf), f"{dtype.name} {leaf.shape}")
 
@@ -63,4 +69,9 @@ def _groups(groups: object) -> list[Mapping[str, Tree]] | None:
 
 
 def _sizes(groups: list[Mapping[str, Tree]] | None) -> list[int] | None:
-    return None if groups is None else [len(group.get("params", ())) for group in groups]
+    return None if groups is None else [len(_indices(group)) for group in groups]
+
+
+def _indices(group: Mapping[str, Tree]) -> Sequence[Tree]:
+    indices = group.get("params")
+    return indices if isinstance(indices, list | tuple) else ()

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ..errors import MismatchError, ValueRefusedError
-from ..tree import LazyTensor, Path, Sharing, Strided, Tree, is_plain, key_of, leaves, map_leaves, tensors
+from ..tree import LazyTensor, Path, Sharing, Strided, Tree, is_plain, key_of, leaves, map_objects, tensors
 from .arrays import array_tensor
 from .comparison import compare
 from .containers import alike, misfits, warn_of_tuples
@@ -42,7 +42,7 @@ class TensorBackend(TensorOps[T]):
         return self._tree(obj, ())
 
     def _tree(self, obj: object, path: Path) -> Tree:
-        tree = map_leaves(obj, self._neutral, path=path)
+        tree: Tree = map_objects(obj, self._neutral, path=path)
         warn_of_tuples(obj, path, plain=self.plain_tuples)
         return tree
 
@@ -60,12 +60,12 @@ class TensorBackend(TensorOps[T]):
     def from_tree(self, tree: Tree, *, device: str | None = None, like: object = None) -> Any:
         """Return the live object; tensors of equal identity become one tensor, those of one storage share it."""
         if like is None:
-            return map_leaves(tree, _Builder(self, tree, device).build)
+            return map_objects(tree, _Builder(self, tree, device).build)
         problems = [*misfits(tree, like)]
         if problems:
             raise MismatchError(f"{problems[0]}; give a template of the checkpoint's own structure")
         near = {path: leaf for path, leaf in leaves(like) if isinstance(leaf, np.ndarray) or self.is_tensor(leaf)}
-        return alike(map_leaves(tree, _Builder(self, tree, device, near).build), like)
+        return alike(map_objects(tree, _Builder(self, tree, device, near).build), like)
 
     def load_into(self, target: object, tree: Tree, *, strict: bool = True) -> LoadReport:
         """Load into modules, optimizers, schedulers, tensors, and mutable containers of these, in place."""
@@ -97,7 +97,7 @@ class _Builder(Generic[T]):
         self._storages: dict[Hashable, T] = {}
         self._kept = _storages_to_keep(tensors(tree))
 
-    def build(self, path: Path, leaf: Tree) -> Tree:
+    def build(self, path: Path, leaf: object) -> object:
         """Return the live tensor of a lazy one, and any other leaf as it is."""
         if not isinstance(leaf, LazyTensor):
             return leaf

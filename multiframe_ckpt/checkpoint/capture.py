@@ -19,8 +19,7 @@ from pathlib import PurePath
 
 from ..backend import Backend, backend_named, backend_of, warn_of_tuples
 from ..errors import ValueRefusedError
-from ..tree import LazyTensor, Path, Tree, map_leaves
-from ..tree.gc_pause import gc_paused
+from ..tree import LazyTensor, Path, Tree, expect_entries, map_leaves, map_objects
 from .random_state import random_state
 from .run_state import RunState
 
@@ -29,7 +28,6 @@ __all__ = ["FORMAT_VERSION", "capture"]
 FORMAT_VERSION = 1
 
 
-@gc_paused()
 def capture(run: RunState, *, backend: str | None = None) -> tuple[dict[str, Tree], Backend]:
     """Return the tree of a run, and the backend of its objects; tensors are read when the tree is saved.
 
@@ -61,8 +59,7 @@ def _extra(owner: Backend, extra: Mapping[str, object], tree: Mapping[str, Tree]
         raise ValueRefusedError(
             f"extra: found the entry {taken[0]!r}, expected a name the checkpoint does not use itself"
         )
-    entries: dict[str, Tree] = owner.to_tree(dict(extra))
-    return entries
+    return dict(expect_entries(owner.to_tree(dict(extra)), "extra"))
 
 
 def _entries(value: object) -> object:
@@ -74,8 +71,8 @@ def _entries(value: object) -> object:
 
 def _plain(owner: Backend, facts: dict[str, object]) -> dict[str, Tree]:
     """Return facts as plain values: one-element tensors become numbers; paths, devices and times text; sets lists."""
-    plain: dict[str, Tree] = map_leaves(owner.to_tree(map_leaves(facts, lambda _, leaf: _as_plain(leaf))), _as_number)
-    return plain
+    plain = owner.to_tree(map_objects(facts, lambda _, leaf: _as_plain(leaf)))
+    return dict(expect_entries(map_leaves(plain, _as_number), "the run"))
 
 
 def _as_plain(leaf: object) -> object:

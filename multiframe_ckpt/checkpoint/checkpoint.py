@@ -36,8 +36,8 @@ from ..storage.free_space import require_free_space
 from ..storage.transfer import materialized
 from ..terminal.text import human_size, plural, printable
 from ..training import choose_weights
-from ..tree import LazyTensor, Tree, synchronized, tensors, unknown_as_dicts
-from ..tree.gc_pause import gc_paused
+from ..tree import LazyTensor, Tree, known, synchronized, tensors
+from ..tree.gc_pause import make_tree, take_apart
 from .capture import capture
 from .items import item, names_at_top
 from .restore import RestoreReport, restore
@@ -61,7 +61,6 @@ class Checkpoint:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    @gc_paused()
     def from_objects(cls, obj: object, *, backend: str | None = None) -> Checkpoint:
         """Return the checkpoint of a state dict, a module, tensors, or any nested mix of these with plain values.
 
@@ -69,7 +68,7 @@ class Checkpoint:
         the checkpoint is saved or sent on, as they are then. Raise ValueRefusedError for what a tree cannot hold.
         """
         owner = backend_named(backend) if backend else backend_of(obj)
-        return cls(owner.to_tree(obj), {"backend": owner.name})
+        return cls(make_tree(owner.to_tree, obj), {"backend": owner.name})
 
     @classmethod
     def from_run(
@@ -95,7 +94,7 @@ class Checkpoint:
         vocabulary. Tensors are not copied, as in :meth:`from_objects`.
         """
         run = RunState(model, optimizer, scheduler, scaler, epoch, step, loss, metrics, train_args, rng, extra)
-        tree, owner = capture(run, backend=backend)
+        tree, owner = make_tree(capture, run, backend=backend)
         return cls(tree, {"backend": owner.name})
 
     @classmethod
@@ -105,19 +104,18 @@ class Checkpoint:
         *,
         format: str | None = None,
         verify: bool = True,
-        allow_unknown: bool = False,
         allow_incomplete: bool = False,
     ) -> Checkpoint:
         """Return the checkpoint at ``path``, reading headers only; no framework is needed and nothing of it is run.
 
         The format is recognised by content, or named. Raise FileNotFoundError, or a FormatError for what is unknown,
         damaged, incomplete or unsafe. Bytes of a tensor that are not the ones its digest promises are a DamagedError
-        when they are read, unless ``verify=False``. ``allow_unknown`` keeps objects of unknown types as Unknown nodes and
-        refuses none; ``allow_incomplete`` reads what is there of a save that never finished.
+        when they are read, unless ``verify=False``. Objects of types that are not known stand in the tree as Unknown nodes,
+        and refuse nothing until all of it is written or built. ``allow_incomplete`` reads what is there of a save that
+        never finished.
         """
-        options = ReadOptions(verify, allow_unknown, allow_incomplete)
-        with gc_paused():
-            kind, opened = open_path(Path(path), format, options)
+        options = ReadOptions(verify, allow_incomplete)
+        kind, opened = make_tree(open_path, Path(path), format, options)
         meta: dict[str, Any] = {"format": kind.name, "path": str(path), **opened.facts}
         if opened.metadata is not None:
             meta["metadata"] = opened.metadata
@@ -135,7 +133,7 @@ class Checkpoint:
     def _where(self) -> str:
         return printable(str(self.meta.get("path") or "in memory"))
 
-    def __getitem__(self, key: object) -> Tree:
+    def __getitem__(self, key: object) -> Any:
         """Return what lies under a name at the top (``"model_state_dict"``), or under a key as ``tensors()`` spells them.
 
         Tensors are unread. Raise UnknownKeyError, a KeyError that names the nearest keys, where nothing is.
@@ -178,6 +176,7 @@ class Checkpoint:
         overwrite: bool = False,
         digest: bool = True,
         durable: bool = True,
+        allow_unknown: bool = False,
         on_progress: OnProgress = silent,
     ) -> Changes:
         """Write the checkpoint all-or-nothing and durably; return what the format had to change.
@@ -189,9 +188,12 @@ class Checkpoint:
         is a NoSpaceError before anything is written.
 
         ``digest=False`` writes no digests, by which damage is seen. ``durable=False`` does not wait for the disk: a
-        power cut soon after may lose the checkpoint, and what it replaced.
+        power cut soon after may lose the checkpoint, and what it replaced. ``allow_unknown=True`` writes Unknown nodes as
+        plain dicts of their parts; without it they are an UnsafeError that names them all.
         """
-        planned = self.plan(path, format=format, overwrite=overwrite, digest=digest, durable=durable)
+        planned = self.plan(
+            path, format=format, overwrite=overwrite, digest=digest, durable=durable, allow_unknown=allow_unknown
+        )
         planned.write(on_progress)
         return planned.changes
 
@@ -203,15 +205,15 @@ class Checkpoint:
         overwrite: bool = False,
         digest: bool = True,
         durable: bool = True,
+        allow_unknown: bool = False,
     ) -> PlannedSave:
         """Lay the checkpoint out for a path; raise what :meth:`save` would refuse, before any byte is written."""
         path = Path(path)
         kind = format_to_write(path, format)
-        options = WriteOptions(digest, self.meta.get("metadata") or {}, overwrite, durable)
+        options = WriteOptions(digest, self.meta.get("metadata") or {}, overwrite, durable, allow_unknown)
         return plan_save(self.tree, path=path, format=kind, options=options)
 
-    @gc_paused()
-    def to_backend(self, backend: str | None = None, *, device: str | None = None) -> Any:
+    def to_backend(self, backend: str | None = None, *, device: str | None = None, allow_unknown: bool = False) -> Any:
         """Return the checkpoint as live objects of a framework, read now, every dtype unchanged.
 
         Optimizer state stays in its own dialect: :meth:`restore` and ``convert`` translate it. OneFlow copies late: load
@@ -219,11 +221,16 @@ class Checkpoint:
 
         Without ``backend``: the one that MULTIFRAME_CKPT_BACKEND names, else the one framework that the program has
         imported; of several that it has, the file's own; else NumPy arrays. None is imported for the choice. Raise
-        UnavailableError where the framework is not here.
+        UnavailableError where the framework is not here, and UnsafeError for Unknown nodes, which ``allow_unknown=True``
+        leaves as they are.
         """
+        tree = self.tree
+        if not allow_unknown:
+            where = str(self.meta.get("path", "checkpoint"))
+            tree = known(tree, where, "Load the weights alone: load_into() a model", allow_unknown=False)
         owner = backend_named(backend) if backend else default_backend(self.meta.get("framework"))
-        live = owner.from_tree(materialized(self.tree), device=device)
-        warn_of_tuples(self.tree)
+        live = take_apart(lambda: owner.from_tree(materialized(tree), device=device))
+        warn_of_tuples(tree)
         return live
 
     def load_into(self, target: object, *, strict: bool = True) -> LoadReport:
@@ -302,8 +309,8 @@ class PlannedSave:
 
 def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteOptions) -> PlannedSave:
     """Lay a tree out for a path; raise what writing would refuse, before any byte is written."""
-    with gc_paused():
-        plan = format.plan(synchronized(unknown_as_dicts(tree)[0]), options)
+    tree = known(tree, str(path), "Save the weights alone", allow_unknown=options.allow_unknown)
+    plan = take_apart(lambda: format.plan(synchronized(tree), options))
     warn_of_tuples(tree)
     require_free(path, overwrite=options.overwrite)
     require_free_space(path, plan.nbytes)
@@ -382,10 +389,8 @@ def load(
         return _pickling(backend_named(backend or "torch")).load_model(str(path), device=device)
 
     def read() -> Any:
-        checkpoint = Checkpoint.open(
-            path, format=format, verify=verify, allow_unknown=allow_unknown, allow_incomplete=allow_incomplete
-        )
-        return checkpoint.to_backend(backend, device=device)
+        checkpoint = Checkpoint.open(path, format=format, verify=verify, allow_incomplete=allow_incomplete)
+        return checkpoint.to_backend(backend, device=device, allow_unknown=allow_unknown)
 
     return retry_if_replaced(Path(path), read)
 

@@ -43,8 +43,10 @@ def names_at_top(tree: Tree) -> Iterator[object]:
 
 def _at_top(tree: Tree, key: object) -> Tree | Missing:
     if isinstance(tree, list | tuple):
-        inside = isinstance(key, int) and not isinstance(key, bool) and -len(tree) <= key < len(tree)
-        return tree[key] if inside else MISSING  # type: ignore[call-overload]
+        if isinstance(key, int) and not isinstance(key, bool) and -len(tree) <= key < len(tree):
+            child: Tree = tree[key]
+            return child
+        return MISSING
     if not isinstance(tree, Mapping):
         return MISSING
     try:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..backend import Backend, SupportsRandomState
-from ..tree import LazyTensor, Tree
+from ..tree import LazyTensor, Tree, expect_entries, expect_tensor
 
 __all__ = ["random_state", "set_random_state"]
 
@@ -40,16 +40,23 @@ def set_random_state(state: Mapping[str, Tree], backend: Backend, model: object 
     """Set the generators that ``state`` holds; return the names of those it holds for which there is none here."""
     absent = [name for name in state if name not in ("python", "numpy", backend.name)]
     if "python" in state:
-        python = state["python"]
-        random.setstate((python["version"], tuple(python["words"].numpy().tolist()), python["gauss_next"]))
+        python = expect_entries(state["python"], "rng_state/python")
+        words = expect_tensor(python.get("words"), "rng_state/python/words").numpy()
+        random.setstate((python["version"], tuple(words.tolist()), python["gauss_next"]))
     if "numpy" in state:
-        mt19937 = state["numpy"]
-        words = mt19937["key"].numpy().astype(np.uint32)
-        values = (mt19937["bit_generator"], words, mt19937["pos"], mt19937["has_gauss"], mt19937["cached_gaussian"])
-        np.random.set_state(values)
+        mt19937 = expect_entries(state["numpy"], "rng_state/numpy")
+        words = expect_tensor(mt19937.get("key"), "rng_state/numpy/key").numpy().astype(np.uint32)
+        np.random.set_state(
+            {
+                "bit_generator": mt19937["bit_generator"],
+                "state": {"key": words, "pos": mt19937["pos"]},
+                "has_gauss": mt19937["has_gauss"],
+                "gauss": mt19937["cached_gaussian"],
+            }
+        )
     if backend.name in state:
         if isinstance(backend, SupportsRandomState):
-            backend.set_random_state(state[backend.name], model)
+            backend.set_random_state(expect_entries(state[backend.name], f"rng_state/{backend.name}"), model)
         else:
             absent.append(backend.name)
     return absent

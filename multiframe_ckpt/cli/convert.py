@@ -48,10 +48,13 @@ __all__ = ["convert_command"]
 @click.option("--no-verify", "verify", flag_value=False, default=True, help="Do not check SRC against its digests.")
 @click.option("--no-digest", "digest", flag_value=False, default=True, help="Write no digests into DST.")
 @click.option("--no-durable", "durable", flag_value=False, default=True, help="Do not wait until DST is on the disk.")
+@click.option(
+    "--strict", is_flag=True, help="End with status 1 unless the conversion is exact and, of a run, resumable."
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 @click.option("--allow-unknown", is_flag=True, help="Keep objects of unknown types as plain dicts; nothing is run.")
 @click.option("--allow-incomplete", is_flag=True, help="Read what is there of a save that never finished.")
-def convert_command(out: Output, source: str, target: str, **options: Any) -> Status:
+def convert_command(out: Output, source: str, target: str, strict: bool, **options: Any) -> Status:
     """Write SRC to DST in another format.
 
     DST appears whole or not at all, and nothing is overwritten unless asked. Tensors are named by their keys, which
@@ -60,7 +63,7 @@ def convert_command(out: Output, source: str, target: str, **options: Any) -> St
     with out.progress("converting") as on_progress, _blamed_on(target):
         report = convert(source, target, **options, on_progress=on_progress)
     out.show(report)
-    return Status.DONE
+    return Status.DONE if report.ok or not strict else Status.DIFFERENT
 
 
 @contextmanager

@@ -16,15 +16,10 @@ from .program import NAME, Status, verb
 
 __all__ = ["diff_command", "inspect_command", "verify_command"]
 
-allow_unknown = click.option(
-    "--allow-unknown", is_flag=True, help="Leave objects of unknown types unbuilt instead of refusing them."
-)
-
 
 @verb(example=f"{NAME} inspect model.pth")
 @click.argument("path")
 @click.option("--format", "format", metavar="NAME", help="Read it as this format; default: recognised by content.")
-@allow_unknown
 @click.option("--allow-incomplete", is_flag=True, help="Read what is there of a save that never finished.")
 def inspect_command(out: Output, path: str, **options: Any) -> Status:
     """Say what PATH holds; reads headers only."""
@@ -41,14 +36,13 @@ def inspect_command(out: Output, path: str, **options: Any) -> Status:
 @click.argument("b")
 @click.option("--rtol", type=click.FloatRange(min=0), default=0.0, help="Relative tolerance; default 0.")
 @click.option("--atol", type=click.FloatRange(min=0), default=0.0, help="Absolute tolerance; default 0: bit for bit.")
-@allow_unknown
-def diff_command(out: Output, a: str, b: str, rtol: float, atol: float, allow_unknown: bool) -> Status:
+def diff_command(out: Output, a: str, b: str, rtol: float, atol: float) -> Status:
     """Compare checkpoints A and B key by key.
 
     They may be of different formats and frameworks. Without a tolerance tensors are compared bit for bit.
     """
     with out.waiting("comparing"):
-        left, right = (Checkpoint.open(path, allow_unknown=allow_unknown) for path in (a, b))
+        left, right = (Checkpoint.open(path) for path in (a, b))
         report = diff(left, right, rtol=rtol, atol=atol)
     out.show(report, rtol=rtol, atol=atol)
     return Status.DONE if report.equal else Status.DIFFERENT
@@ -56,11 +50,10 @@ def diff_command(out: Output, a: str, b: str, rtol: float, atol: float, allow_un
 
 @verb(example=f"{NAME} verify model_oneflow")
 @click.argument("path")
-@allow_unknown
-def verify_command(out: Output, path: str, allow_unknown: bool) -> Status:
+def verify_command(out: Output, path: str) -> Status:
     """Read every byte of PATH and compare it with its digests."""
     warn_of_leftovers(path)
     with out.waiting("verifying"):
-        report = verify(path, allow_unknown=allow_unknown)
+        report = verify(path)
     out.show(report)
     return Status.DONE if report.whole else Status.DIFFERENT

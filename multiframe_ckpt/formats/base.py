@@ -39,21 +39,24 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What a reader may let pass: bytes without their digests, objects of unknown types, and saves that never finished."""
+    """What a reader may let pass: bytes without their digests, and saves that never finished."""
 
     verify: bool = True
-    allow_unknown: bool = False
     allow_incomplete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """How a checkpoint is written: with digests, with the user's own metadata, over what is there, and durably."""
+    """How a checkpoint is written: with digests, with the user's own metadata, over what is there, and durably.
+
+    ``allow_unknown`` writes objects that were not built as plain dicts of their parts.
+    """
 
     digest: bool = True
     metadata: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
     durable: bool = True
+    allow_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 from ..dtypes import DType, dtype_named
 from ..errors import DamagedError, FormatError, KeyRefusedError, ValueRefusedError
@@ -134,7 +134,7 @@ def _metadata_digest(metadata: Mapping[str, str]) -> str:
     return digest_of_bytes(dump_json(sorted(metadata.items())).encode("ascii"))
 
 
-def _is_flat(tree: Tree) -> bool:
+def _is_flat(tree: Tree) -> TypeGuard[dict[str, LazyTensor]]:
     return type(tree) is dict and all(type(key) is str and type(leaf) is LazyTensor for key, leaf in tree.items())
 
 
@@ -150,8 +150,11 @@ def manifest_of(
 
     A name that does not fit the format gets a neutral member name; ``stored_as`` gives the dtype whose bits it holds.
     """
-    flat = _is_flat(tree)
-    tree_of_refs, table = (None, dict(tree)) if flat else partition(tree)
+    tree_of_refs: Tree = None
+    if flat := _is_flat(tree):
+        table = dict(tree)
+    else:
+        tree_of_refs, table = partition(tree)
     members = member_names(table, fits)
     first_of_tie = {key: group[0] for group in tied_groups(table) for key in group[1:]}
     entries = [

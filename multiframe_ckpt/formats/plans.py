@@ -39,13 +39,15 @@ class TablePlan(Plan):
     @classmethod
     def of(cls, tree: Tree, options: WriteOptions, save: Callable[[Path, Arrays], None]) -> TablePlan:
         """Return the plan of a flat dict of tensors; raise ValueRefusedError for a tree that holds anything else."""
+        table: dict[str, LazyTensor] = {}
         for name, node in tree.items() if type(tree) is dict else [("the top", tree)]:
             if type(tree) is not dict or not (isinstance(name, str) and isinstance(node, LazyTensor)):
                 raise ValueRefusedError(
                     f"{name}: found {type(node).__name__}, expected a flat dict of names to tensors; save the weights by "
                     "themselves, or write another format, such as format='safetensors'"
                 )
-        return cls(tree, _changes(tree, options), save)
+            table[name] = node
+        return cls(table, _changes(table, options), save)
 
     @property
     def nbytes(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -87,9 +87,10 @@ class SafetensorsFormat(WritableFormat):
     def plan(self, tree: Tree, options: WriteOptions) -> Plan:
         """Say which ties are written twice; refuse complex128 and headers past the format's cap.
 
-        ``format: pt`` is one of the entries in ``__metadata__`` unless the user's own say otherwise.
+        ``format: pt`` is one of the entries in ``__metadata__`` unless the user's own say otherwise. An entry of the user's
+        that says the same is lost among them.
         """
-        return _lay_out(tree, dict([_FORMAT]) | dict(options.metadata), digest=options.digest)
+        return _lay_out(tree, options.metadata, digest=options.digest)
 
 
 def _user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -288,7 +289,11 @@ def _lay_out(tree: Tree, metadata: Mapping[str, str], *, digest: bool) -> _Plan:
             )
     by_offset = sorted(tensors, key=lambda member: -tensors[member].dtype.itemsize)
     changes = Changes.of(Sharing(named_tensors(tree)), duplicates=True)
-    plan = _Plan(manifest, tensors, tuple(by_offset), metadata, digest, changes)
+    is_own = metadata.get(_FORMAT[0], _FORMAT[1]) == _FORMAT[1]
+    if is_own and _FORMAT[0] in metadata:
+        changes = replace(changes, lost_metadata=(_FORMAT[0],))
+    entries = dict([_FORMAT]) | dict(metadata) if is_own else metadata
+    plan = _Plan(manifest, tensors, tuple(by_offset), entries, digest, changes)
     size = len(plan.header({})) - _PREFIX_NBYTES
     if size > MAX_HEADER_NBYTES:
         raise ValueRefusedError(

@@ -124,18 +124,18 @@ def encode(node: Tree, *, depth: int = 0) -> Json:
     if depth > MAX_DEPTH:
         raise ValueRefusedError(f"found containers deeper than {MAX_DEPTH}, expected fewer; flatten the checkpoint")
     kind = type(node)
-    if kind is list:
+    if kind in _ENCODERS:
+        return _ENCODERS[kind](node)
+    if type(node) is list:
         return [encode(item, depth=depth + 1) for item in node]
-    if kind is tuple:
+    if type(node) is tuple:
         return {"$tuple": [encode(item, depth=depth + 1) for item in node]}
-    if kind is dict:
+    if type(node) is dict:
         return _encode_dict(node, depth + 1)
-    if kind not in _ENCODERS:
-        raise ValueRefusedError(
-            f"found an object of type {kind.__module__}.{kind.__qualname__}, expected plain values, lists, tuples, "
-            "dicts and tensors; turn it into one of them first"
-        )
-    return _ENCODERS[kind](node)
+    raise ValueRefusedError(
+        f"found an object of type {kind.__module__}.{kind.__qualname__}, expected plain values, lists, tuples, "
+        "dicts and tensors; turn it into one of them first"
+    )
 
 
 def _encode_dict(node: dict[Any, Tree], depth: int) -> Json:
@@ -195,7 +195,8 @@ def decode(value: Json, where: str, *, depth: int = 0) -> Tree:
         return _decode_object(value, where, depth + 1)
     if isinstance(value, float) and not math.isfinite(value):
         raise _malformed(value, where)
-    return value
+    leaf: Tree = value
+    return leaf
 
 
 # A level of the tree costs three calls here, so that MAX_DEPTH levels stay well inside Python's recursion limit.

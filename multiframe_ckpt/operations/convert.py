@@ -13,10 +13,11 @@ from ..formats import Changes, format_for, writable_format
 from ..progress import OnProgress, silent
 from ..terminal.report import Report
 from ..terminal.text import bulleted, human_size, plural
-from ..training import dialects_to_write
+from ..training import Carried, PartVerdict, RunVerdict, dialect_named, dialects_to_write, judge_move
+from ..tree import unknown_refused
 from ..tree.moves import parse_move
 from ..tree.rules import Select, parse_rename
-from .crossing import Crossing, cross
+from .crossing import Crossing, cross, losses_of_run
 from .layout import Layout, lay_out
 from .rules import DtypeRules, Edits, Rules, floating_dtype
 
@@ -41,6 +42,7 @@ class ConvertReport(Report):
     layout: Layout = field(default_factory=Layout)
     crossing: Crossing = field(default_factory=Crossing)
     changes: Changes = field(default_factory=Changes)
+    run: RunVerdict = field(default_factory=RunVerdict)
 
     @property
     def excluded(self) -> tuple[str, ...]:
@@ -104,21 +106,45 @@ class ConvertReport(Report):
 
     @property
     def inexact(self) -> tuple[str, ...]:
-        """The keys of translated parts that translating back does not give again, or elsewhere."""
+        """The keys of the values in translated parts that translating back does not give again."""
         return self.crossing.inexact
 
     @property
-    def lossless(self) -> bool:
-        """Whether converting back gives every tensor and plain value again, bit for bit and tied as it was.
+    def exact(self) -> bool:
+        """Whether converting back gives every tensor and plain value of the source again, bit for bit and tied as it was.
 
-        Of what was laid out otherwise, the way back is the rules that undo it: every element is in the target.
+        Of what was renamed or laid out otherwise, the way back is the rules that undo it: every element is in the target.
+        What only the way back adds, such as an option at its default, is no loss.
         """
-        return not (self.excluded or self.cast or self.lost_ties or self.unknown or self.lost_metadata or self.inexact)
+        return not _losses(self)
+
+    @property
+    def exact_because(self) -> str:
+        """The verdict on exactness as a sentence, with what was lost."""
+        if self.exact:
+            return "converting back gives every tensor and value again, bit for bit"
+        losses = ", ".join(f"{count:,} {loss}" for loss, count in _losses(self).items())
+        return f"{losses}, which converting back does not give again"
+
+    @property
+    def resumable(self) -> bool | None:
+        """Whether the run goes on in the framework in whose dialect the target is; None where there is no run."""
+        return self.run.resumable
+
+    @property
+    def resumable_because(self) -> str:
+        """The verdict on the run as a sentence, with each part by name."""
+        return self.run.because
 
     @property
     def ok(self) -> bool:
-        """The same as ``lossless``."""
-        return self.lossless
+        """Whether the conversion is exact and, where there is a run, resumable."""
+        return self.exact and self.resumable is not False
+
+    @property
+    def parts(self) -> tuple[PartVerdict, ...]:
+        """The parts of the run, and what becomes of each; empty where there is no run."""
+        return self.run.parts
 
     @property
     def headline(self) -> str:
@@ -127,14 +153,14 @@ class ConvertReport(Report):
         return f"{done} {self.source} ({self.source_format}) to {self.target} ({self.target_format})"
 
     def lines(self, *, columns: int | None = None, more: str = "") -> Iterator[str]:
-        """Yield what was done, what it changed, and whether anything was lost."""
+        """Yield what was done, what it changed, and the two verdicts."""
         yield self.headline
         yield f"{plural(self.tensors, 'tensor')}, {human_size(self.nbytes)}"
         for what, why, items in self._changes():
             if items:
                 yield f"{what} ({len(items):,}){why}:"
                 yield from bulleted(items, most=_MOST_LISTED, hint=more)
-        yield self._verdict()
+        yield from self._verdicts()
         if self.dry_run:
             yield "dry run: nothing was written"
 
@@ -156,18 +182,23 @@ class ConvertReport(Report):
         yield "of unknown type", ", written as plain dicts", list(self.unknown)
         yield "metadata dropped", "; format='safetensors' keeps it", list(self.lost_metadata)
 
-    def _verdict(self) -> str:
-        if self.lossless:
-            return "lossless: converting back gives every tensor and value again, bit for bit"
-        losses = {
-            "changed by the translation": len(self.inexact),
-            "left out": len(self.excluded),
-            "cast": len(self.cast),
-            "no longer sharing a storage": sum(map(len, self.lost_ties)),
-            "of unknown type": len(self.unknown),
-            "entries of metadata dropped": len(self.lost_metadata),
-        }
-        return f"not lossless: {', '.join(f'{count:,} {what}' for what, count in losses.items() if count)}"
+    def _verdicts(self) -> Iterator[str]:
+        yield f"{'exact' if self.exact else 'not exact'}: {self.exact_because}"
+        if self.resumable is not None:
+            yield f"{'resumable' if self.resumable else 'not resumable'}: {self.resumable_because}"
+
+
+def _losses(report: ConvertReport) -> dict[str, int]:
+    """Return how many tensors, values or entries a conversion lost, by what happened to them."""
+    counts = {
+        "changed by the translation": len(report.inexact),
+        "left out": len(report.excluded),
+        "cast": len(report.cast),
+        "no longer sharing a storage": sum(map(len, report.lost_ties)),
+        "of unknown type": len(report.unknown),
+        "entries of metadata dropped": len(report.lost_metadata),
+    }
+    return {loss: count for loss, count in counts.items() if count}
 
 
 def convert(
@@ -212,16 +243,26 @@ def convert(
     dtypes = DtypeRules(floating_dtype("dtype", dtype), floating_dtype("optimizer_dtype", optimizer_dtype))
     select = Select(tuple(include), tuple(exclude))
     rules = Rules(select, dtypes, tuple(map(parse_rename, rename)), model_only)
-    opened = Checkpoint.open(source, verify=verify, allow_unknown=allow_unknown, allow_incomplete=allow_incomplete)
+    opened = Checkpoint.open(source, verify=verify, allow_incomplete=allow_incomplete)
     target = Path(target)
     writer = writable_format(format) if format else format_for(target)
     laid_out, layout_report = lay_out(opened.tree, tuple(map(parse_move, layout)), model_only=model_only)
     edited, edits = rules.apply(laid_out)
-    tree, crossing = cross(edited, backend or writer.dialect)
+    if edits.unknown and not allow_unknown:
+        remedy = "Leave their tensors out with exclude" if model_only else "Take the weights alone: model_only=True"
+        raise unknown_refused(edits.unknown, str(source), remedy)
+    dialect = backend or writer.dialect
+    tree, crossing = cross(edited, dialect)
     checkpoint = replace(opened, tree=tree)
     planned = checkpoint.plan(target, format=writer.name, overwrite=overwrite, digest=digest, durable=durable)
     if not dry_run:
         planned.write(on_progress)
+    carried = Carried(
+        dialect_named(dialect) if dialect else None,
+        opened.meta.get("framework"),
+        crossing.report,
+        losses_of_run(opened.tree, edits, layout_report),
+    )
     table = checkpoint.tensors()
     return ConvertReport(
         source=str(source),
@@ -235,6 +276,7 @@ def convert(
         layout=layout_report,
         crossing=crossing,
         changes=planned.changes,
+        run=judge_move(opened.tree, tree, carried),
     )
 
 

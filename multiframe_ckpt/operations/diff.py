@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..checkpoint import Checkpoint
+from ..storage.transfer import recut
 from ..terminal.report import Report
 from ..terminal.text import bulleted, short_repr
-from ..tree import TOP, LazyTensor, Tree, join_key, leaves
-from ..tree.digests import chunks_of
+from ..tree import TOP, LazyTensor, Strided, Tree, join_key, leaves
+from ..tree.digests import PIECE
 from .inspect import opened
 
 __all__ = ["Change", "DiffReport", "diff"]
@@ -124,27 +125,62 @@ def _compare(key: str, a: Tree, b: Tree, rtol: float, atol: float) -> tuple[Chan
         return (None if same else Change(key, _described(a), _described(b))), 0.0
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return Change(key, _described(a), _described(b)), 0.0
-    x, y = a.numpy(), b.numpy()
-    if all(map(np.array_equal, _chunks(x), _chunks(y))):
+    x, y = _without_repeats(a, b)
+    found = [_distance(*pair, rtol, atol) for pair in _unlike_pieces(x, y)]
+    if not found:
         return None, 0.0
-    wide = np.complex128 if a.dtype.kind == "complex" else np.float64
+    largest = max(one.largest for one in found)
+    count = (sum(one.values for one in found) or sum(one.bits for one in found)) * (a.size // x.size)
+    if (rtol or atol) and all(one.is_within for one in found):
+        return None, largest
+    return Change(key, _described(a), f"{count} of {a.size} values differ", largest), largest
+
+
+def _without_repeats(a: LazyTensor, b: LazyTensor) -> tuple[LazyTensor, LazyTensor]:
+    """Return what is to be compared of two tensors: where both repeat the same few elements, these once."""
+    parts = [tensor[_once(tensor.source)] for tensor in (a, b) if isinstance(tensor.source, Strided)]
+    if len(parts) < 2 or parts[0].shape != parts[1].shape or parts[0].shape == a.shape:
+        return a, b
+    for tensor in (a, b):
+        tensor.compare_once(memoryview(bytearray(PIECE)))  # parts are not compared with digests
+    return parts[0], parts[1]
+
+
+def _once(view: Strided) -> tuple[slice, ...]:
+    return tuple(slice(0, 1) if step == 0 else slice(None) for step in view.strides)
+
+
+def _unlike_pieces(a: LazyTensor, b: LazyTensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Read both, piece by piece, and yield those elements of the same place whose bits are not the same."""
+    sizes = [min(PIECE, a.nbytes - start) for start in range(0, a.nbytes, PIECE)]
+    nbytes = max(16, min(PIECE, a.nbytes))  # for one element at the least
+    pieces = [recut(tensor.pieces(memoryview(bytearray(nbytes))), sizes) for tensor in (a, b)]
+    for pair in zip(*pieces, strict=True):
+        x, y = (np.frombuffer(piece, np.uint8) for piece in pair)
+        if not np.array_equal(x, y):
+            yield x.view(a.dtype.numpy), y.view(b.dtype.numpy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Distance:
+    """How far two pieces are apart: how many values and how many bit patterns differ, and by how much."""
+
+    values: int
+    bits: int
+    largest: float
+    is_within: bool
+
+
+def _distance(x: np.ndarray, y: np.ndarray, rtol: float, atol: float) -> _Distance:
+    wide = np.complex128 if x.dtype.kind == "c" else np.float64
     with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN is invalid in every cast
         p, q = x.astype(wide), y.astype(wide)
         gap = np.where((p == q) | (np.isnan(p) & np.isnan(q)), 0.0, np.abs(p - q))
         near = np.isfinite(gap) & (gap <= atol + rtol * np.abs(q))  # nothing finite is near infinity
-        within = (rtol or atol) and bool(np.all((gap == 0) | near))
+        is_within = bool(np.all((gap == 0) | near))
     largest = float("inf") if np.isnan(gap).any() else float(gap.max())
-    count = int(np.count_nonzero(gap)) or int(np.count_nonzero(_bits(x) != _bits(y)))
-    change = Change(key, _described(a), f"{count} of {a.size} values differ", largest)
-    return (None if within else change), largest
-
-
-def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
-    return (np.frombuffer(chunk, np.uint8) for chunk in chunks_of(array))
-
-
-def _bits(array: np.ndarray) -> np.ndarray:
-    return array.reshape(-1).view(f"V{array.dtype.itemsize}")
+    bits = int(np.count_nonzero(x.view(f"V{x.itemsize}") != y.view(f"V{y.itemsize}")))
+    return _Distance(int(np.count_nonzero(gap)), bits, largest, is_within)
 
 
 def _described(leaf: Tree) -> str:

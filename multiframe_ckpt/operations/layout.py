@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..training import Part, choose_weights, find_parts
 from ..training.moments import move_moments
-from ..tree import MISSING, LazyTensor, Missing, Path, Sharing, Tree, edit, replaced, tensors
+from ..tree import MISSING, LazyTensor, Missing, Path, Sharing, Tree, edit, expect_entries, replaced, tensors
 from ..tree.move_plan import MovePlan, plan_moves
 from ..tree.moves import Move
 
@@ -47,8 +47,8 @@ def _in_place_of(model: Part, weights: Tree, tree: Tree) -> dict[Path, Tree | Mi
     """Return what changes in a tree where other weights take the place of a model's, which may stand loose at the top."""
     if model.path or model.tree is tree:
         return {model.path: weights}
-    gone: dict[Path, Tree | Missing] = {(name,): MISSING for name in model.tree}
-    return gone | {(name,): tensor for name, tensor in weights.items()}
+    gone: dict[Path, Tree | Missing] = {(name,): MISSING for name in expect_entries(model.tree, model.key)}
+    return gone | {(name,): tensor for name, tensor in expect_entries(weights, model.key).items()}
 
 
 def _lost_ties(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..dtypes import DType, dtype_named
@@ -14,8 +14,10 @@ from ..tree import (
     Missing,
     Path,
     Tree,
+    Unknown,
     Visit,
     edit,
+    has_unknown,
     is_leaf,
     join_key,
     leaves,
@@ -56,10 +58,11 @@ class Rules:
     def apply(self, tree: Tree) -> tuple[Tree, Edits]:
         """Return the tree that the rules make of one, and what they did; it is rebuilt once. No tensor is read."""
         taken, left = _state_dict(tree, self.model_only) if self.model_only else (tree, ())
-        plain, unknown = unknown_as_dicts(taken)
+        everything = tensors(taken)
+        kept = dict.fromkeys(self.select.kept(everything))
+        dropped = tuple(key for key in everything if key not in kept)
+        plain, unknown = unknown_as_dicts(_without_emptied(taken, kept) if self.model_only else taken)
         table = tensors(plain)
-        kept = dict.fromkeys(self.select.kept(table))
-        dropped = tuple(key for key in table if key not in kept)
         dtypes = {key: dtype for key, dtype in self._dtypes(plain, table) if key in kept}
         new_keys = renamed(kept, self.renames)
         edits = Edits(
@@ -70,7 +73,7 @@ class Rules:
         )
         if not (dropped or dtypes or new_keys):
             return plain, edits
-        placed: dict[str, Placed] = dict.fromkeys(dropped, ())
+        placed: dict[str, Placed] = {key: () for key in dropped if key in table}
         for key in dtypes.keys() | new_keys.keys():
             tensor = cast(key, table[key], dtypes[key]) if key in dtypes else table[key]
             placed[key] = ((new_keys.get(key, key), tensor),)
@@ -116,12 +119,25 @@ def _holds(parts: Sequence[Part], path: Path) -> bool:
     return any(path[: len(part.path)] == part.path for part in parts)
 
 
+def _without_emptied(tree: Tree, kept: Container[str]) -> Tree:
+    """Return the weights without the unknown objects among them of which no tensor is kept."""
+
+    def visit(path: Path, node: Tree, on: Visit) -> Tree | Missing:
+        if isinstance(node, Unknown):
+            keys = (join_key((*path, *inner)) for inner, leaf in leaves(node) if isinstance(leaf, LazyTensor))
+            return node if any(key in kept for key in keys) else MISSING
+        return node if is_leaf(node) else rebuild(node, on, path)
+
+    pruned = walk(tree, visit) if has_unknown(tree) else tree
+    return {} if pruned is MISSING else pruned
+
+
 def _state_dict(tree: Tree, which: bool | str) -> tuple[Tree, tuple[str, ...]]:
     """Return the weights of a checkpoint, their tensors alone and nested as they are, and the keys of everything else."""
     part = choose_weights(tree, which if isinstance(which, str) else None)
 
     def visit(path: Path, node: Tree, on: Visit) -> Tree | Missing:
-        if isinstance(node, LazyTensor):
+        if isinstance(node, LazyTensor | Unknown):
             return node
         if is_leaf(node):
             return MISSING
@@ -130,4 +146,4 @@ def _state_dict(tree: Tree, which: bool | str) -> tuple[Tree, tuple[str, ...]]:
 
     taken = walk(part.tree, visit)
     kept = {(*part.path, *path) for path, leaf in leaves(part.tree) if isinstance(leaf, LazyTensor)}
-    return taken, tuple(join_key(path) for path, _ in leaves(tree) if path not in kept)
+    return {} if taken is MISSING else taken, tuple(join_key(path) for path, _ in leaves(tree) if path not in kept)

@@ -71,17 +71,17 @@ class VerifyReport(Report):
                 yield from bulleted([item or TOP for item in items])
 
 
-def verify(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> VerifyReport:
+def verify(path: str | os.PathLike[str]) -> VerifyReport:
     """Read every byte once and compare it with what the file promises; damage and unfinished saves are in the report.
 
     Raise FileNotFoundError, and the other FormatErrors for what cannot be looked at: unknown, or refused as unsafe.
     """
     path = Path(path)
-    return retry_if_replaced(path, lambda: _verified(path, allow_unknown=allow_unknown))
+    return retry_if_replaced(path, lambda: _verified(path))
 
 
-def _verified(path: Path, *, allow_unknown: bool) -> VerifyReport:
-    look = _looked_at(path, ReadOptions(allow_unknown=allow_unknown))
+def _verified(path: Path) -> VerifyReport:
+    look = _looked_at(path, ReadOptions())
     damaged = {key: problem for key, problem in check_all({**look.table, **look.unread.copies}).items() if problem}
     for problem in damaged.values():
         if isinstance(problem, ReplacedError):

@@ -4,7 +4,8 @@
     collections.deque; set; frozenset                                                            list
     pathlib paths; datetime, date, time, timedelta, timezone; Decimal; Fraction                  str
     NumPy scalars                                                                                bool, int, float, complex
-    NumPy arrays                                                                                 LazyTensor
+    NumPy arrays of numbers                                                                      LazyTensor
+    NumPy arrays of text, of objects and of dates                                                list
     complex, bytes, bytearray                                                                    themselves
 
 A name that is not here is never built.
@@ -15,24 +16,16 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Iterable
-from math import prod
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-
-from ..dtypes import DType, dtype_named, dtype_of_numpy
-from ..errors import DamagedError, UnsafeError
-from ..tree import LazyTensor
-from ..tree.shapes import require_shape
+from ..errors import UnsafeError
+from .arrays import ArrayPart, DtypePart, build_array, build_number, bytes_of_pickle
 from .keys import HashCounts, checked_key
-from .raw import Builders, Call, Global, Pending
+from .raw import Builders, Call, Global, NotBuilt, Pending
 
-__all__ = ["AS_TEXT", "PLAIN", "ArrayPart", "DtypePart"]
+__all__ = ["AS_TEXT", "PLAIN"]
 
-
-#: How NumPy's pickles write dtypes of numbers; ``numpy.dtype`` takes a small language, which files are not to speak.
-_DTYPE = re.compile(r"(bool|(u?int|float|complex)\d{1,3}|[biufc]\d{1,2})_?")
 _DECIMAL_NUMBER = re.compile(r"[-+]?[0-9.]+([eE][-+]?\d+)?(/\d+)?|-?(Infinity|s?NaN\d*)")
 
 
@@ -53,108 +46,6 @@ class AttributeBag(Pending):
         return self._attributes
 
 
-class DtypePart(Pending):
-    """A ``numpy.dtype`` in the making: pickled as its kind and size, then its byte order."""
-
-    __slots__ = ("kind", "order")
-
-    def __init__(self, kind: object, *_: object) -> None:
-        if isinstance(kind, Global):  # dtype(numpy.float64), or ml_dtypes.bfloat16
-            kind = kind.name
-        if not isinstance(kind, str):
-            raise TypeError(f"a NumPy dtype of a {type(kind).__name__}")
-        self.kind = kind
-        self.order = "="
-
-    def set_state(self, state: Any) -> None:
-        """Take ``(version, byte order, …)``."""
-        self.order = state[1]
-
-    def resolve(self) -> str:
-        """Return the dtype's name."""
-        dtype = self.numpy()
-        return dtype.name if self.row().numpy == dtype else str(dtype)
-
-    def row(self) -> DType:
-        """Return the dtype's row; UnsafeError for one that is no number."""
-        row = dtype_named(self.kind)
-        if row is None and _DTYPE.fullmatch(self.kind):
-            row = dtype_of_numpy(np.dtype(self.kind.rstrip("_")))
-        if row is None:
-            raise UnsafeError(
-                f"found a NumPy value of dtype {self.kind[:80]!r} in a pickle, expected a number or bool; "
-                "store it as plain values"
-            )
-        return row
-
-    def numpy(self) -> np.dtype:
-        """Return the dtype, in the byte order of the pickle."""
-        dtype = self.row().numpy
-        return dtype.newbyteorder(">") if self.order == ">" and dtype.kind in "iufc" else dtype
-
-
-class ArrayPart(Pending):
-    """A ``numpy.ndarray`` in the making: pickled empty, then its shape, dtype, order and bytes."""
-
-    __slots__ = ("_state", "_tensor")
-
-    def __init__(self, *_: object) -> None:
-        self._state: tuple[Any, ...] | None = None
-        self._tensor: LazyTensor | None = None
-
-    def set_state(self, state: Any) -> None:
-        """Take ``(version, shape, dtype, Fortran order, bytes)``."""
-        self._state = state[-4:]
-
-    def array(self) -> np.ndarray:
-        """Return the array over the pickle's own bytes."""
-        if self._state is None:
-            raise DamagedError("found a NumPy array without contents in a pickle, expected its state")
-        shape, dtype, fortran, data = self._state
-        if isinstance(data, list):
-            raise UnsafeError("found a NumPy array of Python objects in a pickle, expected numbers; store a list")
-        return _array_over(_bytes_of(data), dtype, tuple(shape), "F" if fortran else "C")
-
-    def resolve(self) -> LazyTensor:
-        """Return the array as a tensor."""
-        if self._tensor is None:
-            self._tensor = LazyTensor.from_array(self.array())
-        return self._tensor
-
-
-def _array_over(raw: bytes, dtype: object, shape: tuple[int, ...], order: Literal["C", "F"]) -> np.ndarray:
-    if not isinstance(dtype, DtypePart):
-        raise TypeError(f"a NumPy array of a {type(dtype).__name__}")
-    require_shape(shape, dtype.row(), "a NumPy array in a pickle")
-    if prod(shape) * dtype.row().itemsize != len(raw):
-        raise DamagedError(
-            f"found {len(raw)} bytes for a NumPy array {shape} in a pickle, expected as many as it takes"
-        )
-    return np.frombuffer(raw, dtype.numpy()).reshape(shape, order=order)
-
-
-def _bytes_of(value: object) -> bytes:
-    """Return the bytes that a pickle holds as bytes, or as Python 2's str; an int would be a size to allocate."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape")
-    if isinstance(value, bytes):
-        return value
-    raise TypeError(f"a {type(value).__name__} where bytes stand")
-
-
-def _build_array(raw: object, dtype: object, shape: object, order: object) -> ArrayPart:
-    """Answer ``numpy.core.numeric._frombuffer``, how protocol 5 makes an array."""
-    part = ArrayPart()
-    part.set_state((shape, dtype, order == "F", raw))
-    return part
-
-
-def _build_number(dtype: object, raw: object = b"") -> bool | int | float | complex:
-    """Answer ``numpy.core.multiarray.scalar``."""
-    value: object = _array_over(_bytes_of(raw), dtype, (1,), "C")[0].item()
-    return value if isinstance(value, bool | int | float | complex) else float(value)  # type: ignore[arg-type]
-
-
 def _encode(text: object, encoding: object = "utf-8", *_: object) -> bytes:
     if not isinstance(text, str) or not isinstance(encoding, str) or encoding not in _ENCODINGS:
         raise TypeError("bytes that are not written as text in latin1")
@@ -162,7 +53,7 @@ def _encode(text: object, encoding: object = "utf-8", *_: object) -> bytes:
 
 
 def _build_bytes(value: object = b"", *encoding: object) -> bytes:
-    return _encode(value, *encoding) if isinstance(value, str) else _bytes_of(value)
+    return _encode(value, *encoding) if isinstance(value, str) else bytes_of_pickle(value)
 
 
 def _reconstruct(kind: Any, base: object = None, state: object = None) -> object:
@@ -170,7 +61,9 @@ def _reconstruct(kind: Any, base: object = None, state: object = None) -> object
     if isinstance(kind, Global) and (kind.module, kind.name) in PLAIN:
         return PLAIN[kind.module, kind.name]()
     return (
-        Call(kind, ()) if isinstance(kind, Global) else Call(Global("copyreg", "_reconstructor"), (kind, base, state))
+        Call(kind, () if state is None else (state,))
+        if isinstance(kind, Global)
+        else Call(Global("copyreg", "_reconstructor"), (kind, base, state))
     )
 
 
@@ -199,14 +92,18 @@ def _build_frozenset(values: Iterable[Any] = ()) -> frozenset[Any]:
     return frozenset(_build_set(values))
 
 
-def _nested_class(owner: object, name: object) -> Global:
-    """Answer ``getattr`` as protocols 0 to 3 name a class within a class; refuse every other use."""
-    if isinstance(owner, Global) and isinstance(name, str) and name.isidentifier():
+def _attribute(owner: object, name: object = None, *default: object) -> Global:
+    """Answer ``getattr``: protocols 0 to 3 name a class within a class so; a method of an object is an unknown object."""
+    if not isinstance(name, str) or default:
+        raise TypeError("an attribute that is not called by a name")
+    if isinstance(owner, Global) and name.isidentifier():
         return Global(owner.module, f"{owner.name}.{name}")
-    raise UnsafeError(
-        "found a pickle that takes an attribute of an object, expected only classes within classes; "
-        "nothing was run: do not load this file anywhere"
-    )
+    if "." in name or (name[:2] == name[-2:] == "__" and name not in _HARMLESS_METHODS):
+        raise UnsafeError(
+            f"found a pickle that takes the attribute {name[:80]!r} of an object, a way by which files run code, expected "
+            "a method; nothing was run, and no option lets it pass: do not load this file anywhere"
+        )
+    raise NotBuilt
 
 
 def _decimal_text(text: object) -> str:
@@ -229,7 +126,7 @@ def _time_builder(kind: Callable[..., object]) -> Callable[..., object]:
     """Return a builder of dates or times, which pickles give as bytes."""
 
     def build(state: object, *rest: object) -> object:
-        return kind(_bytes_of(state), *rest)
+        return kind(bytes_of_pickle(state), *rest)
 
     return build
 
@@ -244,6 +141,9 @@ AS_TEXT: dict[type, Callable[[Any], str]] = {
     PurePosixPath: str,
     PureWindowsPath: str,
 }
+
+#: Methods that objects are stored by, such as a function kept as ``obj.__call__``.
+_HARMLESS_METHODS = {"__call__", "__getitem__", "__contains__", "__len__", "__iter__"}
 
 _ENCODINGS = ("latin1", "latin-1", "utf-8", "ascii")
 
@@ -263,7 +163,7 @@ _BUILTINS: dict[str, Callable[..., object]] = {
     "bytes": _build_bytes,
     "bytearray": _build_bytes,
     "complex": complex,
-    "getattr": _nested_class,
+    "getattr": _attribute,
 }
 
 #: The table: (module, name) → builder. Formats add their own names to it.
@@ -287,9 +187,9 @@ PLAIN: Builders = {
     ("numpy", "dtype"): DtypePart,
     ("numpy", "ndarray"): ArrayPart,
     **{(core, "_reconstruct"): ArrayPart for core in _NUMPY_CORES},
-    **{(core, "scalar"): _build_number for core in _NUMPY_CORES},
-    ("numpy.core.numeric", "_frombuffer"): _build_array,
-    ("numpy._core.numeric", "_frombuffer"): _build_array,
+    **{(core, "scalar"): build_number for core in _NUMPY_CORES},
+    ("numpy.core.numeric", "_frombuffer"): build_array,
+    ("numpy._core.numeric", "_frombuffer"): build_array,
     **{(module, name): kind for module in ("pathlib", "pathlib._local") for name, kind in _PATHS.items()},
     **{(module, name): build for module in ("builtins", "__builtin__") for name, build in _BUILTINS.items()},
 }

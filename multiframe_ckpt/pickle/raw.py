@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
-__all__ = ["MAX_INT_NBYTES", "Builders", "Call", "Global", "Pending"]
+__all__ = ["MAX_INT_NBYTES", "Builders", "Call", "Expanding", "Global", "NotBuilt", "Pending"]
 
 #: (module, name) → what answers a call of that name.
 Builders: TypeAlias = Mapping[tuple[str, str], Callable[..., object]]
@@ -52,3 +53,20 @@ class Pending:
     def resolve(self) -> object:
         """Return its value in a tree, the same one each time."""
         raise NotImplementedError
+
+
+class Expanding(ABC):
+    """What takes more memory as plain values of a tree than in its pickle: they are made where there is room for them."""
+
+    #: What it is, for a tree that has no room.
+    title: str
+    #: Bytes of memory that the values take.
+    nbytes: int
+
+    @abstractmethod
+    def values(self) -> Any:
+        """Return the raw values."""
+
+
+class NotBuilt(Exception):
+    """Raised by a builder for what it does not know: the call stays a record of what the file asked for."""

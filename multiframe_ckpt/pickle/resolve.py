@@ -1,20 +1,20 @@
-"""resolve(): what a PickleMachine built becomes a Tree, with unknown objects refused or kept as Unknown.
+"""Resolver: what a PickleMachine built becomes a Tree. What is not known stands in it as Unknown, and refuses nothing.
 
-Lists and dicts become the tree's in their place; only what changes is made anew. Guards: cycles, nesting past MAX_DEPTH,
-and values that share each other until a small file means billions of them. No raw object is ever made text by ``str`` or
-``repr`` before it is known to be small.
+Lists and dicts become the tree's in their place; only what changes is made anew. A cycle ends in an Unknown that says what
+it leads back to, and so does nesting past MAX_DEPTH. One guard refuses: values that share each other until a small file
+means billions of them. No raw object is ever made text by ``str`` or ``repr`` before it is known to be small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeGuard
 
 from ..errors import DamagedError, UnsafeError
-from ..tree import MAX_DEPTH, LazyTensor, Tree, Unknown, is_plain
+from ..tree import MAX_DEPTH, Entries, LazyTensor, Tree, Unknown, is_plain
 from .known import AS_TEXT
 from .machine import translated_errors
-from .raw import Call, Global, Pending
+from .raw import Call, Expanding, Global, Pending
 from .state import memory_budget
 
 __all__ = ["Resolver", "module_state_dict"]
@@ -29,11 +29,10 @@ _REMEMBERED_CONTAINER = 200
 
 #: An unknown object of less than this size, a member of an enum, is shown in a key with what it was made of.
 _SMALL_OBJECT = 800
-#: Keys that are one text in a tree are told apart by a tail of as many ``~``.
-_MAX_SAME_TEXT = 1000
 #: The keys of a pickled module's state dict may have this many characters together.
 _MAX_KEY_CHARACTERS = 1 << 25
-_SHOWN_NAMES, _SHOWN_NAME = 50, 200
+#: Containers and Unknown nodes lie no deeper: a tree's walks go through MAX_DEPTH levels, from 0 on.
+_DEEPEST = MAX_DEPTH - 1
 
 _LEAVES = frozenset({type(None), bool, int, float, complex})
 _EMPTY = frozenset({list, dict, tuple})
@@ -51,7 +50,6 @@ class Resolver:
         where: str,
         pickle_nbytes: int,
         *,
-        allow_unknown: bool,
         names: Mapping[tuple[str, str], Tree] | None = None,
         simplify: Callable[[Call], object] = lambda call: call,
         stored_nbytes: int = 0,
@@ -60,22 +58,14 @@ class Resolver:
         self._where = where
         self._size_limit = memory_budget(pickle_nbytes, stored_nbytes, least=_LEAST_SIZE_LIMIT)
         self._budget = memory_budget(pickle_nbytes, stored_nbytes, least=_LEAST_BUDGET)
-        self._allow_unknown = allow_unknown
         self._simplify = simplify
-        self._unknown_types: dict[str, None] = {}
         self._resolved: dict[int, tuple[object, Tree, int]] = {}  # id → the object (kept alive), its tree, its size
         self._open_ids: set[int] = set()  # of the containers that are being resolved
 
     def tree(self, raw: Any) -> Tree:
-        """Return the tree; raise UnsafeError that names every unknown object, unless they may stay Unknown."""
+        """Return the tree; raise UnsafeError where it would be many times larger than the pickle."""
         with translated_errors(self._where, lambda: "found a pickle whose objects do not fit together"):
             tree, _ = self._resolve(raw, 0)
-        if self._unknown_types and not self._allow_unknown:
-            names = _shown_names(self._unknown_types)
-            raise UnsafeError(
-                f"{self._where}: found objects of unknown types ({names}), expected tensors and plain "
-                "values; nothing was run. To read the rest and keep these: allow_unknown=True"
-            )
         return tree
 
     def _resolve(self, raw: Any, depth: int) -> tuple[Tree, int]:
@@ -101,20 +91,21 @@ class Resolver:
     def _resolve_new(self, raw: Any, depth: int) -> tuple[Tree, int]:
         """Resolve what was not met before, and remember its tree."""
         if id(raw) in self._open_ids:
-            raise self._forged("a container that holds itself")
-        if depth > MAX_DEPTH:
-            raise self._forged(f"more than {MAX_DEPTH} nested containers")
+            return Unknown(f"{_kind_of(raw)}, which holds this"), _UNKNOWN
+        if depth >= _DEEPEST:
+            return Unknown(f"{_kind_of(raw)}, below {_DEEPEST} others"), _UNKNOWN
         self._open_ids.add(id(raw))
         tree, size = self._contents(raw, depth + 1)
         self._open_ids.discard(id(raw))
         self._budget -= _REMEMBERED_CONTAINER
         if size > self._size_limit or self._budget < 0:
-            raise self._forged(f"containers that share each other, or too many, for {self._size_limit} bytes of memory")
+            raise UnsafeError(
+                f"{self._where}: found objects that share each other, or very many, which take more than "
+                f"{self._size_limit:,} bytes to walk, expected less in a file of this size; save its tensors and plain "
+                "values alone with the program that wrote it"
+            )
         self._resolved[id(raw)] = (raw, tree, size)
         return tree, size
-
-    def _forged(self, contents: str) -> UnsafeError:
-        return UnsafeError(f"{self._where}: found {contents}, expected a checkpoint; this file is forged or broken")
 
     def _contents(self, raw: Any, depth: int) -> tuple[Tree, int]:
         if isinstance(raw, Call):
@@ -122,6 +113,8 @@ class Resolver:
             return self._unknown_object(raw, depth) if simpler is raw else self._resolve(simpler, depth)
         if isinstance(raw, Pending):
             return self._resolve(raw.resolve(), depth)
+        if isinstance(raw, Expanding):
+            return self._expanded(raw, depth)
         if isinstance(raw, dict):
             return self._dict(raw, depth)
         if isinstance(raw, list):
@@ -140,8 +133,14 @@ class Resolver:
     def _global(self, raw: Global) -> Tree:
         if (raw.module, raw.name) in self._names:
             return self._names[raw.module, raw.name]
-        self._unknown_types[str(raw)] = None
         return Unknown(str(raw))
+
+    def _expanded(self, raw: Expanding, depth: int) -> tuple[Tree, int]:
+        """Return the plain values of what is smaller in a pickle than in a tree, or an Unknown where that is too much."""
+        if raw.nbytes > self._budget:
+            return Unknown(raw.title), _UNKNOWN
+        self._budget -= raw.nbytes
+        return self._resolve(raw.values(), depth)
 
     def _dict(self, raw: dict[Any, Any], depth: int) -> tuple[Tree, int]:
         size = _CONTAINER + _DICT_ENTRY * len(raw)
@@ -154,20 +153,15 @@ class Resolver:
             plain_keys = plain_keys and (type(key) is str or is_plain(key))
         return (raw if plain_keys else self._rekeyed(raw, depth)), size
 
-    def _rekeyed(self, raw: dict[Any, Tree], depth: int) -> dict[Any, Tree]:
+    def _rekeyed(self, raw: Entries, depth: int) -> Entries:
         """Return the dict with keys that a tree can hold; those that it holds as one text are told apart."""
-        tree: dict[Any, Tree] = {}
-        repeats: dict[Any, int] = {}
+        tree: dict[Hashable, Tree] = {}
+        repeats: dict[Hashable, int] = {}
         for key, node in raw.items():
-            tree_key = self._key(key, depth)
+            text = tree_key = self._key(key, depth)
             while tree_key in tree:  # two objects that a tree holds as one text, or an object beside its text
-                repeats[tree_key] = repeats.get(tree_key, 0) + 1
-                if repeats[tree_key] > _MAX_SAME_TEXT:
-                    raise UnsafeError(
-                        f"{self._where}: found more than {_MAX_SAME_TEXT} keys of one dict that are one text in a tree, "
-                        "expected distinct ones; this file is forged"
-                    )
-                tree_key = f"{tree_key}{'~' * repeats[tree_key]}"
+                repeats[text] = repeats.get(text, 1) + 1
+                tree_key = f"{text} ({repeats[text]})"
             self._budget -= _DICT_ENTRY + (len(tree_key) if isinstance(tree_key, str) else 0)
             tree[tree_key] = node
         return tree
@@ -180,11 +174,13 @@ class Resolver:
         node, size = self._resolve(key, depth)
         if is_plain(node):
             return node
-        name = node.type_name if isinstance(node, Unknown) else type(node).__name__
-        small = isinstance(node, Unknown) and node.args is not None and size < _SMALL_OBJECT
-        return f"{name}{_shown_args(node.args)}" if small else name  # a member of an enum: its class and value
+        if not isinstance(node, Unknown):
+            return type(node).__name__
+        if node.args is None or size >= _SMALL_OBJECT:
+            return node.type_name
+        return f"{node.type_name}{_shown_args(node.args)}"  # a member of an enum: its class and value
 
-    def _list(self, raw: list[Any], depth: int) -> tuple[Tree, int]:
+    def _list(self, raw: list[Any], depth: int) -> tuple[list[Tree], int]:
         size = _CONTAINER
         for index, value in enumerate(raw):
             node, node_size = self._resolve(value, depth)
@@ -198,7 +194,6 @@ class Resolver:
         return tuple(nodes), size
 
     def _unknown_object(self, call: Call, depth: int) -> tuple[Tree, int]:
-        self._unknown_types[str(call.type)] = None
         unknown = Unknown(str(call.type))
         parts = {"args": call.args, "state": call.state, "items": call.items, "entries": call.entries}
         size = _UNKNOWN
@@ -210,10 +205,8 @@ class Resolver:
         return unknown, size
 
 
-def _shown_names(type_names: Iterable[str]) -> str:
-    names = sorted(name[:_SHOWN_NAME] for name in type_names)
-    more = f", and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return ", ".join(names[:_SHOWN_NAMES]) + more
+def _kind_of(raw: object) -> str:
+    return str(raw.type) if isinstance(raw, Call) else type(raw).__name__.lower()
 
 
 def _set_order(member: object) -> str:
@@ -233,7 +226,10 @@ def module_state_dict(call: Call) -> object:
     A module's state is its ``__dict__``: ``_parameters``, ``_buffers`` and ``_modules`` (torch and OneFlow alike);
     a buffer named in ``_non_persistent_buffers_set`` is not part of a state dict.
     """
-    return _StateDictCollector().collect(call, "", 0) if _is_module(call) else call
+    try:
+        return _StateDictCollector().collect(call, "") if _is_module(call) else call
+    except _TooMuch:
+        return call
 
 
 def _is_module(raw: object) -> TypeGuard[Call]:
@@ -244,13 +240,18 @@ def _is_module(raw: object) -> TypeGuard[Call]:
     )
 
 
+class _TooMuch(Exception):
+    """A model that is no state dict of any sense: it nests without end, or shares its modules into endless names."""
+
+
 class _StateDictCollector:
-    """Walks the modules of a model; a module that stands in several places is walked in each."""
+    """Walks the modules of a model; a module that stands in several places is walked in each, but not below itself."""
 
     def __init__(self) -> None:
         self._characters_left = _MAX_KEY_CHARACTERS
+        self._open_ids: set[int] = set()
 
-    def collect(self, module: Call, prefix: str, depth: int) -> dict[str, Any]:
+    def collect(self, module: Call, prefix: str) -> dict[str, Any]:
         """Return the module's parameters and buffers, then its children's."""
         state: Any = module.state
         transient = state.get("_non_persistent_buffers_set")
@@ -259,11 +260,13 @@ class _StateDictCollector:
             if not (isinstance(transient, set) and name in transient):
                 values[name] = value
         state_dict = {self._key(prefix, name): value for name, value in values.items() if value is not None}
+        self._open_ids.add(id(module))
         for name, child in state["_modules"].items():
-            if _is_module(child):
-                if depth == MAX_DEPTH:
-                    raise _forged_model(f"modules nested deeper than {MAX_DEPTH}")
-                state_dict.update(self.collect(child, f"{self._key(prefix, name)}.", depth + 1))
+            if _is_module(child) and id(child) not in self._open_ids:
+                if len(self._open_ids) == MAX_DEPTH:
+                    raise _TooMuch
+                state_dict.update(self.collect(child, f"{self._key(prefix, name)}."))
+        self._open_ids.discard(id(module))
         return state_dict
 
     def _key(self, prefix: str, name: object) -> str:
@@ -271,11 +274,5 @@ class _StateDictCollector:
             raise TypeError(f"a module's attribute that is called by a {type(name).__name__}")
         self._characters_left -= len(prefix) + len(name) + 1
         if self._characters_left < 0:
-            raise _forged_model(
-                f"modules that share each other into names of more than {_MAX_KEY_CHARACTERS} characters"
-            )
+            raise _TooMuch
         return prefix + name
-
-
-def _forged_model(contents: str) -> UnsafeError:
-    return UnsafeError(f"found a pickled model with {contents}, expected a model; this file is forged")

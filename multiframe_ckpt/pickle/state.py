@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ..errors import FormatError, UnsafeError
 from .dangerous import is_dangerous
 from .keys import HashCounts, checked_key
-from .raw import Builders, Call, Global, Pending
+from .raw import Builders, Call, Global, NotBuilt, Pending
 
 __all__ = ["PROBLEMS", "State", "memory_budget"]
 
@@ -84,8 +84,8 @@ class State:
         self.budget -= nbytes
         if self.budget < 0:
             raise UnsafeError(
-                f"{self.where}: found a pickle that asks for many times its own size in memory, expected a checkpoint; "
-                "this file is forged"
+                f"{self.where}: found a pickle whose objects take many times its own size in memory, expected tensors and "
+                "a few plain values; save those alone with the program that wrote it"
             )
 
     def require_budget(self) -> None:
@@ -143,6 +143,8 @@ class State:
 
     def call(self, target: object, args: object) -> object:
         """Return what the builder of a known name makes, or the record of the call of an unknown one."""
+        if type(target) is Call and type(args) is tuple:  # a method of an object, or what another call gave
+            return self._unknown_call(Global(target.type.module, f"{target.type.name}()"), (target, args))
         if type(target) is not Global or type(args) is not tuple:
             raise UnsafeError(
                 f"{self.where}: found a pickle that calls a {type(target).__name__}, expected a name; "
@@ -158,6 +160,8 @@ class State:
             value = builder(*args)
         except FormatError:
             raise
+        except NotBuilt:
+            return self._unknown_call(target, args)
         except PROBLEMS:
             if not any(isinstance(arg, Call) for arg in args):
                 raise

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from ..checkpoint import PlannedSave
 from ..errors import CheckpointWarning
+from ..forks import abandon_in_children
 from ..tree import Tree
 from .memory import Memory
 from .snapshot import Copying, make_copies, snapshot
@@ -140,6 +141,12 @@ class Worker:
         self._problems: list[BaseException] = []
         # An error that nobody asked for is said at the latest when the interpreter exits.
         weakref.finalize(self, _warn_of, self._problems)
+        abandon_in_children(self)
+
+    def abandon(self) -> None:
+        """Forget the work, in a child of fork: its thread is the parent's, and so is its error."""
+        self._thread = None
+        self._problems.clear()
 
     def start(self, work: Callable[[], object]) -> None:
         """Wait for the work before, whose error it raises, then run this one."""

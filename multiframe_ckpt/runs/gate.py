@@ -17,6 +17,7 @@ from threading import Event, Thread
 from ..backend import SupportsStepChanges, SupportsStepHook, backend_of
 from ..checkpoint import PlannedSave
 from ..errors import ValueRefusedError
+from ..forks import abandon_in_children
 from ..tree import Tree, join_key, leaves
 from .background import Background, Save, write_copy
 from .snapshot import Copy, Copying, make_copies, snapshot
@@ -91,6 +92,13 @@ class Gate:
         self._open = Event()
         self._open.set()
         self._copying = Copying(())
+        abandon_in_children(self)
+
+    def abandon(self) -> None:
+        """Stand open and hold no optimizer, in a child of fork: nobody there would open it."""
+        self._open = Event()  # another thread may have held the lock of the old one
+        self.open()
+        self.release()
 
     def hold(self, optimizers: object) -> list[str]:
         """Put hooks before the optimizers' updates, and note in ``changes`` what nothing but these changes.

@@ -29,6 +29,7 @@ from ..errors import CheckpointWarning, ValueRefusedError
 from ..formats import WritableFormat, WriteOptions, writable_format
 from ..storage.consistency import retry_if_replaced
 from ..tree import Tree
+from ..tree.gc_pause import make_tree
 from .background import Background, Now, Save, Writer
 from .clocks import Every, falls_on, require_every, saved_position
 from .folder import CheckpointFolder
@@ -190,7 +191,8 @@ class CheckpointManager:
         run = RunState(model, optimizer, scheduler, scaler, *facts, self._options.rng, extra)
         if not run.objects and not extra:
             raise ValueRefusedError("model: found nothing to save, expected a model; hand it to save()")
-        tree, _ = capture(run if self._options.save_optimizer else replace(run, optimizer=None, scheduler=None))
+        kept = run if self._options.save_optimizer else replace(run, optimizer=None, scheduler=None)
+        tree, _ = make_tree(capture, kept)
         _warn(self._why_never_best(tree, ended))
         path, save = self._next_save(tree, ended, optimizer)
         _warn(self._writer.prepare(save))

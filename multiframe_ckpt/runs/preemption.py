@@ -8,6 +8,7 @@ import threading
 from types import FrameType
 
 from ..errors import ValueRefusedError
+from ..forks import abandon_in_children
 
 __all__ = ["EXIT_STATUS", "Preemption"]
 
@@ -15,11 +16,15 @@ EXIT_STATUS = 128 + signal.SIGTERM  # as shells count a program that a signal en
 
 
 class Preemption:
-    """Remembers whether SIGTERM came. The handler does nothing else but call the one before it."""
+    """Remembers whether SIGTERM came. The handler does nothing else but call the one before it.
+
+    A child of fork gets the handler that was there before: one that ignored SIGTERM could not be ended.
+    """
 
     def __init__(self, *, watch: bool) -> None:
         self.asked = False
         self._watching = watch
+        self._process = os.getpid()
         if watch:
             if threading.current_thread() is not threading.main_thread():
                 raise ValueRefusedError(
@@ -27,15 +32,23 @@ class Preemption:
                     "handles signals; make the manager there"
                 )
             self._previous = signal.signal(signal.SIGTERM, self._note)
+            abandon_in_children(self)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        is_ours = self._watching and os.getpid() == self._process
+        self.asked = self.asked or is_ours
         if callable(self._previous):
             self._previous(number, frame)
-        elif not self._watching and self._previous == signal.SIG_DFL:
-            # Stopped, but a handler set after ours still calls it: do what would have happened without us.
+        elif not is_ours and self._previous == signal.SIG_DFL:
+            # A handler set after ours still calls it, or a child got the signal as it was forked: do what would have
+            # happened without us.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def abandon(self) -> None:
+        """Put the handler back, in a child of fork."""
+        self.asked = False
+        self.stop()
 
     def stop(self) -> None:
         """Put the handler back that was there before, unless another has taken our place."""

@@ -18,7 +18,8 @@ from pathlib import Path
 from ..checkpoint import Checkpoint
 from ..errors import ValueRefusedError
 from ..storage.atomic import staged
-from ..tree import map_leaves
+from ..tree import Path as KeyPath
+from ..tree import Tree, map_leaves, node_at
 
 __all__ = ["RunFolder"]
 
@@ -86,8 +87,8 @@ class RunFolder:
         NumPy's numbers and tensors of one element become plain numbers; NaN and infinities, which JSON has no word for,
         become strings.
         """
-        plain = Checkpoint.from_run(metrics=results).tree["metrics"]
-        text = json.dumps(map_leaves(plain, lambda _, leaf: _as_json(leaf)), indent=2, ensure_ascii=False)
+        plain = node_at(Checkpoint.from_run(metrics=results).tree, ("metrics",))
+        text = json.dumps(map_leaves(plain, _as_json), indent=2, ensure_ascii=False)
         with staged(self.results, overwrite=True) as fresh:
             fresh.write_text(f"{text}\n", "utf-8")
         return self.results
@@ -102,5 +103,5 @@ def _part(parameter: str, name: str) -> str:
     return part
 
 
-def _as_json(value: object) -> object:
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+def _as_json(_: KeyPath, leaf: Tree) -> Tree:
+    return str(leaf) if isinstance(leaf, float) and not math.isfinite(leaf) else leaf

@@ -29,6 +29,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import TargetExistsError
+from ..forks import call_in_children
 from .parallel import Workers
 
 try:
@@ -57,6 +58,7 @@ _NOREPLACE, _EXCHANGE = 1, 2  # linux/fs.h: RENAME_NOREPLACE, RENAME_EXCHANGE
 _FLUSH_THREADS = 8  # more threads flush a thousand small files hardly faster
 _FEW_PATHS = 64  # files and folders of one checkpoint: from here on one flush of the whole file system is faster
 _LINUX_VERSION = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) if sys.platform == "linux" else (0, 0)
+_locks: set[int] = set()  # descriptors of our own stages
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -86,11 +88,21 @@ def staged(target: Path, *, overwrite: bool = False, durable: bool = True) -> It
 def stage_for(target: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``target``, on its file system, ours until it is deleted on leaving."""
     stage, lock = _make_stage(target)
+    _locks.add(lock)
     try:
         yield stage
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        os.close(lock)
+        if lock in _locks:  # else this is a child of fork, and the stage its parent's
+            _locks.remove(lock)
+            shutil.rmtree(stage, ignore_errors=True)
+            os.close(lock)
+
+
+@call_in_children
+def _release_locks() -> None:
+    """Close a child's copies of the locks: while one is open, the temporaries of a parent that was killed seem in use."""
+    while _locks:
+        os.close(_locks.pop())
 
 
 def discard(path: Path) -> None:

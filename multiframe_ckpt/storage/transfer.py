@@ -46,6 +46,7 @@ __all__ = [
     "read_once",
     "read_small",
     "read_through",
+    "recut",
     "write_all_at",
     "write_at",
 ]
@@ -118,6 +119,31 @@ def _copied(target: memoryview, pieces: Iterable[memoryview]) -> Iterator[memory
         target[offset : offset + len(piece)] = piece
         yield piece
         offset += len(piece)
+
+
+def recut(pieces: Iterable[memoryview], sizes: Iterable[int]) -> Iterator[memoryview]:
+    """Yield bytes that come in pieces in pieces of these sizes, each good until the next is asked for.
+
+    The sizes add up to all there is; when the last is asked for, so is the end of ``pieces``, where digests are compared.
+    """
+    left, buffer = memoryview(b""), bytearray()
+    source = iter(pieces)
+    for size in sizes:
+        left = left or next(source, left)
+        if len(left) >= size:
+            yield left[:size]
+            left = left[size:]
+            continue
+        buffer += bytes(max(0, size - len(buffer)))
+        filled = 0
+        while filled < size:
+            left = left or next(source)
+            taken = left[: size - filled]
+            buffer[filled : filled + len(taken)] = taken
+            left, filled = left[len(taken) :], filled + len(taken)
+        yield memoryview(buffer)[:size]
+    for _ in source:
+        pass
 
 
 def read_small(key: str, tensor: LazyTensor) -> bytes | memoryview:

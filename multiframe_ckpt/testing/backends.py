@@ -16,6 +16,7 @@ both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 import pytest
 
 from ..errors import MismatchError, ValueRefusedError
-from ..tree import LazyTensor
+from ..tree import LazyTensor, Tree, expect_entries, expect_tensor
 from .crossing import CrossingContract, Moments, Settings, lazy, same_bits, samples
 
 __all__ = ["BackendContract", "LikeBackendContract", "ModuleContract", "same_bits", "samples"]
@@ -53,7 +54,7 @@ class BackendContract(CrossingContract):
         """The target's own tensors are filled, never replaced."""
         tensor = self.tensor(np.zeros((3, 4), np.float32))
         target = {"w": tensor, "epoch": 0, "history": [1], "best": None}
-        tree = {"w": LazyTensor.from_array(samples("float32")), "epoch": 7, "history": [1, 2, 3], "best": 0.5}
+        tree: Tree = {"w": LazyTensor.from_array(samples("float32")), "epoch": 7, "history": [1, 2, 3], "best": 0.5}
         report = self.backend.load_into(target, tree)
         assert same_bits(self.array(tensor), samples("float32"))
         assert target["w"] is tensor
@@ -90,33 +91,37 @@ class ModuleContract(BackendContract):
         """Return a fresh module of at least two parameters with values of its own."""
         raise NotImplementedError
 
+    def _state_dict(self, module: object) -> Mapping[str, Tree]:
+        """Return a module's tree."""
+        return expect_entries(self.backend.to_tree(module), "module")
+
     def test_a_module_gives_its_state_dict_and_takes_it_back(self) -> None:
         """In the order and with the names of its state dict."""
         source, target = self.module(), self.module()
-        tree = self.backend.to_tree(source)
+        tree = self._state_dict(source)
         assert list(tree) == list(source.state_dict())
         report = self.backend.load_into(target, tree)
         assert report.complete
         assert set(report.loaded) == set(tree)
         for key, tensor in target.state_dict().items():
-            assert same_bits(self.array(tensor), tree[key].numpy())
+            assert same_bits(self.array(tensor), expect_tensor(tree[key], key).numpy())
 
     def test_a_wrapped_modules_prefix_is_recognised(self) -> None:
         """The error says which rename rule removes it."""
-        tree = {f"module.{key}": leaf for key, leaf in self.backend.to_tree(self.module()).items()}
+        tree = {f"module.{key}": leaf for key, leaf in self._state_dict(self.module()).items()}
         with pytest.raises(MismatchError, match=r"rename=\['module\.\*=\*'\]"):
             self.backend.load_into(self.module(), tree)
 
     def test_a_module_whose_load_fails_is_untouched(self) -> None:
         """A framework's own loading copies what fits before it raises."""
         module = self.module()
-        before = {key: leaf.numpy().copy() for key, leaf in self.backend.to_tree(module).items()}
+        before = {key: expect_tensor(leaf, key).numpy().copy() for key, leaf in self._state_dict(module).items()}
         tree = {key: LazyTensor.from_array(array + 1) for key, array in before.items()}
         tree.popitem()
         with pytest.raises(MismatchError, match="1 missing"):
             self.backend.load_into(module, tree)
-        for key, leaf in self.backend.to_tree(module).items():
-            assert same_bits(leaf.numpy(), before[key])
+        for key, leaf in self._state_dict(module).items():
+            assert same_bits(expect_tensor(leaf, key).numpy(), before[key])
 
     def test_a_module_is_no_value(self) -> None:
         """The error says by which way it is loaded."""
@@ -152,7 +157,7 @@ class LikeBackendContract(CrossingContract):
             "none": Moments(0, None),
         }
         before = {**like, "optimizer": copy(like["optimizer"])}
-        tree = {
+        tree: Tree = {
             "none": (1, {"a": b"b"}),
             "settings": (2,),
             "epoch": True,
@@ -216,7 +221,7 @@ class LikeBackendContract(CrossingContract):
     def test_a_named_tuple_of_another_length_is_a_mismatch(self) -> None:
         """Of plain values, where no element is missed by its key."""
         like = {"state": Moments(0, None), "w": self.tensor(np.zeros(2, np.float32))}
-        tree = {"state": (1, 2, 3), "w": lazy(np.ones(2, np.float32))}
+        tree: Tree = {"state": (1, 2, 3), "w": lazy(np.ones(2, np.float32))}
         with pytest.raises(MismatchError, match="state: found 3 elements, expected the 2 of Moments"):
             self.backend.loaded_like(like, tree)
         new, report = self.backend.loaded_like(like, tree, strict=False)
@@ -225,7 +230,7 @@ class LikeBackendContract(CrossingContract):
     def test_an_object_that_keeps_a_state_is_no_value(self) -> None:
         """The error says by which way it is loaded."""
         like = {"w": self.tensor(np.zeros(2, np.float32)), "loop": _Stateful()}
-        tree = {"w": lazy(np.ones(2, np.float32)), "loop": {"step": 3}}
+        tree: Tree = {"w": lazy(np.ones(2, np.float32)), "loop": {"step": 3}}
         with pytest.raises(
             ValueRefusedError, match=r"^loop: found .*_Stateful, .* filled in place, .* use load_into\(\)"
         ):
@@ -235,7 +240,7 @@ class LikeBackendContract(CrossingContract):
     def test_a_value_is_filled_or_refused_before_anything_is_touched(self) -> None:
         """Where tensors cannot be filled, the error names one and the other way."""
         target = {"loop": _Stateful(), "epoch": 0, "w": self.tensor(np.zeros(2, np.float32))}
-        tree = {"loop": {"step": 3}, "epoch": 7, "w": lazy(np.ones(2, np.float32))}
+        tree: Tree = {"loop": {"step": 3}, "epoch": 7, "w": lazy(np.ones(2, np.float32))}
         try:
             report = self.backend.load_into(target, tree)
         except ValueRefusedError as refusal:

@@ -37,7 +37,7 @@ from ..formats import Changes, Format, Opened, ReadOptions, WritableFormat, Writ
 from ..formats.opening import head_of
 from ..progress import OnProgress, Progress, silent
 from ..storage.folders import Folder
-from ..tree import File, LazyTensor, Tree, Unknown, map_leaves, tensors
+from ..tree import File, LazyTensor, Tree, Unknown, map_leaves, node_at, tensors
 from ..tree import Path as TreePath
 from .places import MemoryFile, MemoryFolder, in_memory, place_at
 from .strategies import indices, trees
@@ -225,7 +225,7 @@ class FormatContract(ReadOnlyFormatContract):
 
     def samples(self, folder: Path) -> Iterable[tuple[Path, Tree]]:
         """Write a small tree, since it is read once for each bit of its file."""
-        tree = _small_tree() if self.holds_plain_values else {"w": _small_tree()["model"]["w"]}
+        tree = _small_tree() if self.holds_plain_values else {"w": node_at(_small_tree(), ("model", "w"))}
         return [(self.written(self._held(tree), folder), self._held(tree))]
 
     def refused_trees(self) -> list[tuple[Tree, type[RefusedError]]]:
@@ -288,11 +288,10 @@ class FormatContract(ReadOnlyFormatContract):
     def test_a_plan_says_at_least_as_many_bytes_as_the_tensors_have(self, tmp_path: Path) -> None:
         """By which a disk without room is told of before anything is written."""
         tree = self._held(flat_tree())
-        distinct = {tensor.identity or key: tensor.nbytes for key, tensor in tree.items()}
         plan = self.format.plan(tree, WriteOptions())
         plan.write(tmp_path / "checkpoint", silent)
         on_disk = sum(map(len, _contents(tmp_path / "checkpoint").values()))
-        assert sum(distinct.values()) <= plan.nbytes <= on_disk
+        assert _distinct_nbytes(tree) <= plan.nbytes <= on_disk
 
     def test_writing_twice_gives_the_same_bytes(self, tmp_path: Path) -> None:
         """No time, no random number, no address gets into a file."""
@@ -316,8 +315,7 @@ class FormatContract(ReadOnlyFormatContract):
         assert done == sorted(done)
         assert done[-1] == events[-1].total_bytes
         # A format that holds ties may move a tied tensor once.
-        distinct = {tensor.identity or key: tensor.nbytes for key, tensor in tree.items()}
-        assert sum(distinct.values()) <= done[-1] <= sum(tensor.nbytes for tensor in tree.values())
+        assert _distinct_nbytes(tree) <= done[-1] <= sum(tensor.nbytes for tensor in tensors(tree).values())
 
     def test_a_folder_of_its_own_files_may_be_replaced_and_none_with_others(self, tmp_path: Path) -> None:
         """``owns`` knows every file that is written, and not a stranger's."""
@@ -334,7 +332,7 @@ class FormatContract(ReadOnlyFormatContract):
         path = self.written({"big": big}, tmp_path)
         with _peak_below(big.nbytes // 4):
             tree = open_at(self.format, path).tree
-        assert tree["big"].nbytes == big.nbytes
+        assert tensors(tree)["big"].nbytes == big.nbytes
 
     def test_a_file_replaced_after_it_was_read_still_gives_its_own_tensors(self, tmp_path: Path) -> None:
         """A run may save over the checkpoint that another process is reading."""
@@ -373,6 +371,11 @@ def _placed(contents: dict[str, bytes]) -> Iterator[File | Folder]:
 def _read_now(_: TreePath, leaf: Tree) -> Tree:
     """Return a tensor with its bytes read and, where its file has a digest of them, checked."""
     return LazyTensor.from_array(leaf.numpy(), alias=leaf.alias) if isinstance(leaf, LazyTensor) else leaf
+
+
+def _distinct_nbytes(tree: Tree) -> int:
+    distinct = {key if tensor.identity is None else tensor.identity: tensor for key, tensor in tensors(tree).items()}
+    return sum(tensor.nbytes for tensor in distinct.values())
 
 
 def _small_tree() -> Tree:

@@ -25,6 +25,7 @@ from .report import TranslateReport
 from .schedulers import SCHEDULERS
 from .search import find_parts, is_ours
 from .translate import frameworks_of, translate
+from .verdict import Carried, PartVerdict, RunVerdict, judge_checkpoint, judge_move, keys_below
 from .weights import choose_weights, size_of
 
 __all__ = [
@@ -32,9 +33,12 @@ __all__ = [
     "OPTIMIZERS",
     "SCHEDULERS",
     "WEIGHT_KEYS",
+    "Carried",
     "Dialect",
     "NeutralState",
     "Part",
+    "PartVerdict",
+    "RunVerdict",
     "TrainingParts",
     "TranslateReport",
     "choose_weights",
@@ -45,6 +49,9 @@ __all__ = [
     "is_optimizer_state",
     "is_ours",
     "is_scheduler_state",
+    "judge_checkpoint",
+    "judge_move",
+    "keys_below",
     "merged",
     "optimizer_dialect",
     "scheduler_dialect",

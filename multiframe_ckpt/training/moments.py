@@ -15,6 +15,7 @@ from ..tree.move_plan import MovePlan
 from .dialects import Dialect, optimizer_dialect
 from .dialects.grouped import GroupedDialect
 from .dialects.numbering import labels
+from .dialects.recognition import require_grouped
 from .names import Names
 from .neutral import Group, NeutralState, OptimizerState
 from .parts import Part
@@ -42,27 +43,28 @@ def move_moments(part: Part, plan: MovePlan, weights: Mapping[str, LazyTensor]) 
 
 
 def _moved_in_place(part: Part, dialect: GroupedDialect, plan: MovePlan, weights: Mapping[str, LazyTensor]) -> Tree:
-    groups, state = part.tree["param_groups"], part.tree["state"]
-    stored = [dialect.group_options(group).get("param_names") for group in groups]
-    labelled = labels(part.tree, stored, Names.of(None, weights), Notes(part.key))
+    notes = Notes(part.key)
+    state = require_grouped(part.tree, notes)
+    stored = [dialect.group_options(group).get("param_names") for group in state.groups]
+    labelled = labels(state, stored, Names.of(None, weights), notes)
     names = {
         number: name
-        for group, group_names in zip(groups, labelled, strict=True)
-        for number, name in zip(group["params"], group_names, strict=True)
+        for numbers, group_names in zip(state.parameters, labelled, strict=True)
+        for number, name in zip(numbers, group_names, strict=True)
     }
     strangers = [name for name in names.values() if name not in weights]
     if strangers:
         raise ValueRefusedError(f"{part.key}: found the parameter {strangers[0]!r}, expected one of the weights' names")
     keys = {move.sources[0]: move.key for move in plan.moves}
-    tables = {number: _tensors(entry) for number, entry in state.items() if number in names}
+    held = {number: entry for number, entry in state.entries.items() if number in names and isinstance(entry, Mapping)}
+    tables = {number: _tensors(entry) for number, entry in held.items()}
     moved = plan.apply_to_moments({names[number]: table for number, table in tables.items()})
-    entries = {number: {**state[number], **moved[keys[names[number]]]} for number, table in tables.items() if table}
-    return {**part.tree, "state": {**state, **entries}}
+    entries = {number: {**held[number], **moved[keys[names[number]]]} for number, table in tables.items() if table}
+    return {**state.tree, "state": {**state.entries, **entries}}
 
 
-def _tensors(entry: Tree) -> dict[str, LazyTensor]:
-    items = entry.items() if isinstance(entry, Mapping) else ()
-    return {name: value for name, value in items if isinstance(value, LazyTensor)}
+def _tensors(entry: Mapping[str, Tree]) -> dict[str, LazyTensor]:
+    return {name: value for name, value in entry.items() if isinstance(value, LazyTensor)}
 
 
 def _rewritten(part: Part, dialect: Dialect, plan: MovePlan, weights: Mapping[str, LazyTensor]) -> Tree:

@@ -6,7 +6,7 @@ frameworks mean different things by one name, a field of :class:`Facts` says wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -45,7 +45,7 @@ class Group:
     facts: Facts = Facts()
     extras: Mapping[str, Any] = field(default_factory=dict)
     local: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
-    ids: tuple[Any, ...] = ()
+    ids: tuple[Hashable, ...] = ()
 
     @property
     def named(self) -> bool:
@@ -97,7 +97,7 @@ class NeutralState:
     scheduler: SchedulerState | None = None
 
 
-def plain_numbers(value: Tree, sequence: Callable[[list[Any]], Any] = list) -> Tree:
+def plain_numbers(value: Tree, sequence: Callable[[list[object]], object] = list) -> Any:
     """Return a value with tensors of one element as numbers: not every framework can keep a learning rate as a tensor.
 
     Lists and tuples become what ``sequence`` makes of them.

@@ -72,7 +72,7 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
             "RMSprop",
             "lr alpha eps centered weight_decay",
             "square_avg grad_avg momentum_buffer",
-            momentum=0.0,
+            momentum=0,  # as torch has it by default
             maximize=False,
             mean_square=("square_avg", "grad_avg"),
         ),

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..tree import LazyTensor, Path, Tree, has_tensors, leaves
+from ..tree import LazyTensor, Path, Tree, Unknown, has_tensors, leaves
 from .candidates import (
     OPTIMIZER_KEYS,
     WEIGHT_KEYS,
@@ -151,7 +151,7 @@ class _Search:
         weights = self._weights(path, level, [name for name in inside if name not in taken])
         self.candidates += weights
         if not path:
-            taken.update(name for part in weights for name in (part.path or part.tree))
+            taken.update(name for part in weights for name in (part.path or entries(part.tree) or ()))
             self.rest += [Part((name,), child) for name, child in inside.items() if name not in taken]
 
     def parts(self) -> TrainingParts:
@@ -226,7 +226,11 @@ def _is_average(part: Part) -> bool:
 
 
 def _likeliest(candidates: list[Part]) -> tuple[Part, ...]:
-    """Return the candidates without those of numbers alone, and beside a model of a usual name without statistics."""
+    """Return the candidates without those of numbers alone, and beside a model of a usual name without statistics.
+
+    Objects that were not built, such as a method kept of a model, count where nothing else does.
+    """
+    candidates = [part for part in candidates if not isinstance(part.tree, Unknown)] or candidates
     models = [part for part in candidates if any(leaf.size > 1 for leaf in _tensors(part.tree))] or candidates
     usual = any(part.path and part.path[-1] in WEIGHT_KEYS for part in models)
     name_of = {part.path: part.path[-1] if part.path else None for part in models}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from ..errors import MismatchError, ValueRefusedError
-from ..tree import MISSING, LazyTensor, Path, Tree, join_key, replaced
+from ..tree import MISSING, LazyTensor, Missing, Path, Tree, join_key, replaced
 from .crossing import cross_optimizer, cross_scheduler, read_optimizer, read_scheduler, written
 from .dialects import Dialect, dialect_to_write, optimizer_dialect, scheduler_dialect
 from .names import Names
@@ -15,7 +16,10 @@ from .parts import Part, TrainingParts
 from .report import Notes, TranslateReport
 from .search import find_parts
 
-__all__ = ["frameworks_of", "translate"]
+__all__ = ["foreign_random_states", "frameworks_of", "frameworks_of_parts", "translate"]
+
+#: New nodes of the tree by path, MISSING for what is taken out.
+_Changes: TypeAlias = "Mapping[Path, Tree | Missing]"
 
 #: Parts of a random state that belong to Python or NumPy, and so mean the same beside any framework.
 _COMMON_RNG = {"python", "random", "numpy", "np"}
@@ -48,7 +52,7 @@ def translate(
     classes = _Classes(optimizer_class, scheduler_class)
     moving = _Moving(tree, target, Names.of(names, _weights(parts)), notes, strict=strict, keep=keep)
     moving.move(parts, classes)
-    if _frameworks(parts) != {target.framework}:
+    if frameworks_of_parts(parts) != {target.framework}:
         behind = _left_behind(parts, notes)
         moving.changes.update({} if keep else behind)
     return replaced(tree, moving.changes), notes.report()
@@ -56,10 +60,11 @@ def translate(
 
 def frameworks_of(tree: Tree) -> set[str]:
     """Return the frameworks in whose dialects a checkpoint's optimizers and schedulers are."""
-    return _frameworks(find_parts(tree))
+    return frameworks_of_parts(find_parts(tree))
 
 
-def _frameworks(parts: TrainingParts) -> set[str]:
+def frameworks_of_parts(parts: TrainingParts) -> set[str]:
+    """Return the frameworks in whose dialects the optimizers and schedulers are."""
     sources = [*(optimizer_dialect(part.tree) for part in parts.optimizers)]
     sources += [scheduler_dialect(part.tree) for part in parts.schedulers]
     return {source.framework for source in sources if source is not None}
@@ -110,7 +115,7 @@ class _Moving:
     notes: Notes
     strict: bool = field(kw_only=True)
     keep: bool = field(kw_only=True)
-    changes: dict[Path, Tree] = field(default_factory=dict)
+    changes: dict[Path, Tree | Missing] = field(default_factory=dict)
 
     def move(self, parts: TrainingParts, classes: _Classes) -> None:
         """Translate every optimizer and scheduler; a target that keeps schedulers inside gets them in pairs."""
@@ -122,7 +127,7 @@ class _Moving:
         for part in parts.schedulers[len(pairs) :]:
             self._try(classes.of_scheduler(part), self._crossed_scheduler)
 
-    def _try(self, part: Part, crossed: Callable[[Part, Notes], Mapping[Path, Tree]]) -> bool:
+    def _try(self, part: Part, crossed: Callable[[Part, Notes], _Changes]) -> bool:
         """Add what becomes of a part, and return True; leave it behind where it cannot cross and that is allowed."""
         notes = Notes(part.key)
         try:
@@ -141,11 +146,11 @@ class _Moving:
         self.notes.left_out.append(str(problem))
         self.changes.update({} if self.keep else _taken_out(part))
 
-    def _crossed_optimizer(self, part: Part, notes: Notes) -> Mapping[Path, Tree]:
+    def _crossed_optimizer(self, part: Part, notes: Notes) -> _Changes:
         state = cross_optimizer(part.tree, self.target, class_name=part.class_name, names=self.names, notes=notes)
         return {} if state is part.tree else self._placed(part, state)
 
-    def _crossed_scheduler(self, part: Part, notes: Notes) -> Mapping[Path, Tree]:
+    def _crossed_scheduler(self, part: Part, notes: Notes) -> _Changes:
         state = cross_scheduler(part.tree, self.target, class_name=part.class_name, notes=notes)
         if state is part.tree:
             return {}
@@ -154,11 +159,11 @@ class _Moving:
     def _move_pair(self, optimizer: Part, scheduler: Part) -> None:
         """Translate an optimizer with the scheduler that goes inside its state."""
 
-        def crossed(part: Part, notes: Notes) -> Mapping[Path, Tree]:
+        def crossed(part: Part, notes: Notes) -> _Changes:
             state = read_optimizer(part.tree, self.target, class_name=part.class_name, names=self.names, notes=notes)
             inside = self._read_inside(scheduler, notes)
             tree = written(NeutralState(state, inside), self.target, self.names, notes)
-            return (_taken_out(scheduler) if inside else {}) | self._placed(part, tree)
+            return {**(_taken_out(scheduler) if inside else {}), **self._placed(part, tree)}
 
         if not self.target.is_optimizer(optimizer.tree) and not self._try(optimizer, crossed):
             self._leave_behind(
@@ -175,9 +180,9 @@ class _Moving:
         notes.add(own_notes)
         return state
 
-    def _placed(self, part: Part, state: Tree) -> dict[Path, Tree]:
+    def _placed(self, part: Part, state: Tree) -> _Changes:
         """Return where the pieces of a written state stand; what the old one was gathered from is gone."""
-        return _taken_out(part) | dict(self.target.spread(state, part.path))
+        return {**_taken_out(part), **self.target.spread(state, part.path)}
 
     def _path_beside(self, part: Part) -> Path:
         """Return the place of a scheduler that was inside an optimizer's state: beside that, under a like name."""
@@ -187,26 +192,29 @@ class _Moving:
             )
         first, *others = map(str, part.path)
         name = "_".join([first.replace("optimizer", "scheduler") if "optimizer" in first else "scheduler", *others])
-        if name in self.tree:
+        if isinstance(self.tree, Mapping) and name in self.tree:
             raise ValueRefusedError(
                 f"{name}: found something there already, expected room for the scheduler of {part.key}"
             )
         return (name,)
 
 
-def _taken_out(part: Part) -> dict[Path, Tree]:
+def _taken_out(part: Part) -> _Changes:
     return dict.fromkeys((part.path, *part.beside), MISSING)
 
 
-def _left_behind(parts: TrainingParts, notes: Notes) -> dict[Path, Tree]:
+def foreign_random_states(part: Part) -> list[Path]:
+    """Return the paths of the random states in a part that are those of a framework, and mean nothing to another."""
+    if isinstance(part.tree, Mapping):
+        return [(*part.path, name) for name in part.tree if str(name).lower() not in _COMMON_RNG]
+    return [] if _COMMON_RNG & {*str(part.path[0]).lower().split("_")} - {"random"} else [part.path]
+
+
+def _left_behind(parts: TrainingParts, notes: Notes) -> _Changes:
     """Return the parts that only the framework they came from can use, to be taken out."""
-    missing: dict[Path, Tree] = {}
+    missing: dict[Path, Tree | Missing] = {}
     for part in parts.rng:
-        if isinstance(part.tree, Mapping):
-            paths = [(*part.path, name) for name in part.tree if str(name).lower() not in _COMMON_RNG]
-        else:
-            paths = [] if _COMMON_RNG & {*str(part.path[0]).lower().split("_")} - {"random"} else [part.path]
-        for path in paths:
+        for path in foreign_random_states(part):
             missing[path] = MISSING
             notes.left_out.append(f"{join_key(path)}: the random state of one framework means nothing to another")
     if parts.scaler is not None:

@@ -2,12 +2,14 @@
 
 from .boxes import Box
 from .derived import Elementwise, Strided, elementwise
-from .edits import edit, replaced, synchronized, unknown_as_dicts
+from .edits import edit, known, replaced, synchronized, unknown_as_dicts, unknown_refused
+from .expected import expect_entries, expect_items, expect_tensor, node_at
 from .joined import Joined, Part, joined
 from .keys import TOP, Path, join_key, key_of, split_key
 from .nodes import (
     MAX_DEPTH,
     MISSING,
+    Entries,
     Missing,
     TensorRef,
     Tree,
@@ -16,10 +18,12 @@ from .nodes import (
     children,
     combine,
     has_tensors,
+    has_unknown,
     is_leaf,
     is_plain,
     leaves,
     map_leaves,
+    map_objects,
     partition,
     rebuild,
     tensor_paths,
@@ -39,6 +43,7 @@ __all__ = [
     "Box",
     "Computed",
     "Elementwise",
+    "Entries",
     "Extent",
     "File",
     "InFile",
@@ -62,15 +67,22 @@ __all__ = [
     "combine",
     "edit",
     "elementwise",
+    "expect_entries",
+    "expect_items",
+    "expect_tensor",
     "has_tensors",
+    "has_unknown",
     "is_expanded",
     "is_leaf",
     "is_plain",
     "join_key",
     "joined",
     "key_of",
+    "known",
     "leaves",
     "map_leaves",
+    "map_objects",
+    "node_at",
     "partition",
     "rebuild",
     "replaced",
@@ -81,5 +93,6 @@ __all__ = [
     "tensors",
     "tied_groups",
     "unknown_as_dicts",
+    "unknown_refused",
     "walk",
 ]

@@ -18,6 +18,7 @@ from threading import Lock
 
 import numpy as np
 
+from ..forks import call_in_children
 from .boxes import blocks, positions, shape_of
 from .digests import PIECE
 from .sources import Source
@@ -114,6 +115,13 @@ class _Memory:
 
 
 _memory = _Memory()
+
+
+@call_in_children
+def _forget_bands() -> None:
+    """Let a child of fork begin with no bands: those of its parent are read by threads that it does not have."""
+    global _memory
+    _memory = _Memory()
 
 
 class _Reader:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from ..errors import KeyRefusedError
+from ..errors import KeyRefusedError, UnsafeError
 from .keys import Path, key_of, split_key, text_path
-from .nodes import MISSING, Missing, Tree, Unknown, Visit, is_leaf, map_leaves, rebuild, tensor_paths, walk
+from .nodes import MISSING, Missing, Tree, Unknown, Visit, has_unknown, is_leaf, map_leaves, rebuild, tensor_paths, walk
 from .tensor import LazyTensor
 
-__all__ = ["Placed", "edit", "replaced", "synchronized", "unknown_as_dicts"]
+__all__ = ["Placed", "edit", "known", "replaced", "synchronized", "unknown_as_dicts", "unknown_refused"]
+
+_SHOWN_PLACES, _SHOWN_PLACE = 50, 300
 
 #: Tensors with their keys, in the order in which they are to stand.
 Placed: TypeAlias = "Sequence[tuple[str, LazyTensor]]"
@@ -38,12 +40,38 @@ def unknown_as_dicts(tree: Tree) -> tuple[Tree, list[str]]:
     return walk(tree, visit), types
 
 
+def known(tree: Tree, where: str, remedy: str, *, allow_unknown: bool) -> Tree:
+    """Return the tree where all of it is known, with ``allow_unknown`` each Unknown as its plain dict.
+
+    Raise UnsafeError that names the place of every Unknown, and says that there is ``remedy`` besides ``allow_unknown``.
+    """
+    if not has_unknown(tree):
+        return tree
+    plain, places = unknown_as_dicts(tree)
+    if not allow_unknown:
+        raise unknown_refused(places, where, remedy)
+    return plain
+
+
+def unknown_refused(places: Sequence[str], where: str, remedy: str) -> UnsafeError:
+    """Return the error for objects, ``key: type`` each, that were not built and that somebody asks for."""
+    shown = "; ".join(place[:_SHOWN_PLACE] for place in places[:_SHOWN_PLACES])
+    more = f"; and {len(places) - _SHOWN_PLACES:,} more" if len(places) > _SHOWN_PLACES else ""
+    return UnsafeError(
+        f"{where}: found objects of types that this library does not build ({shown}{more}), expected tensors and plain "
+        f"values; nothing was run. {remedy}, or have the objects as plain dicts of their parts: allow_unknown=True"
+    )
+
+
 def replaced(tree: Tree, changes: Mapping[Path, Tree | Missing]) -> Tree:
     """Return the tree with other nodes at some paths, and without those that are MISSING.
 
-    What is not touched is the very same object. A list keeps its length; dicts are made for a path that is not there.
+    What is not touched is the very same object. A list keeps its length; dicts are made for a path that is not there. A
+    tree that is itself left out becomes an empty dict.
     """
-    changing: dict[Path, dict[Any, None]] = {}  # a container's path → the names in it below which something changes
+    changing: dict[
+        Path, dict[Hashable, None]
+    ] = {}  # a container's path → the names in it below which something changes
     for path in changes:
         for depth, name in enumerate(path):
             changing.setdefault(path[:depth], {})[name] = None
@@ -57,7 +85,8 @@ def replaced(tree: Tree, changes: Mapping[Path, Tree | Missing]) -> Tree:
             node = {**node, **{name: {} for name in changing[path] if name not in node}}
         return rebuild(node, on, path)
 
-    return walk(tree, visit)
+    changed = walk(tree, visit)
+    return {} if changed is MISSING else changed
 
 
 def edit(tree: Tree, placed: Mapping[str, Placed], *, what: str) -> Tree:
@@ -91,7 +120,7 @@ class _Edit:
             return self._alone(next(self.keys), node, is_top=not path)
         if is_leaf(node) or not isinstance(node, Mapping):
             return node if is_leaf(node) else rebuild(node, on, path)
-        kept: dict[Any, Tree] = {}
+        kept: dict[Hashable, Tree] = {}
         far = len(self.far)
         for name, child in node.items():
             if isinstance(child, LazyTensor):
@@ -111,7 +140,7 @@ class _Edit:
         self.far.extend(entries)
         return MISSING
 
-    def _add(self, kept: dict[Any, Tree], path: Path, name: Any, tensor: LazyTensor) -> None:
+    def _add(self, kept: dict[Hashable, Tree], path: Path, name: Hashable, tensor: LazyTensor) -> None:
         """Put what stands for the tensor called ``name`` in the dict at a path where it belongs."""
         key = next(self.keys)
         for new_key, new in self.placed.get(key, ((key, tensor),)):
@@ -124,7 +153,7 @@ class _Edit:
             else:
                 self.far.append((new_key, new))
 
-    def _put(self, kept: dict[Any, Tree], name: Any, child: Tree, key: str) -> None:
+    def _put(self, kept: dict[Hashable, Tree], name: Hashable, child: Tree, key: str) -> None:
         if name in kept:
             raise self._is_taken(key)
         kept[name] = child

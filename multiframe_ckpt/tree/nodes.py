@@ -1,6 +1,6 @@
 """Tree: plain values, containers and lazy tensors, the neutral form of every checkpoint.
 
-    Tree = LazyTensor | None | bool | int | float | complex | str | bytes | dict | list | tuple | Unknown
+    Tree = LazyTensor | None | bool | int | float | complex | str | bytes | dict | list | tuple | Unknown | TensorRef
 
 A tensor's key is its path in the tree: components joined by ``/``, each escaped as JSON Pointer (RFC 6901) does, ``~0``
 for ``~`` and ``~1`` for ``/``. A flat state dict's keys are therefore its own (``l1.weight``). Where an int key and a str
@@ -9,11 +9,11 @@ key of one dict read the same, the later one gets a trailing ``~``, which no esc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 from ..errors import ValueRefusedError
 from .keys import Path, join_key
@@ -22,6 +22,7 @@ from .tensor import LazyTensor
 __all__ = [
     "MAX_DEPTH",
     "MISSING",
+    "Entries",
     "Missing",
     "TensorRef",
     "Tree",
@@ -30,10 +31,12 @@ __all__ = [
     "children",
     "combine",
     "has_tensors",
+    "has_unknown",
     "is_leaf",
     "is_plain",
     "leaves",
     "map_leaves",
+    "map_objects",
     "partition",
     "rebuild",
     "tensor_paths",
@@ -53,8 +56,6 @@ MISSING = Missing.MISSING
 
 #: Containers may nest this deep; deeper trees are refused before any walk over them could overflow the stack.
 MAX_DEPTH = 128
-
-Tree: TypeAlias = Any  # the union in the module docstring; mypy has no useful recursive form of it over dict keys
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _LEAVES = frozenset({LazyTensor, *_PLAIN})  # nearly all nodes are of one of these types: no closer look is needed
@@ -84,11 +85,6 @@ class Unknown:
 
 _CONTAINERS = (dict, list, tuple, Unknown, Mapping)
 
-#: What a walk makes of the child at a path; MISSING leaves it out.
-Visit: TypeAlias = Callable[[Path, Tree], "Tree | Missing"]
-#: What :func:`walk` makes of the node at a path; the visit is for the children.
-Step: TypeAlias = Callable[[Path, Tree, Visit], "Tree | Missing"]
-
 
 @dataclass(frozen=True, slots=True)
 class TensorRef:
@@ -97,7 +93,22 @@ class TensorRef:
     key: str
 
 
-def is_plain(value: object) -> bool:
+#: The leaves of a tree that are no tensors.
+Plain: TypeAlias = bool | int | float | complex | str | bytes | None
+#: A dict of a tree, whose names are plain values or tuples of them.
+Entries: TypeAlias = Mapping[Any, "Tree"]
+#: What is in a file, or in a live object, as plain values, containers and tensors: isinstance tells which.
+Tree: TypeAlias = LazyTensor | Unknown | TensorRef | Plain | Entries | Sequence["Tree"]
+
+#: What a walk makes of the child at a path; MISSING leaves it out.
+Visit: TypeAlias = Callable[[Path, Tree], Tree | Missing]
+#: What a step of :func:`walk` makes of a node: a walk that leaves nothing out never gives MISSING.
+_Made = TypeVar("_Made", bound=Tree | Missing)
+#: A node of a tree, or of live objects in containers, which are looked through alike.
+_Node = TypeVar("_Node", Tree, object)
+
+
+def is_plain(value: object) -> TypeGuard[Plain]:
     """Return whether ``value`` is one of the plain leaf values of a tree."""
     return type(value) in _PLAIN
 
@@ -107,7 +118,7 @@ def is_leaf(node: object) -> bool:
     return type(node) in _LEAVES or not isinstance(node, _CONTAINERS)
 
 
-def children(node: Tree) -> Iterator[tuple[Any, Tree]] | None:
+def children(node: _Node) -> Iterator[tuple[Any, _Node]] | None:
     """Return a container's (key, child) pairs, or None for a leaf."""
     if type(node) in _LEAVES:
         return None
@@ -120,9 +131,9 @@ def children(node: Tree) -> Iterator[tuple[Any, Tree]] | None:
     return None
 
 
-def leaves(tree: Tree) -> Iterator[tuple[Path, Tree]]:
+def leaves(tree: _Node) -> Iterator[tuple[Path, _Node]]:
     """Walk every leaf with its path, in order; raise ValueRefusedError past MAX_DEPTH."""
-    stack: list[Iterator[tuple[Any, Tree]]] = []
+    stack: list[Iterator[tuple[Any, _Node]]] = []
     path: list[Any] = []
     inside = children(tree)
     if inside is None:
@@ -167,30 +178,43 @@ def rebuild(node: Tree, visit: Visit, path: Path = ()) -> Tree:
         return {name: new for name, child in node.items() if (new := visit((*path, name), child)) is not MISSING}
     if isinstance(node, Unknown):
         return _rebuilt_unknown(node, visit, path)
+    assert isinstance(node, list | tuple), "only a container has children to rebuild"
     visited = (visit((*path, place), child) for place, child in enumerate(node))
     items = [None if child is MISSING else child for child in visited]
     return items if isinstance(node, list) else tuple(items)
 
 
 def _rebuilt_unknown(node: Unknown, visit: Visit, path: Path) -> Unknown:
-    parts = rebuild(node.plain(), visit, path)
-    parts.pop("__unknown__", None)
-    return Unknown(node.type_name, **({} if node.args else {"args": node.args}) | parts)
+    visited = ((name, visit((*path, name), part)) for name, part in node.plain().items())
+    parts = {name: part for name, part in visited if part is not MISSING}
+    args, items, entries = parts.get("args"), parts.get("items"), parts.get("entries")
+    return Unknown(
+        node.type_name,
+        args if isinstance(args, tuple) else None if node.args else node.args,
+        parts.get("state"),
+        items if isinstance(items, list) else [],
+        entries if isinstance(entries, dict) else {},
+    )
 
 
-def map_leaves(tree: Tree, change: Callable[[Path, Tree], Tree], *, path: Path = ()) -> Tree:
+def map_leaves(tree: Tree, change: Callable[[Path, Tree], Tree]) -> Tree:
     """Return the tree with every leaf replaced by ``change(path, leaf)``; containers keep their kind and order."""
+    mapped: Tree = _mapped(change, (), tree)
+    return mapped
 
-    return _mapped(change, path, tree)
+
+def map_objects(mix: object, change: Callable[[Path, Any], object], *, path: Path = ()) -> Any:
+    """Do as :func:`map_leaves` does where leaves are, or become, the live objects of a framework."""
+    return _mapped(change, path, mix)
 
 
-def _mapped(change: Callable[[Path, Tree], Tree], path: Path, node: Tree) -> Tree:
+def _mapped(change: Callable[..., object], path: Path, node: Any) -> Any:
     if type(node) in _LEAVES or not isinstance(node, _CONTAINERS):  # is_leaf(node), without a call for each
         return change(path, node)
     return rebuild(node, partial(_mapped, change), path)
 
 
-def walk(tree: Tree, step: Step) -> Tree | Missing:
+def walk(tree: Tree, step: Callable[[Path, Tree, Visit], _Made]) -> _Made:
     """Return what ``step(path, node, on)`` makes of a tree; with ``on`` it rebuilds the containers that it goes on into.
 
     A function inside another that called itself would be kept, with all it refers to, until the cycle collector runs.
@@ -198,7 +222,7 @@ def walk(tree: Tree, step: Step) -> Tree | Missing:
     return _stepped(step, (), tree)
 
 
-def _stepped(step: Step, path: Path, node: Tree) -> Tree | Missing:
+def _stepped(step: Callable[[Path, Tree, Visit], _Made], path: Path, node: Tree) -> _Made:
     return step(path, node, partial(_stepped, step))
 
 
@@ -248,6 +272,19 @@ def tensor_table(tree: Tree) -> dict[str, LazyTensor]:
 def has_tensors(tree: Tree) -> bool:
     """Return whether there is a tensor in the tree."""
     return any(isinstance(leaf, LazyTensor) for _, leaf in leaves(tree))
+
+
+def has_unknown(tree: Tree) -> bool:
+    """Return whether there is an object in the tree that was not built."""
+    nodes = [tree]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Unknown):
+            return True
+        inside = children(node)
+        if inside is not None:
+            nodes.extend(child for _, child in inside if type(child) not in _LEAVES)
+    return False
 
 
 def _is_its_key(name: object) -> bool:

@@ -16,7 +16,7 @@ import multiframe_ckpt as mfc
 
 
 def read_all(path: Path) -> dict[str, np.ndarray]:
-    return {key: found.numpy() for key, found in mfc.open(path, allow_unknown=True).tensors().items()}
+    return {key: found.numpy() for key, found in mfc.open(path).tensors().items()}
 
 
 @pytest.mark.parametrize("make", [zip_of, legacy_of])

@@ -146,5 +146,5 @@ def test_a_known_name_called_with_anything_gives_a_value_or_a_format_error(
     header = {} if container is torch_zip else {"protocol_version": 1, "__oneflow__": None}
     pickled = Forger().dump({**header, "data": called})
     with tempfile.TemporaryDirectory() as folder, suppress(mfc.FormatError):
-        for tensor in mfc.open(container(pickled, Path(folder)), allow_unknown=True).tensors().values():
+        for tensor in mfc.open(container(pickled, Path(folder))).tensors().values():
             tensor.numpy()

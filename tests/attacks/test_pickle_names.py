@@ -93,14 +93,13 @@ ROUTES: dict[str, Callable[[str, str, bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("route", ROUTES.values(), ids=ROUTES)
-@pytest.mark.parametrize("allow_unknown", [False, True])
 @pytest.mark.parametrize(("module", "attribute"), [("posix", "system"), ("builtins", "exec")])
 def test_a_name_that_runs_code_is_refused_by_every_route(
-    route: Callable[[str, str, bytes], bytes], allow_unknown: bool, module: str, attribute: str, tmp_path: Path
+    route: Callable[[str, str, bytes], bytes], module: str, attribute: str, tmp_path: Path
 ) -> None:
     path = torch_zip(route(module, attribute, text("touch canary")), tmp_path / "x.pt")
     with pytest.raises(mfc.UnsafeError, match=f"{module}.{attribute}.*a name by which files run code"):
-        mfc.open(path, allow_unknown=allow_unknown)
+        mfc.open(path)
 
 
 DANGEROUS = [
@@ -138,12 +137,12 @@ def test_every_name_that_scanners_warn_of_is_refused_wherever_it_is_split(path: 
         file = torch_zip(called(text(module) + text(attribute) + b"\x93"), tmp_path / f"{at}.pt")
         if at == 1 or not path.startswith("my."):
             with pytest.raises(mfc.UnsafeError, match="a name by which files run code"):
-                mfc.open(file, allow_unknown=True)
+                mfc.open(file)
 
 
 def test_a_dangerous_name_that_is_only_mentioned_is_refused_too(tmp_path: Path) -> None:
     with pytest.raises(mfc.UnsafeError, match=r"os\.system"):
-        mfc.open(torch_zip(b"}" + text("hook") + name("os", "system") + b"s", tmp_path / "x.pt"), allow_unknown=True)
+        mfc.open(torch_zip(b"}" + text("hook") + name("os", "system") + b"s", tmp_path / "x.pt"))
 
 
 HARMLESS = [
@@ -163,11 +162,11 @@ def test_an_unknown_name_is_a_name_and_its_call_a_record(path: str, tmp_path: Pa
     module, _, attribute = path.rpartition(".")
     file = torch_zip(called(name(module, attribute), b"K\x07"), tmp_path / "x.pt")
     before = set(sys.modules)
-    tree = mfc.open(file, allow_unknown=True).tree
+    tree = mfc.open(file).tree
     assert (tree.type_name, tree.args) == (path, (7,))
     assert set(sys.modules) == before
     with pytest.raises(mfc.UnsafeError, match="allow_unknown"):
-        mfc.open(file)
+        mfc.load(file)
 
 
 class Outer:
@@ -182,18 +181,15 @@ def test_a_class_within_a_class_is_a_name(protocol: int, tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "my_enums", module)
     for kind in (Outer, Outer.Inner):
         monkeypatch.setattr(kind, "__module__", "my_enums")
-    tree = mfc.open(
-        torch_zip(pickle.dumps(Outer.Inner.MEMBER, protocol)[:-1], tmp_path / "x.pt"), allow_unknown=True
-    ).tree
+    tree = mfc.open(torch_zip(pickle.dumps(Outer.Inner.MEMBER, protocol)[:-1], tmp_path / "x.pt")).tree
     assert (tree.type_name, tree.args) == ("my_enums.Outer.Inner", (1,))
 
 
 GETATTR = name("builtins", "getattr")
 ATTRIBUTES = {
-    "of a text": called(GETATTR, text("x"), text("upper")),
-    "of an unknown object": called(GETATTR, OBJECT, text("method")),
-    "of a dict": called(GETATTR, b"}", text("update")),
-    "of a list, by Python 2's name": called(name("__builtin__", "getattr"), b"]", text("append")),
+    "of an object, by which its class is found": called(GETATTR, OBJECT, text("__class__")),
+    "of a method of an object": called(GETATTR, called(GETATTR, OBJECT, text("run")), text("__globals__")),
+    "that is a path from an object": called(GETATTR, OBJECT, text("os.system")),
     "that is a path": called(GETATTR, name("my", "Class"), text("a.b")),
     "that is no text": called(GETATTR, name("my", "Class"), b"K\x01"),
     "that is missing": called(GETATTR, name("my", "Class")),
@@ -204,13 +200,33 @@ ATTRIBUTES = {
 
 
 @pytest.mark.parametrize("ops", ATTRIBUTES.values(), ids=ATTRIBUTES)
-def test_an_attribute_of_anything_but_a_class_is_never_taken(ops: bytes, tmp_path: Path) -> None:
+def test_an_attribute_by_which_files_run_code_is_refused(ops: bytes, tmp_path: Path) -> None:
     with pytest.raises(mfc.FormatError):
-        mfc.open(torch_zip(ops, tmp_path / "x.pt"), allow_unknown=True)
+        mfc.open(torch_zip(ops, tmp_path / "x.pt"))
+
+
+METHODS = {
+    "of a text": called(GETATTR, text("x"), text("upper")),
+    "of an unknown object": called(GETATTR, OBJECT, text("method")),
+    "of a dict": called(GETATTR, b"}", text("update")),
+    "of a list, by Python 2's name": called(name("__builtin__", "getattr"), b"]", text("append")),
+    "by which an object is called": called(GETATTR, OBJECT, text("__call__")),
+}
+
+
+@pytest.mark.parametrize("ops", METHODS.values(), ids=METHODS)
+def test_a_method_of_an_object_is_an_unknown_object_and_taken_from_nothing(ops: bytes, tmp_path: Path) -> None:
+    tree = mfc.open(torch_zip(ops, tmp_path / "x.pt")).tree
+    assert tree.type_name in ("builtins.getattr", "__builtin__.getattr")
+    assert len(tree.args) == 2
+
+
+def test_what_an_unknown_call_gave_is_called_in_name_only(tmp_path: Path) -> None:
+    tree = mfc.open(torch_zip(called(called(name("my", "f"), b"K\x01"), text("x")), tmp_path / "x.pt")).tree
+    assert (tree.type_name, tree.args[0].type_name, tree.args[0].args, tree.args[1]) == ("my.f()", "my.f", (1,), ("x",))
 
 
 UNCALLABLE = {
-    "what a call gave": called(called(name("my", "f")), text("x")),
     "a tensor's storage": b"("
     + text("storage")
     + name("torch", "FloatStorage")
@@ -226,20 +242,20 @@ UNCALLABLE = {
 @pytest.mark.parametrize("ops", UNCALLABLE.values(), ids=UNCALLABLE)
 def test_only_names_are_called(ops: bytes, tmp_path: Path) -> None:
     with pytest.raises(mfc.UnsafeError, match=r"a pickle that calls a \w+, expected a name"):
-        mfc.open(torch_zip(ops, tmp_path / "x.pt"), allow_unknown=True)
+        mfc.open(torch_zip(ops, tmp_path / "x.pt"))
 
 
 def test_a_hostile_file_changes_nothing_for_the_next_one(tmp_path: Path) -> None:
     known = dict(PLAIN)
     benign = torch_zip(b"}" + text("d") + called(name("collections", "OrderedDict")) + b"s", tmp_path / "benign.pt")
     unknown = torch_zip(OBJECT, tmp_path / "unknown.pt")
-    mfc.open(unknown, allow_unknown=True)
+    mfc.open(unknown)
     for route in ROUTES.values():
         with pytest.raises(mfc.UnsafeError):
-            mfc.open(torch_zip(route("os", "system", text("x")), tmp_path / "x.pt"), allow_unknown=True)
+            mfc.open(torch_zip(route("os", "system", text("x")), tmp_path / "x.pt"))
     assert mfc.open(benign).tree == {"d": {}}
     with pytest.raises(mfc.UnsafeError):
-        mfc.open(unknown)
+        mfc.load(unknown)
     assert known == PLAIN
 
 

@@ -128,7 +128,7 @@ def verbs(path: str, work: str) -> dict[str, Callable[[], dict[str, Any]]]:
     target, folder = f"{work}/converted.pt", os.path.dirname(path)
     return {
         "inspect": lambda: on_command_line("inspect", path),
-        "inspect --json": lambda: on_command_line("inspect", path, "--json", "--allow-unknown", "--allow-incomplete"),
+        "inspect --json": lambda: on_command_line("inspect", path, "--json", "--allow-incomplete"),
         "verify": lambda: on_command_line("verify", path),
         "diff": lambda: on_command_line("diff", path, path),
         "convert": lambda: on_command_line("convert", path, target, "--allow-unknown"),

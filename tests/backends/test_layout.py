@@ -56,7 +56,7 @@ def test_weights_and_moments_turned_together_go_on_as_if_nothing_had_happened(tm
     train(net, optimizer, 3)
     torch.save(laid_out_by_another(net, optimizer), tmp_path / "run.pth")
     report = mfc.convert(tmp_path / "run.pth", tmp_path / "own.pth", layout=RULES)
-    assert report.lossless
+    assert report.exact
     fresh = model()
     fresh_optimizer = torch.optim.Adam(fresh.parameters(), lr=0.5)
     mfc.open(tmp_path / "own.pth").restore(model=fresh, optimizer=fresh_optimizer)

@@ -94,6 +94,24 @@ def test_what_was_not_asked_for_is_named(kept: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("part", "found", "message"),
+    [
+        ("python", (3, (1, 2), None), "rng_state/python: found a tuple, expected a dict"),
+        ("numpy", {"pos": 1}, "rng_state/numpy/key: found nothing, expected a tensor"),
+        ("torch", {"cpu": [1]}, "torch/cpu: found a list, expected a tensor"),
+    ],
+)
+def test_a_random_state_that_another_program_keeps_so_is_refused_by_its_key(
+    part: str, found: Any, message: str
+) -> None:
+    net, _, _ = build()
+    states = mfc.Checkpoint.from_run(model=net, rng=True).tree
+    checkpoint = mfc.Checkpoint(states | {"rng_state": states["rng_state"] | {part: found}})
+    with pytest.raises(mfc.ValueRefusedError, match=message):
+        checkpoint.restore(model=net)
+
+
 def test_a_part_the_checkpoint_lacks_starts_fresh_with_a_warning(tmp_path: Path) -> None:
     net, optim, _ = build()
     mfc.Checkpoint.from_run(model=net, epoch=1).save(tmp_path / "w.pt")

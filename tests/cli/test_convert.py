@@ -22,11 +22,11 @@ def test_a_torch_file_becomes_a_oneflow_directory_and_comes_back_equal(run, mode
     assert run("diff", model, "back.pth").exit_code == 0
 
 
-def test_the_report_names_both_files_and_formats_and_says_lossless(run, model):
+def test_the_report_names_both_files_and_formats_and_says_exact(run, model):
     said = run("convert", "model.pth", "folder").stdout
     assert "converted model.pth (torch) to folder (oneflow)" in said
     assert "2 tensors, 60 B" in said
-    assert "\nlossless:" in said
+    assert "\nexact:" in said
 
 
 def test_renaming_is_reported_and_done(run, model):
@@ -39,7 +39,7 @@ def test_layouts_are_reported_and_done_and_no_loss(run, model):
     rule = "module.l1.weight=turn"
     report = run("convert", model, "turned.pth", "--layout", rule).stdout
     assert "laid out otherwise (1):\n  module.l1.weight = turn\n" in report
-    assert "\nlossless:" in report
+    assert "\nexact:" in report
     assert document(run("convert", "turned.pth", "back.pth", "--layout", rule, "--json"))["laid_out"] == {
         "module.l1.weight": "turn"
     }
@@ -66,12 +66,12 @@ def test_rename_include_and_exclude_may_be_repeated(run, training):
 def test_casting_is_reported_as_a_loss(run, model):
     said = run("convert", model, "half.pth", "--dtype", "float16").stdout
     assert "cast (2):\n  module.l1.weight to float16\n" in said
-    assert "not lossless: 2 cast" in said
+    assert "not exact: 2 cast" in said
 
 
 def test_model_only_says_what_it_left_behind(run, training):
     result = document(run("convert", training, "weights.pth", "--model-only", "--json"))
-    assert result["lossless"] is False
+    assert result["exact"] is False
     assert "optimizer_state_dict/state/0/exp_avg" in result["excluded"]
     assert "epoch" in result["excluded"]
     assert list(mfc.open("weights.pth").tree) == ["module.l1.weight", "module.l1.bias"]
@@ -90,8 +90,8 @@ def test_model_only_stands_alone_before_the_paths_or_has_a_key_behind_an_equals_
     )
 
 
-def test_model_only_of_a_bare_state_dict_is_lossless(run, model):
-    assert document(run("convert", model, "weights.pth", "--model-only", "--json"))["lossless"] is True
+def test_model_only_of_a_bare_state_dict_is_exact(run, model):
+    assert document(run("convert", model, "weights.pth", "--model-only", "--json"))["exact"] is True
 
 
 def test_widened_and_tied_tensors_are_reported_as_no_loss(run, tmp_path):
@@ -102,7 +102,7 @@ def test_widened_and_tied_tensors_are_reported_as_no_loss(run, tmp_path):
     said = run("convert", "tied.pth", "folder").stdout
     assert "widened (1), as oneflow needs; the way back is exact:\n  bf to float32\n" in said
     assert "tied (1), written once each; they come back tied:\n  a = b\n" in said
-    assert "\nlossless:" in said
+    assert "\nexact:" in said
 
 
 def test_long_lists_are_cut_and_say_where_all_of_them_are(run, tmp_path):
@@ -179,7 +179,7 @@ def test_objects_of_unknown_types_are_refused_with_the_option_that_lets_them_pas
 def test_objects_that_were_let_pass_are_reported_as_a_loss(run, unknown):
     said = run("convert", unknown, "out.pth", "--allow-unknown").stdout
     assert "of unknown type (1), written as plain dicts:\n  callback: lightning.Callback\n" in said
-    assert "not lossless: 1 of unknown type" in said
+    assert "not exact: 1 of unknown type" in said
 
 
 def test_an_unfinished_directory_is_refused_with_the_option_that_looks_anyway(run, model):
@@ -218,3 +218,49 @@ def test_optimizer_state_is_cast_only_when_asked(run, adam):
     assert list(report["cast"]) == ["model_state_dict/w"]
     report = document(run("convert", adam, "b.pth", "--optimizer-dtype", "float16", "--json"))
     assert [key.rpartition("/")[2] for key in report["cast"]] == ["exp_avg", "exp_avg_sq"]
+
+
+@pytest.fixture
+def nadam(tmp_path):
+    """A run of an optimizer that OneFlow does not have."""
+    group = {"lr": 0.1, "momentum_decay": 4e-3, "params": [0]}
+    optimizer = {"state": {0: {"exp_avg": np.ones(3, np.float32)}}, "param_groups": [group]}
+    mfc.save({"model": {"w": np.ones(3, np.float32)}, "optimizer": optimizer, "epoch": 5}, tmp_path / "nadam.pth")
+    return tmp_path / "nadam.pth"
+
+
+def test_the_two_verdicts_stand_apart_at_the_end(run, nadam, adam, model):
+    said = run("convert", nadam, "a").stdout.splitlines()
+    assert said[-2].startswith("exact: converting back gives every tensor and value again")
+    assert said[-1].startswith(
+        "not resumable: the run does not go on in OneFlow: optimizer: found what looks like NAdam"
+    )
+    said = run("convert", adam, "b").stdout.splitlines()
+    assert said[-1] == "resumable: the run goes on in OneFlow with model, optimizer (Adam), progress (epoch 5)"
+    assert run("convert", model, "c").stdout.splitlines()[-1].startswith("exact: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "status"), [([], 1), (["--backend", "torch"], 0), (["--dtype", "float64", "--backend", "torch"], 1)]
+)
+def test_strict_ends_with_1_unless_both_verdicts_hold_and_writes_all_the_same(run, nadam, options, status):
+    assert run("convert", nadam, "a", *options).exit_code == 0
+    assert run("convert", nadam, "b", *options, "--strict").exit_code == status
+    assert mfc.verify("b").whole
+
+
+def test_strict_asks_nothing_of_a_run_that_is_not_there(run, model):
+    assert run("convert", model, "a", "--strict").exit_code == 0
+    assert run("convert", model, "b", "--strict", "--exclude", "*bias", "--dry-run").exit_code == 1
+
+
+def test_the_verdicts_as_json_are_bools_and_sentences_and_every_part_by_name(run, nadam, model):
+    report = document(run("convert", nadam, "a", "--json"))
+    assert (report["exact"], report["resumable"], report["ok"]) == (True, False, False)
+    assert report["resumable_because"].startswith("the run does not go on in OneFlow: ")
+    assert [(part["name"], part["goes_on"], part["decides"]) for part in report["parts"]] == [
+        ("model", True, True),
+        ("optimizer", False, True),
+        ("progress", True, True),
+    ]
+    assert document(run("convert", model, "b", "--json"))["resumable"] is None

@@ -17,7 +17,6 @@ import pytest
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt.dtypes import DTYPES
-from multiframe_ckpt.formats.base import ReadOptions
 from multiframe_ckpt.formats.torch.format import TorchFormat
 from multiframe_ckpt.testing import FormatContract
 from multiframe_ckpt.testing.formats import read, write
@@ -183,20 +182,14 @@ _ByName.Pickler = type(
 )
 
 
-def test_a_checkpoint_with_unknown_objects_is_refused_and_names_each(tmp_path: Path) -> None:
+def test_the_tensors_beside_unknown_objects_are_read_and_those_are_unknown(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(2), "f": torch.nn.functional.relu, "g": [collections.namedtuple]}, tmp_path / "x.pt")
-    with pytest.raises(
-        mfc.UnsafeError, match=r"collections\.namedtuple, torch\.nn\.functional\.relu.*allow_unknown=True"
-    ):
-        read(FORMAT, tmp_path / "x.pt")
-
-
-def test_with_allow_unknown_the_tensors_are_read_and_the_rest_is_unknown(tmp_path: Path) -> None:
-    torch.save({"w": torch.ones(2), "f": torch.nn.functional.relu}, tmp_path / "x.pt")
-    tree = read(FORMAT, tmp_path / "x.pt", ReadOptions(allow_unknown=True))
+    tree = read(FORMAT, tmp_path / "x.pt")
     assert_same(tree["w"], torch.ones(2))
-    assert isinstance(tree["f"], mfc.Unknown)
-    assert tree["f"].type_name == "torch.nn.functional.relu"
+    assert [node.type_name for node in (tree["f"], *tree["g"])] == [
+        "torch.nn.functional.relu",
+        "collections.namedtuple",
+    ]
 
 
 def test_a_torchscript_archive_is_told_apart(tmp_path: Path) -> None:

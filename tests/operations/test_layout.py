@@ -34,9 +34,9 @@ def test_rows_take_the_place_of_what_they_are_rows_of(tmp_path: Path) -> None:
     report = convert(source, tmp_path / "b.safetensors", layout=rules)
     assert list(arrays(report_target(report))) == ["first", "q", "k", "v", "last"]
     assert report.laid_out == {name: f"rows:{2 * i}:{2 * i + 2} of qkv" for i, name in enumerate("qkv")}
-    assert report.lossless and report.excluded == ()
+    assert report.exact and report.excluded == ()
     back = convert(report.target, tmp_path / "c.safetensors", layout=["qkv=join of q, k, v"])
-    assert back.lossless
+    assert back.exact
     np.testing.assert_equal(arrays(report_target(back)), arrays(source))
 
 
@@ -47,7 +47,7 @@ def report_target(report: Any) -> Path:
 def test_what_no_rule_takes_of_a_tensor_is_left_out_and_said(tmp_path: Path) -> None:
     source = saved(tmp_path / "a.safetensors", {"qkv": tensor(6, 3)})
     report = convert(source, tmp_path / "b.safetensors", layout=["q=rows:0:2 of qkv"])
-    assert not report.lossless and report.excluded == ("qkv",)
+    assert not report.exact and report.excluded == ("qkv",)
 
 
 def test_layout_comes_before_the_other_rules(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def training(**options: Any) -> dict[str, Any]:
 def test_an_optimizers_tensors_are_turned_with_their_parameters_and_back(tmp_path: Path) -> None:
     source = saved(tmp_path / "a.pth", training())
     report = convert(source, tmp_path / "b.pth", layout=["*.weight=turn"])
-    assert report.lossless
+    assert report.exact
     before, after = arrays(source), arrays(report_target(report))
     assert list(before) == list(after)
     for key, array in before.items():
@@ -189,6 +189,6 @@ def test_tensors_of_parameters_that_are_not_known_are_refused(
 def test_a_tie_of_which_one_side_is_turned_is_said_to_be_lost(tmp_path: Path) -> None:
     tied = LazyTensor.from_array(np.zeros((2, 2), np.float32), alias="storage")
     source = saved(tmp_path / "a.pth", {"a": tied, "b": tied, "c": tensor(2)})
-    assert convert(source, tmp_path / "b.pth", layout=["a=turn", "b=turn"]).lossless
+    assert convert(source, tmp_path / "b.pth", layout=["a=turn", "b=turn"]).exact
     report = convert(source, tmp_path / "c.pth", layout=["a=turn"])
-    assert report.lost_ties == (("a", "b"),) and not report.lossless
+    assert report.lost_ties == (("a", "b"),) and not report.exact

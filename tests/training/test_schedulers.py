@@ -28,7 +28,7 @@ OWN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ExponentialLR": ({"gamma": 0.9}, {"gamma": 0.9}),
     "CosineAnnealingLR": ({"T_max": 10, "eta_min": 0.001}, {"T_max": 10, "eta_min": 0.001}),
     "CosineAnnealingWarmRestarts": (
-        {"T_0": 2, "T_mult": 2, "eta_min": 0.0, "T_cur": 2, "T_i": 4},
+        {"T_0": 2, "T_mult": 2, "eta_min": 0.0, "T_cur": 2, "T_i": 4, "_step_count": 0},  # its step() never counts
         {"T_0": 2, "T_mult": 2, "eta_min": 0.0, "decay_rate": 1.0, "restart_limit": 0},
     ),
     "LambdaLR": ({"lr_lambdas": [None]}, {"lr_lambdas": [None]}),
@@ -45,7 +45,7 @@ PLATEAU |= {"_last_lr": [0.05]}
 
 
 def torch_state(name: str, **changes: Any) -> dict[str, Any]:
-    return OWN[name][0] | TORCH | changes
+    return TORCH | OWN[name][0] | changes
 
 
 def oneflow_state(name: str, **changes: Any) -> dict[str, Any]:
@@ -104,6 +104,14 @@ def test_a_sequence_with_a_part_that_oneflow_cannot_run_is_refused_by_its_place(
     state["_schedulers"] = [torch_state("StepLR"), torch_state("LambdaLR")]
     with pytest.raises(ValueRefusedError, match="scheduler/schedulers/1: found LambdaLR"):
         translate_scheduler(state, to="oneflow")
+
+
+@pytest.mark.parametrize("name", ["_schedulers", "schedulers"])
+def test_schedulers_that_are_no_list_are_refused(name: str) -> None:
+    own = {"_milestones": [3], "last_epoch": 1} if name == "_schedulers" else ONEFLOW | {"milestones": [3]}
+    state = own | {"_last_lr": [0.1], "interval_rescaling": [True], name: {"0": torch_state("StepLR")}}
+    with pytest.raises(ValueRefusedError, match="scheduler: found a dict of schedulers, expected a list"):
+        translate_scheduler(state, to="oneflow" if name == "_schedulers" else "torch", class_name="SequentialLR")
 
 
 def chain(*parts: dict[str, Any]) -> dict[str, Any]:

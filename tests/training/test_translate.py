@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from multiframe_ckpt.errors import ValueRefusedError
-from multiframe_ckpt.training import translate
+from multiframe_ckpt.training import NeutralState, dialect_named, is_optimizer_state, translate, translate_optimizer
+from multiframe_ckpt.training.report import Notes
 from multiframe_ckpt.tree import LazyTensor
 
 WEIGHT = LazyTensor.from_array(np.ones(2, np.float32))
@@ -90,6 +91,40 @@ def test_what_cannot_cross_is_left_out_by_name_when_that_is_allowed() -> None:
     moved, report = translate(checkpoint(optimizer_state_dict=LBFGS), to="oneflow", strict=False)
     assert "optimizer_state_dict" not in moved
     assert report.left_out[0].startswith("optimizer_state_dict: found what looks like LBFGS")
+
+
+def test_a_bare_state_that_cannot_cross_leaves_an_empty_tree() -> None:
+    moved, report = translate(LBFGS, to="oneflow", strict=False)
+    assert moved == {}
+    assert report.left_out[0].startswith("(top): found what looks like LBFGS")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"state": {}, "param_groups": [{"params": 5, "lr": 0.1}]},
+        {"state": {}, "param_groups": [{"params": None, "lr": 0.1}]},
+        {"state": {}, "param_groups": [[0, 1]]},
+        {"state": [], "param_groups": [GROUP]},
+    ],
+    ids=["params is a number", "params is nothing", "a group is a list", "state is a list"],
+)
+def test_what_is_not_laid_out_as_an_optimizer_state_is_none(state: Any) -> None:
+    assert not is_optimizer_state(state)
+    with pytest.raises(ValueRefusedError, match="found no optimizer state, expected a dict with 'state'"):
+        translate_optimizer(state, to="oneflow")
+
+
+def test_what_is_only_read_is_not_written() -> None:
+    dialect = dialect_named("oneflow-1.0")
+    with pytest.raises(ValueRefusedError, match=r"found OneFlow 1\.0 as what to write"):
+        dialect.write(NeutralState())
+
+
+def test_what_is_no_state_at_all_is_refused_by_whoever_reads_it() -> None:
+    for name in ("torch", "oneflow"):
+        with pytest.raises(ValueRefusedError, match="optimizer: found a int, expected the state of"):
+            dialect_named(name).read(5, notes=Notes("optimizer"))
 
 
 def test_what_is_left_out_of_a_list_leaves_its_place() -> None:

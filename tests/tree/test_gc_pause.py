@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+import multiframe_ckpt as mfc
 from multiframe_ckpt.tree.gc_pause import gc_paused
 
 
@@ -36,3 +39,11 @@ def test_a_collector_that_was_off_stays_off() -> None:
     with gc_paused():
         pass
     assert not gc.isenabled()
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x", "x.safetensors", "x.npz", "x.json", "x.h5"])
+def test_the_collector_works_while_a_checkpoint_is_written(tmp_path: Path, name: str) -> None:
+    seen: list[bool] = []
+    state = {"w": np.zeros((3, 4), np.float32)}
+    mfc.save(state, tmp_path / name, on_progress=lambda _: seen.append(gc.isenabled()))
+    assert seen and all(seen)

@@ -20,7 +20,7 @@ from ...dtypes import HDF5_MAX_DIMENSIONS, DType, is_numpys_own, unsigned_of
 from ...errors import ValueRefusedError
 from ...progress import OnProgress
 from ...storage.folders import Folder
-from ...storage.transfer import HashingReader
+from ...storage.transfer import HashingReader, recut
 from ...tree import File, LazyTensor, Sharing, Tree
 from ...tree.boxes import as_slices, blocks, shape_of
 from ...tree.digests import PIECE, digest_of
@@ -171,21 +171,13 @@ def _in_place(tensor: LazyTensor) -> np.ndarray | None:
 
 
 def _in_blocks(
-    tensor: LazyTensor, stored: DType, reader: Iterable[memoryview]
+    tensor: LazyTensor, stored: DType, pieces: Iterable[memoryview]
 ) -> Iterator[tuple[tuple[range, ...], np.ndarray]]:
-    """Yield boxes that fill the tensor's shape, and the elements of each, out of pieces that are cut elsewhere."""
-    pieces, left = iter(reader), memoryview(b"")
-    buffer = memoryview(bytearray(min(PIECE, tensor.nbytes)))
-    for box in blocks(tensor.shape, stored.itemsize, PIECE):
-        nbytes = filled = prod(shape_of(box)) * stored.itemsize
-        while filled:
-            left = left or next(pieces)
-            piece, left = left[:filled], left[filled:]
-            buffer[nbytes - filled : nbytes - filled + len(piece)] = piece
-            filled -= len(piece)
-        yield box, np.frombuffer(buffer[:nbytes], np.uint8).view(stored.numpy).reshape(shape_of(box))
-    for _ in pieces:  # none is left; its end is where the digest is compared
-        pass
+    """Yield boxes that fill the tensor's shape, and the elements of each."""
+    boxes = list(blocks(tensor.shape, stored.itemsize, PIECE))
+    sizes = (prod(shape_of(box)) * stored.itemsize for box in boxes)
+    for box, raw in zip(boxes, recut(pieces, sizes), strict=True):
+        yield box, np.frombuffer(raw, np.uint8).view(stored.numpy).reshape(shape_of(box))
 
 
 def _require_few_dimensions(table: Mapping[str, LazyTensor]) -> None:

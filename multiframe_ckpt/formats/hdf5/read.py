@@ -17,7 +17,7 @@ import numpy as np
 from ...dtypes import DTYPES, DType, dtype_of_numpy, is_numpys_own, unsigned_of
 from ...errors import DamagedError, FormatError, UnsafeError
 from ...storage.zip_reader import MAX_DEFLATE_RATIO
-from ...tree import MAX_DEPTH, MISSING, Computed, File, LazyTensor, Source, Tree, leaves
+from ...tree import MAX_DEPTH, MISSING, Computed, File, LazyTensor, Missing, Source, Tree, leaves
 from ...tree.boxes import Box, as_slices, shape_of
 from ...tree.shapes import require_shape
 from ...tree.sources import native
@@ -120,7 +120,7 @@ class Hdf5Reader:
         nodes = ((name, self._node(group, (*path, name))) for name in names)
         return {name: node for name, node in nodes if node is not MISSING}
 
-    def _node(self, group: Any, path: tuple[str, ...]) -> Tree:
+    def _node(self, group: Any, path: tuple[str, ...]) -> Tree | Missing:
         where = f"'/{'/'.join(path)}'"
         with self._errors(where):
             link = group.get(path[-1], getlink=True)
@@ -218,7 +218,8 @@ class Hdf5Reader:
             values[index] = texts[index]
             if not fixed_length:  # and many texts may lie on one another
                 self._count_text(len(values[index]), where)
-        return values.tolist()
+        text: Tree = values.tolist()
+        return text
 
     def _count_text(self, length: int, where: str) -> None:
         self._text_left -= length

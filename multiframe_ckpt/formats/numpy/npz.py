@@ -201,4 +201,5 @@ def _text_member(archive: ZipReader, name: str, header: ArrayHeader, where: str)
         code_points = np.ascontiguousarray(array).reshape(-1).view(header.dtype.byteorder + "u4")
         if int(code_points.max()) > sys.maxunicode:  # NumPy would make text of them that Python cannot hold
             raise DamagedError(f"{where}: found code points that no text has; fetch the file again")
-    return array.tolist()
+    text: Tree = array.tolist()
+    return text

@@ -35,7 +35,7 @@ def read_folder(folder: Folder, options: ReadOptions) -> Tree:
     if not folder.has(MARKER) and not options.allow_incomplete:
         raise _incomplete(folder)
     if folder.has(PICKLE):
-        return read_folder_pickle(folder, PICKLE, allow_unknown=options.allow_unknown)
+        return read_folder_pickle(folder, PICKLE)
     variables = {name: _variable_or_none(folder, name) for name in folder.names() if name != MARKER}
     skipped = [name for name, variable in variables.items() if variable is None]
     present = {name: variable for name, variable in variables.items() if variable is not None}

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 
 from ...dtypes import BFLOAT16, DTYPES, DType, narrow
 from ...errors import DamagedError, FormatError, UnsafeError
-from ...pickle.known import PLAIN, ArrayPart
+from ...pickle.arrays import ArrayPart
+from ...pickle.known import PLAIN
 from ...pickle.machine import PickleMachine
 from ...pickle.raw import Builders, Pending
 from ...pickle.resolve import Resolver, module_state_dict
@@ -98,14 +99,14 @@ def _builders(load: _Load) -> Builders:
     }
 
 
-def read_folder_pickle(folder: Folder, name: str, *, allow_unknown: bool) -> Tree:
+def read_folder_pickle(folder: Folder, name: str) -> Tree:
     """Return the object of a folder's ``pickled_data``, whose tensors lie in the same folder."""
     raw = read_limited(folder.file(name), _MAX_PICKLE)
     variables = _Variables(folder, f"{folder.where}/{name}", digest_of_bytes(raw))
-    return _read_object(raw, variables.pickle_path, variables.load, allow_unknown=allow_unknown)
+    return _read_object(raw, variables.pickle_path, variables.load)
 
 
-def read_single_file(file: File, *, allow_unknown: bool) -> Tree:
+def read_single_file(file: File) -> Tree:
     """Return the object of a file of OneFlow 1.0, which holds its tensors."""
 
     def load(_: object) -> LazyTensor:
@@ -113,10 +114,10 @@ def read_single_file(file: File, *, allow_unknown: bool) -> Tree:
             f"{file.where}: found a tensor without its values, expected them in this file; fetch it again"
         )
 
-    return _read_object(file.contents(), file.where, load, allow_unknown=allow_unknown)
+    return _read_object(file.contents(), file.where, load)
 
 
-def _read_object(pickled: bytes | mmap.mmap, where: str, load: _Load, *, allow_unknown: bool) -> Tree:
+def _read_object(pickled: bytes | mmap.mmap, where: str, load: _Load) -> Tree:
     machine = PickleMachine(pickled, where=where, builders=_builders(load))
     raw = machine.run()
     version = raw.get("protocol_version") if isinstance(raw, dict) else None
@@ -126,9 +127,7 @@ def _read_object(pickled: bytes | mmap.mmap, where: str, load: _Load, *, allow_u
             f"{where}: found a pickle with {header}, expected OneFlow's protocol_version 1 with its data; "
             "if another program wrote it, name its format"
         )
-    # A pickled module needs its classes to be of use in OneFlow; its weights are read only when asked to look inside.
-    simplify = module_state_dict if allow_unknown else lambda call: call
-    return Resolver(where, machine.end, allow_unknown=allow_unknown, simplify=simplify).tree(raw["data"])
+    return Resolver(where, machine.end, simplify=module_state_dict).tree(raw["data"])
 
 
 class _Variables:

@@ -48,9 +48,9 @@ class OneFlowPickleFormat(WritableFormat):
     def open(self, place: File | Folder, options: ReadOptions) -> Opened:
         """Return the tree; the tensors of a 1.0 file are views of the file's own pickle."""
         if isinstance(place, Folder):
-            tree = read_folder_pickle(place, PICKLE, allow_unknown=options.allow_unknown)
+            tree = read_folder_pickle(place, PICKLE)
             return Opened(tree, {"framework": "oneflow", "container": "pickled folder"})
-        tree = read_single_file(place, allow_unknown=options.allow_unknown)
+        tree = read_single_file(place)
         return Opened(tree, {"framework": "oneflow", "container": "single file (1.0)"})
 
     def plan(self, tree: Tree, options: WriteOptions) -> Plan:

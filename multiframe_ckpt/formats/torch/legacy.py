@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from ...dtypes import UINT8
-from ...errors import DamagedError
+from ...errors import DamagedError, FormatError
 from ...pickle.machine import PickleMachine
 from ...pickle.resolve import Resolver, module_state_dict
 from ...tree import File, LazyTensor, Tree
@@ -55,9 +55,7 @@ def read_legacy(file: File, options: ReadOptions) -> Tree:
             f"{file.where}: found another header than protocol {_PROTOCOL} has, expected it; fetch it again"
         )
     _bind_storages(file, storages, keys, end, "little" if system.get("little_endian", True) else "big")
-    resolver = Resolver(
-        file.where, end, allow_unknown=options.allow_unknown, names=TORCH_NAMES, simplify=module_state_dict
-    )
+    resolver = Resolver(file.where, end, names=TORCH_NAMES, simplify=module_state_dict)
     return resolver.tree(raw)
 
 
@@ -89,10 +87,15 @@ def _bind_storages(
         if storage is None:
             raise DamagedError(f"{file.where}: found data for a storage that no tensor names; fetch the file again")
         count = int.from_bytes(file.read_at(offset, 8, f"storage {key}"), byte_order, signed=True)
-        if count * storage.dtype.itemsize != storage.nbytes:
+        if storage.itemsize is None or storage.nbytes is None:
+            raise FormatError(
+                f"{file.where}: storage {key!r}: found elements of {storage.kind}, expected those of a type whose size is "
+                "known, as other storages lie behind them; with torch: torch.save(torch.load(path), new_path)"
+            )
+        if count * storage.itemsize != storage.nbytes:
             raise DamagedError(
                 f"{file.where}: storage {key!r}: found {count} elements, "
-                f"expected {storage.nbytes // storage.dtype.itemsize}; the file is damaged: fetch it again"
+                f"expected {storage.nbytes // storage.itemsize}; the file is damaged: fetch it again"
             )
         storage.stored = LazyTensor.in_file(file, UINT8, (storage.nbytes,), offset + 8, what=f"storage {key}")
         storage.is_big_endian = byte_order == "big"

@@ -61,6 +61,8 @@ def _mark_or_tensor(state: State, offset: int) -> int:
     (sizes, sizes_nbytes), (strides, strides_nbytes) = _ints_of(shape), _ints_of(stride)
     reference = (memo[word_index[0]], memo[type_index[0]], key, memo[device_index[0]], _int_of(count))
     storage = state.outside_object(reference)
+    if storage.dtype is None:  # which no tensor is built over
+        return HANDLERS[_MARK](state, offset)
     tensor = TorchTensor(storage, first_element, sizes, strides, storage.dtype)
     state.budget -= _KEPT_NBYTES + len(key_text) + _nbytes(count) + _nbytes(first) + sizes_nbytes + strides_nbytes
     if remembers:

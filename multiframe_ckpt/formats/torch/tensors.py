@@ -14,15 +14,18 @@ import numpy as np
 from ...dtypes import DTYPES, TORCH_MAX_DIMENSIONS, UINT8, DType
 from ...errors import DamagedError, UnsafeError
 from ...pickle.known import PLAIN
-from ...pickle.raw import Builders, Call, Global, Pending
+from ...pickle.raw import Builders, Call, Global, NotBuilt, Pending
 from ...tree import LazyTensor, Strided, elementwise
 from ...tree.boxes import c_strides
+from ...tree.cast import cast
 from ...tree.shapes import is_small_shape, require_shape
 
 __all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "TorchStorage", "TorchTensor", "most_expanded"]
 
 _DTYPE_OF_STORAGE = {row.torch_storage: row for row in DTYPES if row.torch_storage}
 _DTYPE_OF_TORCH = {row.torch: row for row in DTYPES if row.torch}
+#: Storages whose elements no array has, and the bytes of one: those of quantized tensors.
+_ODD_ITEMSIZES = {"QUInt8Storage": 1, "QInt8Storage": 1, "QInt32Storage": 4, "QUInt4x2Storage": 1, "QUInt2x4Storage": 1}
 
 #: An expanded tensor (stride 0) may be this many times larger than its storage, or a GiB, before it counts as a trap.
 _EXPANSION = 64
@@ -34,21 +37,21 @@ def most_expanded(storage_nbytes: int) -> int:
 
 
 class TorchStorage(Pending):
-    """A storage that the pickle refers to; ``stored`` are its bytes, once the reader knows where they lie."""
+    """A storage that the pickle refers to; ``stored`` are its bytes, once the reader knows where they lie.
 
-    __slots__ = ("_tensor", "alias", "dtype", "is_big_endian", "key", "nbytes", "stored")
+    ``dtype`` is None where no array has its elements: then it is one of bytes, and tensors over it are not built.
+    ``nbytes`` is None where even their size is not known, until the reader says it.
+    """
+
+    __slots__ = ("_tensor", "alias", "dtype", "is_big_endian", "itemsize", "key", "kind", "nbytes", "stored")
 
     def __init__(self, kind: object, key: object, count: object) -> None:
         if not (isinstance(kind, Global) and isinstance(key, str) and type(count) is int and count >= 0):
             raise TypeError("a storage without a type, a key and a count")
-        row = UINT8 if kind.name == "UntypedStorage" else _DTYPE_OF_STORAGE.get(kind.name)
-        if row is None:
-            raise UnsafeError(
-                f"found storage type {kind}, expected one of {', '.join(filter(None, _DTYPE_OF_STORAGE))}"
-            )
-        self.dtype: DType = row
-        self.key: str = key
-        self.nbytes: int = count * row.itemsize
+        self.dtype = UINT8 if kind.name == "UntypedStorage" else _DTYPE_OF_STORAGE.get(kind.name)
+        self.itemsize = self.dtype.itemsize if self.dtype else _ODD_ITEMSIZES.get(kind.name)
+        self.kind, self.key = kind, key
+        self.nbytes: int | None = None if self.itemsize is None else count * self.itemsize
         self.stored: LazyTensor | None = None
         self.is_big_endian = False
         self.alias = object()
@@ -60,9 +63,13 @@ class TorchStorage(Pending):
     def resolve(self) -> LazyTensor:
         """Return a storage that stands in the tree by itself as a 1-D tensor."""
         if self._tensor is None:
-            count = self.nbytes // self.dtype.itemsize
-            self._tensor = TorchTensor(self, 0, (count,), (1,), self.dtype).resolve()
+            dtype = self.dtype or UINT8
+            self._tensor = TorchTensor(self, 0, (self.size(dtype),), (1,), dtype).resolve()
         return self._tensor
+
+    def size(self, dtype: DType) -> int:
+        """Return how many elements of a dtype it holds."""
+        return (self.nbytes or 0) // dtype.itemsize
 
     def require_stored(self) -> LazyTensor:
         """Return the storage's bytes as uint8, unread; DamagedError where the file does not hold them."""
@@ -116,7 +123,7 @@ class TorchTensor(Pending):
 
     def _lies_inside(self, count: int) -> bool:
         """Return whether a dense tensor of ``count`` elements and small shape needs no closer look, as nearly all."""
-        stored_count = self._storage.nbytes // self._dtype.itemsize
+        stored_count = self._storage.size(self._dtype)
         plain = len(self._shape) == len(self._stride) and not self._flags
         return plain and 0 <= self._offset < self._offset + count <= stored_count
 
@@ -136,15 +143,16 @@ class TorchTensor(Pending):
         if refused:
             raise DamagedError(f"found a {refused[0]} view of {self._dtype.name}, expected none of this dtype")
         last = self._offset + sum((length - 1) * step for length, step in zip(shape, stride, strict=True)) + 1
-        stored_count = self._storage.nbytes // self._dtype.itemsize
+        stored_count = self._storage.size(self._dtype)
         if count and last > stored_count:
             raise DamagedError(
                 f"found a tensor that reaches element {last} of storage {self._storage.key!r}, expected at most "
                 f"{stored_count}"
             )
-        if count * self._dtype.itemsize > most_expanded(self._storage.nbytes):
+        stored_nbytes = self._storage.nbytes or 0
+        if count * self._dtype.itemsize > most_expanded(stored_nbytes):
             raise UnsafeError(
-                f"found a tensor of shape {shape} expanded from {self._storage.nbytes} bytes, expected at most "
+                f"found a tensor of shape {shape} expanded from {stored_nbytes} bytes, expected at most "
                 f"{_EXPANSION} times its storage; reading it would fill the memory"
             )
         require_shape(shape, self._dtype, "a tensor of the pickle")
@@ -193,7 +201,10 @@ def _flags_of(metadata: object) -> dict[str, bool]:
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
     """Answer ``_rebuild_tensor`` and ``_rebuild_tensor_v2`` (…, requires_grad, backward_hooks, metadata)."""
-    return TorchTensor(storage, offset, shape, stride, storage.dtype, _flags_of(rest[2]) if len(rest) > 2 else None)
+    dtype = storage.dtype
+    if dtype is None:
+        raise NotBuilt
+    return TorchTensor(storage, offset, shape, stride, dtype, _flags_of(rest[2]) if len(rest) > 2 else None)
 
 
 def _rebuild_tensor_v3(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TorchTensor:
@@ -203,7 +214,7 @@ def _rebuild_tensor_v3(storage: Any, offset: Any, shape: Any, stride: Any, *rest
         raise TypeError(f"a tensor whose dtype is a {type(kind).__name__}")
     dtype = _DTYPE_OF_TORCH.get(kind.name)
     if dtype is None:
-        raise UnsafeError(f"found a tensor of dtype {kind}, expected one of {', '.join(filter(None, _DTYPE_OF_TORCH))}")
+        raise NotBuilt
     return TorchTensor(storage, offset, shape, stride, dtype, _flags_of(rest[3]) if len(rest) > 3 else None)
 
 
@@ -212,15 +223,44 @@ def _rebuild_parameter(data: object, *_: object) -> object:
     return data
 
 
+_NO_STATES: tuple[object, ...] = (None, {}, {"_is_param": True})  # that of a parameter whose data are of a subclass
 _PLAIN_TYPES = {("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch.nn.parameter", "Buffer")}
 
 
 def _rebuild_from_type(function: Any, kind: Any, args: Any, state: object) -> object:
-    """Answer ``torch._tensor._rebuild_from_type_v2``: a tensor with a Python type and attributes of its own."""
+    """Answer ``torch._tensor._rebuild_from_type_v2``: a tensor with a Python type and attributes of its own.
+
+    A type is not carried, be it torch's or another, such as fastai's ``TensorImage``; one with attributes stays unknown.
+    """
     build = TORCH_BUILDERS.get((function.module, function.name))
-    if build is None or (kind.module, kind.name) not in _PLAIN_TYPES:
-        return Call(kind, (Call(function, args), state))
-    return build(*args)
+    try:
+        tensor = Call(function, args) if build is None else build(*args)
+    except NotBuilt:
+        tensor = Call(function, args)
+    is_plain = isinstance(tensor, TorchTensor) and (state in _NO_STATES or (kind.module, kind.name) in _PLAIN_TYPES)
+    return tensor if is_plain else Call(kind, (tensor,), state)
+
+
+class _OnDevice(Pending):
+    """A tensor of a device without storages, such as XLA's: pickled as an array or a tensor, and its dtype."""
+
+    __slots__ = ("_data", "_dtype")
+
+    def __init__(self, data: object, dtype: object, *_: object) -> None:
+        row = _DTYPE_OF_TORCH.get(dtype.name) if isinstance(dtype, Global) else None
+        if row is None or not isinstance(data, Pending):
+            raise NotBuilt
+        self._data, self._dtype = data, row
+
+    def set_state(self, state: object) -> None:
+        """Take attributes set on the tensor: not carried."""
+
+    def resolve(self) -> object:
+        """Return the tensor; torch keeps some as another dtype that holds all their values."""
+        tensor = self._data.resolve()
+        if not isinstance(tensor, LazyTensor) or tensor.dtype is self._dtype:
+            return tensor
+        return cast("a tensor of a device", tensor, self._dtype)
 
 
 def _device_text(kind: object, index: object = None) -> str:
@@ -244,6 +284,14 @@ TORCH_BUILDERS: Builders = {
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
+    **{
+        ("torch._utils", name): _OnDevice
+        for name in (
+            "_rebuild_xla_tensor",
+            "_rebuild_device_tensor_from_numpy",
+            "_rebuild_device_tensor_from_cpu_tensor",
+        )
+    },
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
     ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
@@ -253,16 +301,17 @@ TORCH_BUILDERS: Builders = {
     ("torch.serialization", "_get_layout"): _layout_text,
 }
 
-#: Names that stand for a plain value wherever they occur.
+#: Names that stand for a plain value wherever they occur: dtypes, layouts, memory formats and schemes of quantization.
 TORCH_NAMES: dict[tuple[str, str], str] = {
     ("torch", name): f"torch.{name}"
     for name in (
         *(row.torch for row in DTYPES if row.torch),
-        "complex32",
-        "strided",
-        "sparse_coo",
+        *["complex32", "float8_e8m0fnu", "float4_e2m1fn_x2", "quint8", "qint8", "qint32", "quint4x2", "quint2x4"],
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)),
+        *["bits8", "bits16", "bits1x8", "bits2x4", "bits4x2"],
+        *["strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "jagged", "_mkldnn"],
+        *["contiguous_format", "channels_last", "channels_last_3d", "preserve_format"],
+        *["per_tensor_affine", "per_channel_affine", "per_tensor_symmetric", "per_channel_symmetric"],
+        "per_channel_affine_float_qparams",
     )
-} | {
-    ("torch", name): f"torch.{name}"
-    for name in ("contiguous_format", "channels_last", "channels_last_3d", "preserve_format", "per_tensor_affine")
 }

@@ -79,7 +79,6 @@ class TorchZip:
         resolver = Resolver(
             self._where,
             len(pickled),
-            allow_unknown=self._options.allow_unknown,
             names=TORCH_NAMES,
             simplify=module_state_dict,
             stored_nbytes=stored_nbytes,
@@ -140,6 +139,8 @@ class TorchZip:
         member = self._archive.members.get(name)
         if member is None:
             raise DamagedError(f"{self._where}: found no record {name}, expected one: the pickle refers to it")
+        if storage.nbytes is None:
+            storage.nbytes = member.size
         if member.size != storage.nbytes:
             raise DamagedError(
                 f"{self._where}: record {name}: found {member.size} bytes, expected {storage.nbytes}; "

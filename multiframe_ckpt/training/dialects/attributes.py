@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,10 @@ from ..optimizers import REQUIRED
 from ..report import Notes
 from ..schedulers import DERIVED, SCHEDULERS, WAY_OUT
 
-__all__ = ["AttributeStates", "same"]
+__all__ = ["AttributeStates", "parts_of", "same"]
 
 #: Attributes that change nothing, and are kept for the way back.
-_EXTRAS = ("verbose", "_is_initial")
+_EXTRAS = ("verbose", "_is_initial", "default_min_lr")
 
 
 def same(names: str) -> dict[str, str]:
@@ -72,12 +72,12 @@ class AttributeStates:
             notes.leave_out(f"{name}, which is no attribute of {algorithm}")
         return SchedulerState(
             algorithm,
-            state.get(self.counter),
+            plain_numbers(state.get(self.counter)),
             attributes,
             base_lrs=plain_numbers(state.get("base_lrs")),
             last_lrs=plain_numbers(state.get("_last_lr")),
             parts=parts,
-            extras={name: state[name] for name in _EXTRAS if isinstance(state.get(name), bool)},
+            extras={name: state[name] for name in _EXTRAS if isinstance(state.get(name), int | float)},
         )
 
     def written(self, state: SchedulerState, parts: list[Tree]) -> dict[str, Any]:
@@ -90,6 +90,15 @@ class AttributeStates:
         attributes |= {name: value for name, value in rates.items() if value is not None}
         attributes |= {**state.extras, self.counter: state.step}
         return attributes | {names[key]: values.get(key, value) for key, value in optional.items()}
+
+
+def parts_of(listed: Tree, notes: Notes) -> Sequence[Tree]:
+    """Return the states of the schedulers that one runs, unread; nothing where it lists none."""
+    if listed is None:
+        return ()
+    if not isinstance(listed, list | tuple):
+        raise notes.error(f"found a {type(listed).__name__} of schedulers, expected a list; the state is damaged")
+    return listed
 
 
 def _defaults(algorithm: str, names: Mapping[str, str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ...tree import Path, Tree, children
+from ...tree import Path, Tree, node_at
 from ..names import NO_NAMES, Names
 from ..neutral import Facts, NeutralState
 from ..report import Holding, Notes
@@ -107,9 +107,7 @@ class Dialect(ABC):
 
         Overridden where a part of a state stands elsewhere in the checkpoint, such as a map of names beside it.
         """
-        for name in path:
-            checkpoint = dict(children(checkpoint) or ())[name]
-        return checkpoint, ()
+        return node_at(checkpoint, path), ()
 
     def spread(self, state: Tree, path: Path) -> Mapping[Path, Tree]:
         """Return where in a checkpoint the pieces of a written state stand; undoes :meth:`gather`."""

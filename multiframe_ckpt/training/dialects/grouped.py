@@ -6,18 +6,18 @@ torch.optim began it. A framework that took it over has its own options, names a
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from ...tree import LazyTensor, Tree
+from ...tree import Entries, LazyTensor, Tree
 from ..names import NO_NAMES, Names
 from ..neutral import Facts, Group, NeutralState, OptimizerState, SchedulerState, plain_numbers
 from ..optimizers import ADAMS, OPTIMIZERS, REQUIRED, WAY_OUT
 from ..report import Notes
 from .base import Dialect, OptimizerRow
 from .numbering import labels, numbered, numbered_like
-from .recognition import decay_is_decoupled, recognised
+from .recognition import Grouped, decay_is_decoupled, recognised, require_grouped
 
 __all__ = ["GroupedDialect"]
 
@@ -44,19 +44,21 @@ class GroupedDialect(Dialect):
         """Return the options of a group of this dialect."""
 
     @abstractmethod
-    def step_of(self, state: Mapping[Any, Tree], parameter: Any) -> Tree:
+    def step_of(self, state: Entries, parameter: Hashable) -> Tree:
         """Return the step of a parameter as the ``state`` of a tree holds it, or None."""
 
     @abstractmethod
-    def group_tree(self, options: dict[str, Tree], parameters: list[Any], like: Tree) -> Tree:
+    def group_tree(
+        self, options: dict[str, Tree], parameters: list[Any], like: Mapping[str, Tree] | None
+    ) -> Mapping[str, Tree]:
         """Return a group of this dialect, with whatever else a live optimizer's group ``like`` holds."""
 
     @abstractmethod
-    def state_tree(self, state: OptimizerState, names: Mapping[Any, str]) -> Tree:
+    def state_tree(self, state: OptimizerState, names: Mapping[Hashable, str]) -> Tree:
         """Return the ``state`` of a tree; ``names`` are those of the parameters, by id."""
 
     @abstractmethod
-    def read_scheduler(self, tree: Tree, class_name: str | None, notes: Notes) -> SchedulerState:
+    def read_scheduler(self, tree: Mapping[str, Tree], class_name: str | None, notes: Notes) -> SchedulerState:
         """Return a scheduler state of this dialect in neutral terms."""
 
     @abstractmethod
@@ -78,39 +80,50 @@ class GroupedDialect(Dialect):
     def read(self, tree: Tree, names: Names = NO_NAMES, *, class_name: str | None = None, notes: Notes) -> NeutralState:
         """Return an optimizer or scheduler state in neutral terms."""
         if self.is_optimizer(tree):
-            return NeutralState(optimizer=self._read_optimizer(tree, names, class_name, notes))
+            state = require_grouped(tree, notes)
+            return NeutralState(optimizer=self._read_optimizer(state, names, class_name, notes))
+        if not isinstance(tree, Mapping):
+            raise notes.error(f"found a {type(tree).__name__}, expected the state of an optimizer or a scheduler")
         return NeutralState(scheduler=self.read_scheduler(tree, class_name, notes))
 
     def algorithm(self, tree: Tree, *, class_name: str | None = None, notes: Notes) -> tuple[str, bool]:
         """Return the neutral name of a state's algorithm and whether it is certain, which Adam or AdamW may not be."""
+        return self._algorithm(require_grouped(tree, notes), class_name, notes)
+
+    def _algorithm(self, state: Grouped, class_name: str | None, notes: Notes) -> tuple[str, bool]:
         if class_name is None:
-            return recognised(self, tree, notes)
+            return recognised(self, state, notes)
         name = class_name.rpartition(".")[2]
         if name not in OPTIMIZERS:
             raise notes.error(f"found the optimizer {class_name}, expected one of {', '.join(OPTIMIZERS)}; {WAY_OUT}")
-        return ("AdamW" if name == "Adam" and decay_is_decoupled(self, tree) else name), True
+        return ("AdamW" if name == "Adam" and decay_is_decoupled(self, state) else name), True
 
-    def _read_optimizer(self, tree: Tree, names: Names, class_name: str | None, notes: Notes) -> OptimizerState:
-        algorithm, certain = self.algorithm(tree, class_name=class_name, notes=notes)
+    def _read_optimizer(self, state: Grouped, names: Names, class_name: str | None, notes: Notes) -> OptimizerState:
+        algorithm, certain = self._algorithm(state, class_name, notes)
         if not certain:
             notes.warn(
                 f"found an Adam or AdamW with weight decay and no class name; read as {algorithm} by the order of its "
                 "options, so load it into that class, or name it as 'optimizer_class' in the checkpoint"
             )
         decoupled = algorithm == "AdamW" if certain and algorithm in ADAMS else None
-        stored = [self.group_options(group).get("param_names") for group in tree["param_groups"]]
-        names_of = labels(tree, stored, names, notes)
+        names_of = labels(state, self._stored_names(state), names, notes)
         groups, tensors, steps = [], {}, {}
-        for i, (group, group_names) in enumerate(zip(tree["param_groups"], names_of, strict=True)):
+        for i, (group, parameters, group_names) in enumerate(
+            zip(state.groups, state.parameters, names_of, strict=True)
+        ):
             options = {name: plain_numbers(value, tuple) for name, value in self.group_options(group).items()}
             read = self._read_group(algorithm, options, decoupled, notes.at("param_groups", i))
-            groups.append(replace(read, names=tuple(group_names), ids=tuple(group["params"])))
-            for name, parameter in zip(group_names, group["params"], strict=True):
-                entry = self._read_entry(tree["state"].get(parameter), algorithm, notes.at("state", parameter))
+            groups.append(replace(read, names=tuple(group_names), ids=tuple(parameters)))
+            for name, parameter in zip(group_names, parameters, strict=True):
+                entry = self._read_entry(state.entries.get(parameter), algorithm, notes.at("state", parameter))
                 if entry:
                     tensors[name] = entry
-                    steps[name] = self._read_step(tree["state"], parameter, algorithm, notes)
+                if entry or algorithm == "SGD":  # without momentum it has no tensors, and may count all the same
+                    steps[name] = self._read_step(state.entries, parameter, algorithm, notes)
         return OptimizerState(algorithm, tuple(groups), tensors, steps)
+
+    def _stored_names(self, state: Grouped) -> list[Tree]:
+        return [self.group_options(group).get("param_names") for group in state.groups]
 
     def _read_group(self, algorithm: str, plain: Mapping[str, Any], decoupled: bool | None, notes: Notes) -> Group:
         self.require_readable(plain, notes)
@@ -131,7 +144,7 @@ class GroupedDialect(Dialect):
             local={name: (plain[name], reason) for name, reason in self._reasons(plain)},
         )
 
-    def _require_option(self, algorithm: str, name: str, value: Tree, notes: Notes) -> None:
+    def _require_option(self, algorithm: str, name: str, value: object, notes: Notes) -> None:
         if value is REQUIRED:
             raise notes.error(f"found no option {name!r}, expected one: every {algorithm} has it; the state is damaged")
         row = self.known_rows[algorithm]
@@ -160,7 +173,7 @@ class GroupedDialect(Dialect):
                 notes.leave_out(f"{name}, which is no tensor of {algorithm}")
         return tensors
 
-    def _read_step(self, state: Mapping[Any, Tree], parameter: Any, algorithm: str, notes: Notes) -> int:
+    def _read_step(self, state: Entries, parameter: Hashable, algorithm: str, notes: Notes) -> int:
         step = self.step_of(state, parameter)
         if step is None and algorithm != "SGD":  # which alone may do without a count
             raise notes.error(f"found no step of parameter {parameter}, expected one; the state is damaged")
@@ -172,14 +185,14 @@ class GroupedDialect(Dialect):
             assert neutral.scheduler is not None
             return self.write_scheduler(neutral.scheduler)
         state = neutral.optimizer
+        targets: Sequence[Mapping[str, Tree] | None]
         if like is None:
             parameters, targets = numbered(state, names), [None] * len(state.groups)
         else:
-            targets = like["param_groups"]
-            stored = [self.group_options(target).get("param_names") for target in targets]
-            parameters = numbered_like(state, [target["params"] for target in targets], stored, names)
+            live = require_grouped(like, Notes("the live optimizer"))
+            parameters, targets = numbered_like(state, live.parameters, self._stored_names(live), names), live.groups
         groups = [
-            self.group_tree(self._options(state.algorithm, group, [*named.values()], target), [*named], target)
+            self.group_tree(self._options(state, group, [*named.values()], target), [*named], target)
             for group, named, target in zip(state.groups, parameters, targets, strict=True)
         ]
         every = {parameter: name for named in parameters for parameter, name in named.items()}
@@ -190,15 +203,20 @@ class GroupedDialect(Dialect):
         row = self.optimizers[state.algorithm].tensors
         return {row[key]: tensor for key, tensor in state.tensors.get(name, {}).items() if key in row}
 
+    def derived_options(self, state: OptimizerState, group: Group) -> Mapping[str, Any]:
+        """Return the options of a group that follow from the others and the step."""
+        return {}
+
     def option_order(self, algorithm: str, *, is_certain: bool) -> tuple[str, ...]:
         """Return an algorithm's options in order; ``is_certain`` says whether Adam and AdamW were told apart."""
         return self.optimizers[algorithm].options
 
-    def _options(self, algorithm: str, group: Group, names: list[str], target: Tree) -> dict[str, Tree]:
+    def _options(self, state: OptimizerState, group: Group, names: list[str], target: object) -> dict[str, Tree]:
         """Return the options of a group in order; for a live ``target`` without those that say how a step is run."""
         decoupled = group.facts.decay_decoupled
-        known = {**self.run_options, **self.optimizers[algorithm].idle, **group.options}
-        order = self.option_order(algorithm, is_certain=decoupled is not None)
+        known = {**self.run_options, **self.optimizers[state.algorithm].idle, **group.options}
+        known |= self.derived_options(state, group)
+        order = self.option_order(state.algorithm, is_certain=decoupled is not None)
         options = {name: known[name] for name in order if target is None or name not in self.run_options}
         if decoupled is not None:
             options["decoupled_weight_decay"] = decoupled

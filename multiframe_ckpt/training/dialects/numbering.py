@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import chain, count, islice
-from typing import Any
+from typing import TypeGuard
 
 from ...errors import MismatchError
 from ...tree import LazyTensor, Tree
 from ..names import Names, Shape
 from ..neutral import Group, OptimizerState
 from ..report import Notes
+from .recognition import Grouped
 
 __all__ = ["labels", "numbered", "numbered_like"]
 
 
-def labels(tree: Tree, stored: Sequence[Tree], names: Names, notes: Notes) -> list[list[str]]:
+def labels(state: Grouped, stored: Sequence[Tree], names: Names, notes: Notes) -> list[list[str]]:
     """Return the names of each group's parameters: those stored with it, else those of ``names``, else its numbers.
 
     Raise ValueRefusedError for stored names that are not one for each parameter.
     """
-    parameters = [list(group["params"]) for group in tree["param_groups"]]
+    parameters = state.parameters
     if _are_stored(stored):
         flat = [str(name) for group_names in stored for name in group_names]
         if len({*flat}) != len(flat) or [*map(len, stored)] != [*map(len, parameters)]:
@@ -29,11 +30,11 @@ def labels(tree: Tree, stored: Sequence[Tree], names: Names, notes: Notes) -> li
     numbers = {*chain.from_iterable(parameters)}
     if len({*map(str, numbers)}) != len(numbers):
         raise notes.error("found parameters whose numbers read alike, such as 1 and '1'; the state is damaged")
-    shapes = [[_shape(tree["state"].get(number)) for number in group] for group in parameters]
+    shapes = [[_shape(state.entries.get(number)) for number in group] for group in parameters]
     return names.label(shapes, notes.key) or [[*map(str, group)] for group in parameters]
 
 
-def _are_stored(names: Sequence[Tree]) -> bool:
+def _are_stored(names: Sequence[Tree]) -> TypeGuard[Sequence[Sequence[Tree]]]:
     return bool(names) and all(isinstance(group, list | tuple) for group in names)
 
 
@@ -43,13 +44,13 @@ def _shape(entry: Tree) -> Shape:
     return next((value.shape for name, value in tensors if name != "step" and isinstance(value, LazyTensor)), None)
 
 
-def numbered(state: OptimizerState, names: Names) -> list[dict[Any, str]]:
+def numbered(state: OptimizerState, names: Names) -> list[dict[Hashable, str]]:
     """Return the name of each number, group after group: the numbers the state came with, or new ones in order."""
     fresh = count()
     return [_numbered(group, names, fresh) for group in state.groups]
 
 
-def _numbered(group: Group, names: Names, fresh: Iterator[int]) -> dict[Any, str]:
+def _numbered(group: Group, names: Names, fresh: Iterator[int]) -> dict[Hashable, str]:
     if group.ids:
         return dict(zip(group.ids, group.names, strict=True))
     ordered = names.order(group.names) if group.named else group.names
@@ -57,8 +58,8 @@ def _numbered(group: Group, names: Names, fresh: Iterator[int]) -> dict[Any, str
 
 
 def numbered_like(
-    state: OptimizerState, numbers: Sequence[Sequence[Any]], stored: Sequence[Tree], names: Names
-) -> list[dict[Any, str]]:
+    state: OptimizerState, numbers: Sequence[Sequence[Hashable]], stored: Sequence[Tree], names: Names
+) -> list[dict[Hashable, str]]:
     """Return the name of each number of a live optimizer: by its names where it has some, else by place.
 
     Raise MismatchError where the groups are not of the same sizes, or some names are not those of the state.
@@ -75,7 +76,7 @@ def numbered_like(
     ]
 
 
-def _paired(group: Group, numbers: Sequence[Any], live: list[str]) -> dict[Any, str]:
+def _paired(group: Group, numbers: Sequence[Hashable], live: list[str]) -> dict[Hashable, str]:
     shared = {*live} & {*group.names} if group.named else set()
     if not shared:
         return dict(zip(numbers, group.names, strict=True))

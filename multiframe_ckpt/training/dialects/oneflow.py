@@ -7,19 +7,21 @@ with weight decay it lets weights grow. RMSprop divides by √(v + eps). Sources
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Hashable, Mapping
 from typing import Any
 
-from ...tree import Tree
-from ..neutral import Facts, NeutralState, OptimizerState, SchedulerState
+from ...tree import Entries, Tree
+from ..neutral import Facts, Group, NeutralState, OptimizerState, SchedulerState
+from ..optimizers import ADAMS
 from ..report import Holding, Notes
 from . import oneflow_schedulers
 from .base import OptimizerRow
 from .grouped import GroupedDialect
 from .holding import note_unheld
-from .recognition import is_grouped, matching
+from .recognition import Grouped, grouped, matching
 
-__all__ = ["OneFlow", "has_every_option", "has_own_groups"]
+__all__ = ["OneFlow", "has_every_option", "own_grouped"]
 
 _MOMENTS = {name: name for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")}
 
@@ -67,7 +69,8 @@ class OneFlow(GroupedDialect):
 
     def is_optimizer(self, tree: Tree) -> bool:
         """Return whether a tree has groups with ``_options``, and in them every option of its optimizer."""
-        return has_own_groups(tree) and has_every_option(tree)
+        state = own_grouped(tree)
+        return state is not None and has_every_option(state)
 
     def is_scheduler(self, tree: Tree) -> bool:
         """Return whether a tree counts in ``last_step`` and has learning rates or patience."""
@@ -108,25 +111,36 @@ class OneFlow(GroupedDialect):
 
     def group_options(self, group: Mapping[str, Tree]) -> Mapping[str, Tree]:
         """Return the options of a group."""
-        options = group["_options"] if isinstance(group.get("_options"), Mapping) else group
+        inner = group.get("_options")
+        options = inner if isinstance(inner, Mapping) else group
         return {name: value for name, value in options.items() if name not in ("params", "_enable_clip_grad")}
 
-    def step_of(self, state: Mapping[Any, Tree], parameter: Any) -> Tree:
+    def step_of(self, state: Entries, parameter: Hashable) -> Tree:
         """Return the one step of all parameters."""
         return state.get("step")
 
-    def group_tree(self, options: dict[str, Tree], parameters: list[Any], like: Tree) -> Tree:
+    def group_tree(
+        self, options: dict[str, Tree], parameters: list[Any], like: Mapping[str, Tree] | None
+    ) -> Mapping[str, Tree]:
         """Return a group with ``_options``: OneFlow replaces all of them on loading, and heeds none that it lacks."""
         if like is not None:
-            return {**like, "_options": {**like["_options"], **options}}
+            own = like.get("_options")
+            return {**like, "_options": {**own, **options} if isinstance(own, Mapping) else options}
         return {"_options": options, "_enable_clip_grad": False, "params": parameters}
 
-    def state_tree(self, state: OptimizerState, names: Mapping[Any, str]) -> Tree:
+    def derived_options(self, state: OptimizerState, group: Group) -> Mapping[str, Any]:
+        """Return the corrections of bias that Adam made at its last step, and keeps among its options."""
+        if state.algorithm not in ADAMS or not state.step or not group.options["do_bias_correction"]:
+            return {}
+        betas = group.options["betas"]
+        return {f"bias_correction{i}": 1.0 - math.pow(beta, state.step) for i, beta in enumerate(betas, 1)}
+
+    def state_tree(self, state: OptimizerState, names: Mapping[Hashable, str]) -> Tree:
         """Return the step and the tensors of each parameter, none for one without a state."""
-        entries: dict[Any, Tree] = {"step": state.step}
+        entries: dict[Hashable, Tree] = {"step": state.step}
         return entries | {parameter: self.own_tensors(state, name) for parameter, name in names.items()}
 
-    def read_scheduler(self, tree: Tree, class_name: str | None, notes: Notes) -> SchedulerState:
+    def read_scheduler(self, tree: Mapping[str, Tree], class_name: str | None, notes: Notes) -> SchedulerState:
         """Return a scheduler state in neutral terms."""
         return oneflow_schedulers.read(tree, class_name, notes)
 
@@ -135,19 +149,20 @@ class OneFlow(GroupedDialect):
         return oneflow_schedulers.write(state)
 
 
-def has_own_groups(tree: Tree) -> bool:
-    """Return whether a tree has groups with ``_options``."""
-    return is_grouped(tree) and any("_options" in group for group in tree["param_groups"])
+def own_grouped(tree: Tree) -> Grouped | None:
+    """Return a tree as a state whose groups have ``_options``; None for what is none."""
+    state = grouped(tree)
+    return state if state is not None and any("_options" in group for group in state.groups) else None
 
 
-def has_every_option(tree: Tree) -> bool:
-    """Return whether the groups of a tree have every option that 0.9 gives their optimizer.
+def has_every_option(state: Grouped) -> bool:
+    """Return whether the groups of a state have every option that 0.9 gives their optimizer.
 
     Of an optimizer that is not known, or has options of the user's own, those of momentum tell.
     """
     dialect = OneFlow()
-    options = [dialect.group_options(group) for group in tree["param_groups"]]
-    algorithm = matching(dialect, tree)
+    options = [dialect.group_options(group) for group in state.groups]
+    algorithm = matching(dialect, state)
     if algorithm is None:
         return all("momentum" not in held or {"dampening", "nesterov"} & {*held} for held in options)
     return all(name in held for held in options for name in _OPTIMIZERS[algorithm].options)

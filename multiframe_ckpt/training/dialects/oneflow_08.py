@@ -10,7 +10,7 @@ from ...tree import Tree
 from ..neutral import Facts, NeutralState, OptimizerState
 from ..report import Holding, Notes
 from .base import OptimizerRow
-from .oneflow import OneFlow, has_every_option, has_own_groups
+from .oneflow import OneFlow, has_every_option, own_grouped
 
 __all__ = ["OneFlow08"]
 
@@ -39,7 +39,8 @@ class OneFlow08(OneFlow):
 
     def is_optimizer(self, tree: Tree) -> bool:
         """Return whether a tree has groups with ``_options`` that lack some of 0.9's."""
-        return has_own_groups(tree) and not has_every_option(tree)
+        state = own_grouped(tree)
+        return state is not None and not has_every_option(state)
 
     def facts(self, algorithm: str, options: Mapping[str, Any]) -> Facts:
         """Return what OneFlow 0.8 does: the buffer of momentum is what is added to the weights."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ...errors import ValueRefusedError
 from ...tree import Tree
 from ..names import NO_NAMES, Names
 from ..neutral import NeutralState
 from ..report import Holding, Notes
-from .oneflow import OneFlow, has_own_groups
-from .recognition import is_grouped
+from .oneflow import OneFlow, own_grouped
+from .recognition import grouped
 
 __all__ = ["OneFlow10"]
 
@@ -21,10 +22,11 @@ class OneFlow10(OneFlow):
 
     def is_optimizer(self, tree: Tree) -> bool:
         """Return whether a tree has flat groups with options of OneFlow's, or one step for all."""
-        if not is_grouped(tree) or has_own_groups(tree):
+        state = grouped(tree)
+        if state is None or own_grouped(tree) is not None:
             return False
-        groups = tree["param_groups"]
-        return "step" in tree["state"] or any({"_enable_clip_grad", "contiguous_params"} & {*group} for group in groups)
+        marks = {"_enable_clip_grad", "contiguous_params"}
+        return "step" in state.entries or any(marks & {*group} for group in state.groups)
 
     def is_scheduler(self, tree: Tree) -> bool:
         """Return False: a scheduler of 1.0 is like one of 0.9."""
@@ -42,4 +44,4 @@ class OneFlow10(OneFlow):
 
     def write(self, neutral: NeutralState, names: Names = NO_NAMES, *, like: Tree = None) -> Tree:
         """Raise: nothing is written in this dialect."""
-        self.holds(neutral).require()
+        raise ValueRefusedError(self.holds(neutral).refused[0])

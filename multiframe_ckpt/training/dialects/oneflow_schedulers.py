@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeGuard
 
 from ...tree import Tree
 from ..neutral import SchedulerState
 from ..report import Notes
 from ..schedulers import WAY_OUT
-from .attributes import AttributeStates, same
+from .attributes import AttributeStates, parts_of, same
 
 __all__ = ["STATES", "check", "is_state", "read", "write"]
 
@@ -35,7 +36,7 @@ STATES = AttributeStates(
         "SequentialLR": {"parts": "schedulers"} | same("milestones interval_rescaling"),
         "ChainedScheduler": {"parts": "schedulers"},
     },
-    common=frozenset(same("last_step base_lrs verbose _last_lr _is_initial interval_rescaling")),
+    common=frozenset(same("last_step base_lrs verbose _last_lr _is_initial default_min_lr interval_rescaling")),
     counter="last_step",
     giveaways={"decay_steps": "CosineDecayLR", "warmup_iters": "WarmupLR"},
 )
@@ -46,12 +47,12 @@ _ALONE = ("LambdaLR", "ReduceLROnPlateau", "SequentialLR", "ChainedScheduler")
 _SCALING = ("StepLR", "MultiStepLR", "ExponentialLR", "CosineAnnealingLR", "LinearLR", "ConstantLR", "PolynomialLR")
 
 
-def is_state(tree: Tree) -> bool:
+def is_state(tree: Tree) -> TypeGuard[Mapping[str, Tree]]:
     """Return whether a tree counts in ``last_step`` and has learning rates or patience."""
     return isinstance(tree, Mapping) and "last_step" in tree and bool({"_last_lr", "base_lrs", "patience"} & {*tree})
 
 
-def read(tree: Tree, class_name: str | None, notes: Notes) -> SchedulerState:
+def read(tree: Mapping[str, Tree], class_name: str | None, notes: Notes) -> SchedulerState:
     """Return a scheduler state in neutral terms: each part of a sequence at its own step, -1 before it begins."""
     algorithm = STATES.recognised(tree, class_name, notes)
     # The parts of a chain have the step and the rates that they had when they were last used.
@@ -59,7 +60,8 @@ def read(tree: Tree, class_name: str | None, notes: Notes) -> SchedulerState:
         {"last_step": tree["last_step"], "_last_lr": tree.get("_last_lr")} if algorithm == "ChainedScheduler" else {}
     )
     parts = tuple(
-        _read_part(part, current, notes.at("schedulers", i)) for i, part in enumerate(tree.get("schedulers") or ())
+        _read_part(part, current, notes.at("schedulers", i))
+        for i, part in enumerate(parts_of(tree.get("schedulers"), notes))
     )
     state = STATES.read(algorithm, tree, parts, notes)
     check(state, notes)

@@ -5,20 +5,20 @@ Sources: torch 2.0.1 and 2.13, ``torch/optim`` and ``lr_scheduler.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ...dtypes import dtype_of_numpy
-from ...tree import LazyTensor, Tree
+from ...tree import Entries, LazyTensor, Tree
 from ..neutral import NeutralState, OptimizerState, SchedulerState
 from ..report import Holding, Notes
 from . import torch_schedulers
 from .base import OptimizerRow
 from .grouped import GroupedDialect
 from .holding import note_unheld
-from .recognition import is_grouped
+from .recognition import grouped
 
 __all__ = ["Torch"]
 
@@ -78,9 +78,9 @@ class Torch(GroupedDialect):
 
     def is_optimizer(self, tree: Tree) -> bool:
         """Return whether a tree has flat groups and a count for each parameter."""
-        foreign = {"_options", "_enable_clip_grad", "contiguous_params"}
+        state, foreign = grouped(tree), {"_options", "_enable_clip_grad", "contiguous_params"}
         return (
-            is_grouped(tree) and "step" not in tree["state"] and not any(foreign & {*g} for g in tree["param_groups"])
+            state is not None and "step" not in state.entries and not any(foreign & {*group} for group in state.groups)
         )
 
     def is_scheduler(self, tree: Tree) -> bool:
@@ -101,37 +101,40 @@ class Torch(GroupedDialect):
         """Return the options of a group: all that is in it but the parameters."""
         return {name: value for name, value in group.items() if name != "params"}
 
-    def step_of(self, state: Mapping[Any, Tree], parameter: Any) -> Tree:
+    def step_of(self, state: Entries, parameter: Hashable) -> Tree:
         """Return a parameter's own step."""
-        return state[parameter].get("step")
+        entry = state.get(parameter)
+        return entry.get("step") if isinstance(entry, Mapping) else None
 
     def option_order(self, algorithm: str, *, is_certain: bool) -> tuple[str, ...]:
         """Return an algorithm's options in order: since 2.6 AdamW has Adam's order, and says which of the two it is."""
         return super().option_order("Adam" if is_certain and algorithm == "AdamW" else algorithm, is_certain=is_certain)
 
-    def group_tree(self, options: dict[str, Tree], parameters: list[Any], like: Tree) -> Tree:
+    def group_tree(
+        self, options: dict[str, Tree], parameters: list[Any], like: Mapping[str, Tree] | None
+    ) -> Mapping[str, Tree]:
         """Return a flat group."""
         if like is not None:
             return {**like, **options, "params": like["params"]}
         return {**options, "params": parameters}
 
-    def state_tree(self, state: OptimizerState, names: Mapping[Any, str]) -> Tree:
+    def state_tree(self, state: OptimizerState, names: Mapping[Hashable, str]) -> Tree:
         """Return the tensors of each parameter that has some, with its count."""
         return {
             parameter: self._counter(state, name) | self.own_tensors(state, name)
             for parameter, name in names.items()
-            if name in state.tensors
+            if name in state.tensors or state.steps.get(name)
         }
 
     def _counter(self, state: OptimizerState, name: str) -> dict[str, LazyTensor]:
         """Return the count of a parameter; a new array at each reading, since torch counts in place."""
-        if state.algorithm == "SGD":
+        if state.algorithm == "SGD" and not state.steps.get(name):  # it counts none, and leaves alone what it finds
             return {}
         dtype = dtype_of_numpy(np.dtype(np.float32))
         assert dtype is not None
         return {"step": LazyTensor.from_function(dtype, (), lambda: np.array(state.steps[name], np.float32))}
 
-    def read_scheduler(self, tree: Tree, class_name: str | None, notes: Notes) -> SchedulerState:
+    def read_scheduler(self, tree: Mapping[str, Tree], class_name: str | None, notes: Notes) -> SchedulerState:
         """Return a scheduler state in neutral terms."""
         return torch_schedulers.read(tree, class_name, notes)
 

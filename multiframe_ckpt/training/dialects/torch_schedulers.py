@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeGuard
 
 from ...tree import Tree
 from ..neutral import SchedulerState
 from ..report import Notes
 from ..schedulers import restart_at
-from .attributes import AttributeStates, same
+from .attributes import AttributeStates, parts_of, same
 
 __all__ = ["STATES", "is_state", "may_be_state", "read", "write"]
 
@@ -47,33 +48,37 @@ STATES = AttributeStates(
 #: The order in which schedulers have their attributes, so that a way back gives the same file.
 _ORDER = same(
     "step_size milestones T_max T_0 T_i T_mult start_factor end_factor factor total_iters power gamma eta_min T_cur "
-    "min_lrs patience cooldown eps base_lrs _milestones last_epoch verbose _step_count _is_initial "
+    "default_min_lr min_lrs patience cooldown eps base_lrs _milestones last_epoch verbose _step_count _is_initial "
     "_get_lr_called_within_step _last_lr mode_worse mode threshold threshold_mode best cooldown_counter num_bad_epochs "
     "lr_lambdas _schedulers"
 )
 #: Schedulers without a count of their calls.
 _UNCOUNTED = ("ReduceLROnPlateau", "SequentialLR", "ChainedScheduler")
+#: Schedulers whose own ``step`` never adds to that count.
+_UNCOUNTING = ("CosineAnnealingWarmRestarts",)
 
 
-def is_state(tree: Tree) -> bool:
+def is_state(tree: Tree) -> TypeGuard[Mapping[str, Tree]]:
     """Return whether a tree counts in ``last_epoch``, or runs schedulers, and has learning rates or patience."""
     return may_be_state(tree) and bool({"_last_lr", "base_lrs", "patience"} & {*tree})
 
 
-def may_be_state(tree: Tree) -> bool:
+def may_be_state(tree: Tree) -> TypeGuard[Mapping[str, Tree]]:
     """Return whether a tree counts in ``last_epoch``, or runs schedulers."""
     return isinstance(tree, Mapping) and ("last_epoch" in tree or "_schedulers" in tree)
 
 
-def read(tree: Tree, class_name: str | None, notes: Notes) -> SchedulerState:
+def read(tree: Mapping[str, Tree], class_name: str | None, notes: Notes) -> SchedulerState:
     """Return a scheduler state in neutral terms; each part of a sequence counts for itself, as neutral ones do."""
     algorithm = STATES.recognised(tree, class_name, notes)
     if algorithm == "LambdaLR" and class_name is None:
         notes.warn("found a LambdaLR or a MultiplicativeLR, which look the same; read as LambdaLR")
-    parts = tuple(_read_part(part, notes.at("schedulers", i)) for i, part in enumerate(tree.get("_schedulers") or ()))
+    parts = tuple(
+        _read_part(part, notes.at("schedulers", i)) for i, part in enumerate(parts_of(tree.get("_schedulers"), notes))
+    )
     state = STATES.read(algorithm, tree, parts, notes)
     if algorithm == "MultiStepLR":
-        milestones = sorted(Counter(tree["milestones"]).elements())
+        milestones = sorted(Counter(state.attributes["milestones"]).elements())
         return replace(state, attributes={**state.attributes, "milestones": milestones})
     if algorithm == "ChainedScheduler":  # which has no count of its own
         steps = {part.step for part in parts}
@@ -99,6 +104,6 @@ def write(state: SchedulerState) -> Tree:
     if state.algorithm == "ChainedScheduler":
         attributes = {name: attributes[name] for name in ("_schedulers", "_last_lr") if name in attributes}
     if state.algorithm not in _UNCOUNTED:
-        calls = max(0, state.step or 0) + 1
+        calls = 0 if state.algorithm in _UNCOUNTING else max(0, state.step or 0) + 1
         attributes |= {"_step_count": calls, "_get_lr_called_within_step": False}
     return {name: attributes[name] for name in _ORDER if name in attributes}

@@ -414,7 +414,7 @@ CASES: dict[str, Benign] = {
     "torch: zip64": Benign(_zip64),
     "torch: zip64 in the directory too": Benign(_zip64_throughout),
     "torch: a stream of before 1.6": Benign(_old_stream),
-    "torch: classes of nobody": Benign(_unknown_classes, allow_unknown=True),
+    "torch: classes of nobody": Benign(_unknown_classes, has_unknown=True),
     "torch: keys of every script": Benign(_beside_unicode),
     "torch: a link to a blob": Benign(_bound_to_a_link),
     **{

@@ -114,6 +114,6 @@ CASES: dict[str, Benign] = {
     "what torch.save wrote before 1.6": Benign(_as_stream, needs="torch"),
     "what torch.save writes in protocol 4": Benign(_in_protocol_4, needs="torch"),
     "what torch.save writes in protocol 5": Benign(_in_protocol_5, needs="torch"),
-    "a whole model": Benign(_model, needs="torch", allow_unknown=True),
-    "what Lightning writes": Benign(_lightning, needs="torch", allow_unknown=True),
+    "a whole model": Benign(_model, needs="torch"),
+    "what Lightning writes": Benign(_lightning, needs="torch", has_unknown=True),
 }

@@ -59,6 +59,9 @@ FORGED = {
     + b"K\x00))\x89}cos\nsystem\ntR",
 }
 
+#: Listed as bytes, of which a zip archive has the number.
+_LISTED = "a storage of a type of nobody"
+
 STREAMS = {
     "keys that are no list": {"keys": b"\x80\x02N."},
     "a key that is a list": {"keys": b"\x80\x02]]a."},
@@ -89,7 +92,10 @@ def _in_a_stream(ops: bytes) -> bytes:
 
 
 CASES: dict[str, Hostile] = {
-    **{f"{title}, in a zip": Hostile(partial(zip_of, ops)) for title, ops in FORGED.items()},
+    **{
+        f"{title}, in a zip": Hostile(partial(zip_of, ops), "whole" if title == _LISTED else "headers")
+        for title, ops in FORGED.items()
+    },
     **{f"{title}, in a stream": Hostile(partial(legacy_of, _in_a_stream(ops))) for title, ops in FORGED.items()},
     **{
         f"{title}, in a stream": Hostile(partial(legacy_of, tensor(over=storage(more=b"N")), **parts))
