@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..checkpoint import Checkpoint
+from ..storage.parallel import SMALL_NBYTES
 from ..storage.transfer import recut
 from ..terminal.report import Report
 from ..terminal.text import bulleted, short_repr
 from ..tree import TOP, LazyTensor, Strided, Tree, join_key, leaves
-from ..tree.digests import PIECE
+from ..tree.digests import PIECE, bytes_of
 from .inspect import opened
 
 __all__ = ["Change", "DiffReport", "diff"]
@@ -152,13 +153,18 @@ def _once(view: Strided) -> tuple[slice, ...]:
 
 def _unlike_pieces(a: LazyTensor, b: LazyTensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Read both, piece by piece, and yield those elements of the same place whose bits are not the same."""
-    sizes = [min(PIECE, a.nbytes - start) for start in range(0, a.nbytes, PIECE)]
-    nbytes = max(16, min(PIECE, a.nbytes))  # for one element at the least
-    pieces = [recut(tensor.pieces(memoryview(bytearray(nbytes))), sizes) for tensor in (a, b)]
-    for pair in zip(*pieces, strict=True):
+    for pair in _pairs(a, b):
         x, y = (np.frombuffer(piece, np.uint8) for piece in pair)
         if not np.array_equal(x, y):
             yield x.view(a.dtype.numpy), y.view(b.dtype.numpy)
+
+
+def _pairs(a: LazyTensor, b: LazyTensor) -> Iterator[tuple[memoryview, ...]]:
+    """Yield the bytes of both, as many of each at a time: those of small tensors at once."""
+    if a.nbytes <= SMALL_NBYTES:
+        return iter([(bytes_of(a.numpy()), bytes_of(b.numpy()))])
+    sizes = [min(PIECE, a.nbytes - start) for start in range(0, a.nbytes, PIECE)]
+    return zip(*(recut(tensor.pieces(memoryview(bytearray(PIECE))), sizes) for tensor in (a, b)), strict=True)
 
 
 @dataclass(frozen=True, slots=True)
