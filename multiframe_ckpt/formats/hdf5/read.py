@@ -16,23 +16,19 @@ import numpy as np
 
 from ...dtypes import DTYPES, DType, dtype_of_numpy, is_numpys_own, unsigned_of
 from ...errors import DamagedError, FormatError, UnsafeError
-from ...storage.zip_reader import MAX_DEFLATE_RATIO
+from ...storage.zip_reader import FREE_INFLATED, MAX_TIMES_INFLATED
 from ...tree import MAX_DEPTH, MISSING, Computed, File, LazyTensor, Missing, Source, Tree, leaves
 from ...tree.boxes import Box, as_slices, shape_of
 from ...tree.shapes import require_shape
 from ...tree.sources import native
+from .chunks import Chunks
 from .heaps import require_sound_heaps
 
 __all__ = ["Hdf5Reader"]
 
-#: A dataset may have so many bytes whatever is stored of it; one with more must have bytes to show for them.
-_FREE_NBYTES = 1 << 24
 #: Text becomes plain values at once; a file may hold so many characters of it, or as many as it has bytes.
 _LEAST_TEXT_LIMIT = 1 << 24
 _MAX_TEXTS = 100_000
-#: What HDF5 and h5py decode by themselves: deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf. For any other
-#: filter HDF5 would look on the disk for a plugin, and run it.
-_SAFE_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 #: Dtypes that HDF5 does not have: unsigned ints with an attribute that names them.
 _DTYPE_OF_ATTRIBUTE = {row.name: row for row in DTYPES if not is_numpys_own(row)}
 
@@ -49,6 +45,7 @@ class Hdf5Reader:
             self._h5 = h5py.File(file.stream(), "r")
         self._text_limit = self._text_left = max(_LEAST_TEXT_LIMIT, file.size)
         self._heaps_are_checked = False
+        self._unpacked_nbytes = 0
         self._group_addresses: set[int] = set()
         self._tensors: dict[int, LazyTensor] = {}  # by the address of the dataset: several links may lead to one
 
@@ -140,12 +137,15 @@ class Hdf5Reader:
             self._refuse_foreign_bytes(dataset, where)
             if dataset.shape is None:
                 return None
-            self._require_stored(dataset, where)
-            if self._h5py.check_string_dtype(dataset.dtype) is not None:
-                return self._dataset_text(dataset, where)
             info = self._h5py.h5o.get_info(dataset.id)
             if info.addr not in self._tensors:
-                tensor = self._dataset_tensor(dataset, where)
+                chunks = Chunks(dataset, f"{self._file.where}: {where}")
+                chunks.require_known()
+                self._count_unpacked(dataset, chunks, where)
+                if self._h5py.check_string_dtype(dataset.dtype) is not None:
+                    chunks.require_sound()
+                    return self._dataset_text(dataset, where)
+                tensor = self._dataset_tensor(dataset, chunks, where)
                 self._tensors[info.addr] = tensor.with_(alias=object()) if info.rc > 1 else tensor
         return self._tensors[info.addr]
 
@@ -156,25 +156,21 @@ class Hdf5Reader:
                 f"{self._file.where}: {where}: found a dataset whose bytes lie in other files, expected them here; "
                 "copy them into it (h5repack does)"
             )
-        codes = {creation.get_filter(number)[0] for number in range(creation.get_nfilters())}
-        if codes - _SAFE_FILTERS:
-            raise FormatError(
-                f"{self._file.where}: {where}: found HDF5 filter {min(codes - _SAFE_FILTERS)}, which is a plugin, expected "
-                "one of HDF5's own; write it again with them (h5repack does)"
-            )
 
-    def _require_stored(self, dataset: Any, where: str) -> None:
-        """Refuse a dataset whose claimed size its stored bytes cannot account for."""
-        chunk_nbytes = prod(dataset.chunks or ()) * dataset.dtype.itemsize
-        nbytes = max(prod(dataset.shape) * dataset.dtype.itemsize, chunk_nbytes)
-        stored_nbytes = dataset.id.get_storage_size()
-        if nbytes > _FREE_NBYTES + MAX_DEFLATE_RATIO * stored_nbytes:
+    def _count_unpacked(self, dataset: Any, chunks: Chunks, where: str) -> None:
+        """Refuse a file whose datasets hold, unpacked, many times what it has: reading them could fill the memory."""
+        stored_nbytes, nbytes = dataset.id.get_storage_size(), prod(dataset.shape) * dataset.dtype.itemsize
+        if nbytes + chunks.nbytes <= stored_nbytes or (nbytes <= stored_nbytes and not chunks.filters):
+            return
+        self._unpacked_nbytes += nbytes + chunks.nbytes
+        if self._unpacked_nbytes > max(FREE_INFLATED, MAX_TIMES_INFLATED * self._file.size):
             raise UnsafeError(
-                f"{self._file.where}: {where}: found {stored_nbytes} bytes said to hold {nbytes}, expected at most "
-                f"{MAX_DEFLATE_RATIO} times as many; the file is damaged or forged"
+                f"{self._file.where}: {where}: found datasets that unpack from {self._file.size} bytes to "
+                f"{self._unpacked_nbytes} and more, expected at most {MAX_TIMES_INFLATED} times as many; if you trust the "
+                "file, write it again without compression (h5repack does)"
             )
 
-    def _dataset_tensor(self, dataset: Any, where: str) -> LazyTensor:
+    def _dataset_tensor(self, dataset: Any, chunks: Chunks, where: str) -> LazyTensor:
         dtype = dtype_of_numpy(np.dtype(dataset.dtype.str))
         if dtype is None:
             raise FormatError(
@@ -184,7 +180,7 @@ class Hdf5Reader:
         require_shape(dataset.shape, dtype, f"{self._file.where}: {where}")
         stored, dtype = dtype, self._named_dtype(dataset, dtype)
         tensor = self._in_file(dataset, stored, where) or LazyTensor(
-            stored, dataset.shape, _Dataset(self, dataset, stored, where)
+            stored, dataset.shape, _Dataset(self, dataset, chunks, stored, where)
         )
         return tensor if dtype is stored else tensor.view_as(dtype, None)
 
@@ -201,10 +197,11 @@ class Hdf5Reader:
             return None
         return LazyTensor.in_file(self._file, dtype, dataset.shape, offset, what=where)
 
-    def read(self, dataset: Any, index: tuple[slice | int, ...], where: str) -> np.ndarray:
-        """Return a part of a dataset, read and unpacked by the library."""
+    def read(self, dataset: Any, chunks: Chunks, box: Box, where: str) -> np.ndarray:
+        """Return a part of a dataset, read and unpacked by the library; what it unpacks was looked into before."""
         with self._errors(where):
-            return np.asarray(dataset[index])
+            chunks.require_sound(box)
+            return np.asarray(dataset[as_slices(box)])
 
     def _dataset_text(self, dataset: Any, where: str) -> Tree:
         if dataset.size > _MAX_TEXTS:
@@ -233,15 +230,18 @@ class Hdf5Reader:
 class _Dataset(Source):
     """A dataset that the library unpacks: in chunks, compressed, or of foreign byte order."""
 
-    __slots__ = ("_dataset", "_reader", "_where", "dtype", "shape")
+    __slots__ = ("_chunks", "_dataset", "_reader", "_where", "dtype", "shape")
 
-    def __init__(self, reader: Hdf5Reader, dataset: Any, dtype: DType, where: str) -> None:
-        self._reader, self._dataset, self._where = reader, dataset, where
+    def __init__(self, reader: Hdf5Reader, dataset: Any, chunks: Chunks, dtype: DType, where: str) -> None:
+        self._reader, self._dataset, self._chunks, self._where = reader, dataset, chunks, where
         self.dtype, self.shape = dtype, tuple(dataset.shape)
 
     def array(self) -> np.ndarray:
         """Read the whole dataset."""
-        return native(self._reader.read(self._dataset, (), self._where), self.dtype)
+        return native(self._read(tuple(map(range, self.shape))), self.dtype)
+
+    def _read(self, box: Box) -> np.ndarray:
+        return self._reader.read(self._dataset, self._chunks, box, self._where)
 
     def part(self, box: Box) -> Source:
         """Read the chunks that a box crosses."""
@@ -249,6 +249,6 @@ class _Dataset(Source):
         flips = tuple(slice(None, None, -1 if entry.step < 0 else 1) for entry in box if isinstance(entry, range))
 
         def read() -> np.ndarray:
-            return self._reader.read(self._dataset, as_slices(forward), self._where)[flips]
+            return self._read(forward)[flips]
 
         return Computed(self.dtype, shape_of(box), read)
