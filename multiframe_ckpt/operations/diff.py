@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checkpoint import Checkpoint
 from ..storage.parallel import SMALL_NBYTES
-from ..storage.transfer import recut
+from ..storage.transfer import data_spans, read_span, recut
 from ..terminal.report import Report
 from ..terminal.text import bulleted, short_repr
 from ..tree import TOP, LazyTensor, Strided, Tree, join_key, leaves
@@ -163,8 +163,26 @@ def _pairs(a: LazyTensor, b: LazyTensor) -> Iterator[tuple[memoryview, ...]]:
     """Yield the bytes of both, as many of each at a time: those of small tensors at once."""
     if a.nbytes <= SMALL_NBYTES:
         return iter([(bytes_of(a.numpy()), bytes_of(b.numpy()))])
+    holes = [spans for spans in map(data_spans, (a, b)) if sum(map(len, spans)) < a.nbytes]
+    if len(holes) == 2:
+        return (pair for span in _merged([*holes[0], *holes[1]], a) for pair in _pairs_in(a, b, span))
     sizes = [min(PIECE, a.nbytes - start) for start in range(0, a.nbytes, PIECE)]
     return zip(*(recut(tensor.pieces(memoryview(bytearray(PIECE))), sizes) for tensor in (a, b)), strict=True)
+
+
+def _merged(spans: list[range], tensor: LazyTensor) -> Iterator[range]:
+    """Yield spans of whole elements that hold what any of these does, one behind the other and none on another."""
+    size, end = tensor.dtype.itemsize, 0
+    for span in sorted(spans, key=lambda span: span.start):
+        start, stop = span.start // size * size, min(-(-span.stop // size) * size, tensor.nbytes)
+        if stop > end:
+            yield range(max(end, start), stop)
+            end = stop
+
+
+def _pairs_in(a: LazyTensor, b: LazyTensor, span: range) -> Iterator[tuple[memoryview, ...]]:
+    """Yield the bytes of both in a part."""
+    return zip(*(read_span(tensor, span, memoryview(bytearray(PIECE))) for tensor in (a, b)), strict=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from ..storage.parallel import in_parallel
 from ..storage.transfer import read_once
 from ..terminal.report import Report
 from ..terminal.text import bulleted, plural
-from ..tree import TOP, LazyTensor, Strided, tensors
+from ..tree import TOP, Elementwise, LazyTensor, Strided, tensors
 
 __all__ = ["VerifyReport", "verify"]
 
@@ -147,9 +147,14 @@ def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSErro
 
 
 def stored(tensor: LazyTensor) -> LazyTensor:
-    """Return what there is to read of a tensor: of an expanded one, its storage, and not the same bytes over and over."""
+    """Return what there is to read of a tensor: of an expanded one, its storage, and not the same bytes over and over.
+
+    What is made of another tensor's elements is read as that.
+    """
     source = tensor.source
-    return source.storage if isinstance(source, Strided) and source.is_expanded else tensor
+    if isinstance(source, Strided) and source.is_expanded:
+        return stored(source.storage)
+    return stored(source.base) if isinstance(source, Elementwise) and tensor.digest is None else tensor
 
 
 def _place(tensor: LazyTensor) -> object:

@@ -81,6 +81,13 @@ class File(ABC):
         """Return the whole file for parsers that walk it: mapped where it lies on this machine, else read now."""
         return self.read_at(0, self.size)
 
+    def data_spans(self, offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
+        """Yield where, of these bytes, some are stored, and how many; between them are holes, which are read as zeros.
+
+        All of them, where nobody tells.
+        """
+        yield offset, nbytes
+
     def opened(self) -> AbstractContextManager[File]:
         """Hold the file open for several reads one after another."""
         return nullcontext(self)
