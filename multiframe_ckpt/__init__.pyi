@@ -24,9 +24,9 @@ from .operations.clean import clean as clean
 from .operations.convert import ConvertReport as ConvertReport
 from .operations.convert import convert as convert
 from .operations.crossing import Crossing as Crossing
-from .operations.diff import Change as Change
 from .operations.diff import DiffReport as DiffReport
 from .operations.diff import diff as diff
+from .operations.differences import Change as Change
 from .operations.inspect import InspectReport as InspectReport
 from .operations.inspect import TensorRow as TensorRow
 from .operations.inspect import inspect as inspect

@@ -99,10 +99,19 @@ class OneflowBackend(TensorBackend["Tensor"]):
             target.copy_(self._copied(tensor).to(target.device))
 
     def parameters_of(self, optimizer: object) -> list[Tensor]:
-        """Return the parameters of an optimizer: moments of another dtype would fail at its next step."""
+        """Return the parameters of an optimizer."""
         if not isinstance(optimizer, self._flow.optim.Optimizer):
             return []
         return [parameter for group in optimizer.param_groups for parameter in group.parameters]
+
+    def is_own_optimizer(self, optimizer: object) -> bool:
+        """Return whether an optimizer is one of ``oneflow.optim``."""
+        return type(optimizer).__module__.partition(".")[0] == self.name
+
+    def takes_moments(self, optimizer: object, parameter: Tensor, moments: Mapping[str, LazyTensor]) -> bool:
+        """Return whether all are of the parameter's dtype: the kernels of OneFlow's own optimizers check that."""
+        row = self._rows[parameter.dtype]
+        return not self.is_own_optimizer(optimizer) or all(tensor.dtype is row for tensor in moments.values())
 
     def changed_by_step(self, optimizer: Optimizer) -> dict[Hashable, Callable[[], int] | None]:
         """Return the parameters and the tensors of their state; OneFlow counts no changes."""

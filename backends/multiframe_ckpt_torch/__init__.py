@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from importlib import import_module
@@ -119,22 +120,59 @@ class TorchBackend(TensorBackend["Tensor"]):
         return typed.as_strided(tensor.shape, view.strides, view.offset)
 
     def parameters_of(self, optimizer: object) -> list[Tensor]:
-        """Return the parameters of an optimizer that loads as torch's own do, which cast moments to their dtype."""
-        base = self._torch.optim.Optimizer
-        if not isinstance(optimizer, base) or type(optimizer).load_state_dict is not base.load_state_dict:
+        """Return the parameters of an optimizer."""
+        if not isinstance(optimizer, self._torch.optim.Optimizer):
             return []
         return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def load_state(self, target: Optimizer, state: Mapping[str, Any]) -> None:
-        """Hand the state over, and put back the tensors that an optimizer casts to its parameter's dtype."""
+        """Hand the state over, and put back the tensors that torch casts to their parameter's dtype."""
         target.load_state_dict(state)
         parameters = self.parameters_of(target)
         order = [index for group in state["param_groups"] for index in group["params"]] if parameters else []
         for index, parameter in zip(order, parameters, strict=True):
             kept = target.state.get(parameter, {})
             for name, value in state["state"].get(index, {}).items():
-                if self.is_tensor(value) and value.dtype != kept[name].dtype:
-                    kept[name] = value.to(kept[name].device)
+                own = kept.get(name)
+                if self.is_tensor(value) and self.is_tensor(own) and value.shape == own.shape:
+                    kept[name] = own if own.dtype == value.dtype else value.to(own.device)
+
+    def is_own_optimizer(self, optimizer: object) -> bool:
+        """Return whether an optimizer is one of ``torch.optim``."""
+        return type(optimizer).__module__.startswith("torch.optim")
+
+    def takes_moments(self, optimizer: object, parameter: Tensor, moments: Mapping[str, LazyTensor]) -> bool:
+        """Try a step of torch's own optimizers on tiny tensors: SGD takes float32 beside bfloat16, Adam does not.
+
+        Where a step without the other dtypes fails too, something else is the matter, and nothing is said.
+        """
+        if not self.is_own_optimizer(optimizer):
+            return True
+        dtypes = {name: self._dtypes.get(tensor.dtype.name) for name, tensor in moments.items()}
+        own = dict.fromkeys(dtypes, parameter.dtype)
+        is_known = None not in dtypes.values() and self._steps(optimizer, parameter, own, moments)
+        return not is_known or self._steps(optimizer, parameter, dtypes, moments)
+
+    def _steps(
+        self, optimizer: Any, parameter: Tensor, dtypes: Mapping[str, Any], moments: Mapping[str, LazyTensor]
+    ) -> bool:
+        torch = self._torch
+        shadow = torch.nn.Parameter(torch.ones([2] * parameter.dim(), dtype=parameter.dtype))
+        shadow.grad = torch.ones_like(shadow, requires_grad=False)
+        group = next(group for group in optimizer.param_groups if any(parameter is other for other in group["params"]))
+        plain = dict.fromkeys({"foreach", "fused", "capturable"} & group.keys(), False)
+        entry = {name: torch.ones([2] * len(moments[name].shape), dtype=dtype) for name, dtype in dtypes.items()}
+        cls: Any = type(optimizer)
+        fresh = cls.__new__(cls)
+        fresh.__setstate__({"defaults": {}, "state": {}, "param_groups": [{**group, **plain, "params": [shadow]}]})
+        fresh.state = defaultdict(dict, {shadow: defaultdict(lambda: torch.tensor(1.0), entry)})  # counts, such as step
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                fresh.step()
+        except Exception:  # a step may raise anything; whatever it is, it means no
+            return False
+        return True
 
     def accepts_keys(self, module: Module, state: Mapping[str, Tree]) -> bool:
         """Ask a copy of the module without memory whether its hooks and overrides take these keys, as torch would.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from .arrays import array_tensor, copied_tensor, fill_array
 from .base import Backend, SupportsRandomState, SupportsStepChanges, SupportsStepHook, SupportsWholeModels
 from .containers import warn_of_tuples
-from .report import LoadReport, Mismatch
+from .report import LoadReport, Mismatch, mismatch
 from .table import BACKENDS, BackendRecord, backend_named, backend_of, backends, default_backend
 from .tensor_ops import Module, Stateful, SupportsFilling
 
@@ -34,6 +34,7 @@ __all__ = [
     "copied_tensor",
     "default_backend",
     "fill_array",
+    "mismatch",
     "warn_of_tuples",
 ]
 

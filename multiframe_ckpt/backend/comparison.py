@@ -6,7 +6,7 @@ One comparison serves both ways of loading: filling objects in place, and making
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeAlias, TypeGuard, TypeVar, cast
@@ -16,11 +16,12 @@ import numpy as np
 from ..tree import MISSING, LazyTensor, Missing, Path, Strided, Tree, key_of, leaves
 from .arrays import array_tensor, copied, fill_array
 from .containers import alike, entries, misfits
-from .report import LoadReport, Mismatch, casts, described, suggested
-from .state_check import moment_problems, state_problem
+from .moment_check import moment_problems
+from .report import LoadReport, Mismatch, advice_for, described
+from .state_check import state_problem
 from .tensor_ops import Module, Stateful, SupportsFilling, TensorOps, is_stateful
 
-__all__ = ["Comparison", "Match", "compare", "is_live"]
+__all__ = ["Comparison", "Match", "compare", "is_live", "shared"]
 
 L = TypeVar("L")
 T = TypeVar("T")
@@ -42,11 +43,6 @@ class Match:
     keys: tuple[str, ...]
     load: _Load | None = None
     identity: Hashable | None = None
-
-    @property
-    def shared(self) -> LazyTensor | None:
-        """The source's tensor, where others may be tied to the live one that it fits."""
-        return self.source if self.identity is not None and isinstance(self.source, LazyTensor) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +71,7 @@ class Comparison:
     def report(self) -> LoadReport:
         """Return what is loaded, and what is not, with what may help."""
         loaded = tuple(key for match in self.matches for key in match.keys)
-        matched = [*loaded, *(mismatch.key for mismatch in self.mismatched)]
-        advice = (*suggested(self.missing, self.unexpected, matched), *casts(self.mismatched))
+        advice = advice_for(self.missing, self.unexpected, loaded, self.mismatched)
         return LoadReport(loaded, self.missing, self.unexpected, self.mismatched, advice)
 
 
@@ -85,9 +80,11 @@ def compare(ops: TensorOps[T], target: object, source: Tree, *, in_place: bool) 
     copy_into = ops.copy_into if isinstance(ops, SupportsFilling) else None
     findings = list(_Comparer(ops, in_place, copy_into).visit(target, source))
     matches = [finding for finding in findings if isinstance(finding, Match)]
+    conflicts = {problem.key: problem for problem in _tie_conflicts(matches)}
+    matches = [match for match in matches if match.identity is None or key_of(match.path) not in conflicts]
     absent = [finding for finding in findings if isinstance(finding, _Absent)]
     # A file may hold a tied weight under one of its names: the other is then filled through the tie.
-    filled = {match.identity: tensor for match in matches if (tensor := match.shared) is not None}
+    filled = shared(matches)
     tied = [
         Match(one.path, filled[one.identity], (key_of(one.path),), identity=one.identity)
         for one in absent
@@ -97,8 +94,37 @@ def compare(ops: TensorOps[T], target: object, source: Tree, *, in_place: bool) 
         (*matches, *tied),
         tuple(key_of(one.path) for one in absent if one.identity not in filled),
         tuple(finding.key for finding in findings if isinstance(finding, _Unexpected)),
-        tuple(finding for finding in findings if isinstance(finding, Mismatch)),
+        (*(finding for finding in findings if isinstance(finding, Mismatch)), *conflicts.values()),
     )
+
+
+def shared(matches: Iterable[Match]) -> dict[Hashable, LazyTensor]:
+    """Return the source's tensors by the identity of the live ones that they fit, to which others may be tied."""
+    return {
+        match.identity: match.source
+        for match in matches
+        if match.identity is not None and isinstance(match.source, LazyTensor)
+    }
+
+
+def _tie_conflicts(matches: Sequence[Match]) -> Iterator[Mismatch]:
+    """Yield the keys of live tensors that are one with another of an earlier key, and would get other values than that."""
+    firsts: dict[Hashable, Match] = {}
+    for match in matches:
+        first = match if match.identity is None else firsts.setdefault(match.identity, match)
+        if first is not match and not _same_values(first.source, match.source):
+            key, other = key_of(first.path), key_of(match.path)
+            found = f"other values than {key!r} has"
+            yield Mismatch(other, found, f"the same: {key!r} and {other!r} are one tensor in the live object")
+
+
+def _same_values(one: Tree, other: Tree) -> bool:
+    if not isinstance(one, LazyTensor) or not isinstance(other, LazyTensor):
+        return False
+    if one is other or (one.identity is not None and one.identity == other.identity):
+        return True
+    a, b = (np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8) for tensor in (one, other))
+    return np.array_equal(a, b)
 
 
 def is_live(ops: TensorOps[T], obj: object) -> bool:
@@ -182,10 +208,12 @@ class _Comparer(Generic[T]):
             yield Match(path, source, _keys_below(source, path), partial(self._load_state, target, source, current))
 
     def _state_problems(self, target: Stateful, current: object, source: Tree, path: Path) -> list[Mismatch]:
-        problem = state_problem(current, source, path) if isinstance(current, Mapping) else None
+        if not isinstance(current, Mapping):
+            return [*misfits(source, current, path)]
+        problem = state_problem(current, source, path)
         if problem is not None:
             return [problem]
-        return [*moment_problems(self.ops, target, source, path), *misfits(source, current, path)]
+        return [*moment_problems(self.ops, target, current, source, path), *misfits(source, current, path)]
 
     def _container(self, target: object, source: _Source, path: Path) -> Iterator[_Finding]:
         inside = entries(target) or {}
@@ -204,6 +232,8 @@ class _Comparer(Generic[T]):
         problems = [] if source is MISSING else [*misfits(source, target, path)]
         if source is MISSING:
             yield _Absent(path)
+        elif self.in_place and put is None and type(source) is type(target) and source == target:
+            yield Match(path, source, (key_of(path),))
         elif self.in_place and put is None:
             place = "a tensor, a module, an optimizer, or a place in a dict or list of these"
             yield Mismatch(key_of(path), described(source), place)

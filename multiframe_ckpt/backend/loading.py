@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
-from ..errors import MismatchError, ValueRefusedError
+from ..errors import ValueRefusedError
 from ..tree import LazyTensor, Path, Tree, key_of, leaves
 from .arrays import copied, tied
-from .comparison import Comparison, Match
+from .comparison import Comparison, Match, shared
 from .containers import entries
-from .report import LoadReport
+from .report import LoadReport, mismatch
 from .tensor_ops import SupportsFilling, TensorOps, is_stateful
 
 __all__ = ["apply", "checked", "merged", "require_fillable", "require_values"]
@@ -44,10 +44,7 @@ def checked(target: object, comparison: Comparison, *, strict: bool) -> LoadRepo
     """Return the report of a comparison; with ``strict`` raise MismatchError where anything differs."""
     report = comparison.report()
     if strict and not report.ok:
-        raise MismatchError(
-            f"{type(target).__name__}: found {report}, expected the same keys, shapes and dtypes; {_way_out(report)}",
-            report,
-        )
+        raise mismatch(type(target).__name__, report)
     return report
 
 
@@ -64,7 +61,7 @@ def merged(like: object, comparison: Comparison) -> Any:
     Its leaves are the tree's and live ones of ``like``. What is tied in ``like`` is tied in it, with the last of the
     source's values, as it would be had it been filled.
     """
-    filled = {match.identity: tensor for match in comparison.matches if (tensor := match.shared) is not None}
+    filled = shared(comparison.matches)
     sources = {match.path: _value(match, filled) for match in comparison.matches}
     return _merged(like, sources, ())
 
@@ -83,12 +80,6 @@ def _merged(like: object, sources: Mapping[Path, Tree], path: Path) -> object:
         return like
     children = {name: _merged(child, sources, (*path, name)) for name, child in inside.items()}
     return children if isinstance(like, Mapping) else [*children.values()]
-
-
-def _way_out(report: LoadReport) -> str:
-    if not report.suggestions:
-        return "load what fits with strict=False"
-    return f"{' or '.join(report.suggestions)} (parameters of multiframe_ckpt.convert)"
 
 
 def _kind(obj: object) -> str:

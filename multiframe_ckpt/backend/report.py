@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from ..errors import MismatchError
 from ..tree import LazyTensor, Missing, Tree
 
-__all__ = ["LoadReport", "Mismatch", "casts", "described", "suggested"]
+__all__ = ["LoadReport", "Mismatch", "advice_for", "casts", "described", "mismatch", "suggested"]
 
 _MAX_RULES = 3
 _MAX_SHOWN = 5
@@ -63,6 +64,14 @@ class LoadReport:
 def described(leaf: Tree | Missing) -> str:
     """Return a leaf in a few words: ``float32 (3, 4)`` for a tensor, the type's name for anything else."""
     return f"{leaf.dtype.name} {leaf.shape}" if isinstance(leaf, LazyTensor) else type(leaf).__name__
+
+
+def advice_for(
+    missing: Iterable[str], unexpected: Iterable[str], loaded: Iterable[str], mismatched: Iterable[Mismatch]
+) -> tuple[str, ...]:
+    """Return what may help a load: rename rules, and the cast that makes tensors fit."""
+    mismatched = list(mismatched)
+    return (*suggested(missing, unexpected, [*loaded, *(one.key for one in mismatched)]), *casts(mismatched))
 
 
 def suggested(missing: Iterable[str], unexpected: Iterable[str], matched: Iterable[str]) -> Iterator[str]:
@@ -122,3 +131,18 @@ def casts(mismatched: Iterable[Mismatch]) -> Iterator[str]:
     }
     if wanted:
         yield f"cast the checkpoint first: dtype='{min(wanted) if len(wanted) == 1 else 'NAME'}'"
+
+
+def mismatch(what: str, report: LoadReport) -> MismatchError:
+    """Return the error of a strict load; ``what`` is the live object, or the checkpoint."""
+    return MismatchError(
+        f"{what}: found {report}, expected the same keys, shapes and dtypes; {_way_out(report)}", report
+    )
+
+
+def _way_out(report: LoadReport) -> str:
+    if not report.suggestions:
+        return "load what fits with strict=False"
+    return (
+        f"{' or '.join(report.suggestions)} (rename is a parameter of load_into, restore and convert, dtype of convert)"
+    )

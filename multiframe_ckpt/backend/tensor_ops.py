@@ -78,8 +78,16 @@ class TensorOps(Backend, Generic[T]):
         return False
 
     def parameters_of(self, optimizer: object) -> list[T]:
-        """Return an optimizer's parameters in order where it holds their moments in the same dtype, else nothing."""
+        """Return an optimizer's parameters in the order of its groups; nothing for what is no optimizer."""
         return []
+
+    def is_own_optimizer(self, optimizer: object) -> bool:
+        """Return whether an optimizer is one of the framework's own, whose moments have the shapes of parameters."""
+        return False
+
+    def takes_moments(self, optimizer: object, parameter: T, moments: Mapping[str, LazyTensor]) -> bool:
+        """Return whether a step of the optimizer takes tensors of such dtypes for a parameter; True where nobody knows."""
+        return True
 
     def load_state(self, target: Stateful, state: Mapping[str, Any]) -> None:
         """Hand a live state to an optimizer, scheduler or scaler."""

@@ -10,16 +10,14 @@ Only what is given is there. Saved as ``.pt`` it is an ordinary file that ``torc
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
-from datetime import date, datetime, time, timezone
-from enum import Enum
-from pathlib import PurePath
+from datetime import datetime, timezone
 
 from ..backend import Backend, backend_named, backend_of, warn_of_tuples
+from ..backend.tensor_ops import is_stateful
 from ..errors import ValueRefusedError
-from ..tree import LazyTensor, Path, Tree, expect_entries, map_leaves, map_objects
+from ..tree import Tree, expect_entries, map_leaves, map_objects
+from .facts import as_number, opened, plain_values
 from .random_state import random_state
 from .run_state import RunState
 
@@ -41,13 +39,13 @@ def capture(run: RunState, *, backend: str | None = None) -> tuple[dict[str, Tre
         "framework_version": str(getattr(sys.modules.get(owner.name), "__version__", "")),
         "timestamp": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    facts = {name: _entries(value) for name, value in run.facts.items()}
-    tree |= _plain(owner, facts)
-    warn_of_tuples(facts, plain=getattr(owner, "plain_tuples", ()))
+    tree |= {
+        name: map_leaves(value, lambda _, leaf: as_number(leaf)) for name, value in _values(owner, run.facts).items()
+    }
     for name, obj in run.objects.items():
         tree[f"{name}_state_dict"] = owner.to_tree(obj)
         if name in ("optimizer", "scheduler"):
-            tree[f"{name}_class"] = type(obj).__name__
+            tree[f"{name}_class"] = _classes(obj)
     if run.rng:
         tree["rng_state"] = random_state(owner, run.model)
     return tree | _extra(owner, run.extra or {}, tree), owner
@@ -59,34 +57,16 @@ def _extra(owner: Backend, extra: Mapping[str, object], tree: Mapping[str, Tree]
         raise ValueRefusedError(
             f"extra: found the entry {taken[0]!r}, expected a name the checkpoint does not use itself"
         )
-    return dict(expect_entries(owner.to_tree(dict(extra)), "extra"))
+    return _values(owner, extra)
 
 
-def _entries(value: object) -> object:
-    """Return a Namespace or dataclass as the dict of its fields."""
-    if isinstance(value, Namespace):
-        return vars(value)
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+def _values(owner: Backend, values: Mapping[str, object]) -> dict[str, Tree]:
+    """Return values of the user's as trees; a tuple of a type of its own is warned of, since it becomes a plain one."""
+    warn_of_tuples({name: opened(value) for name, value in values.items()}, plain=getattr(owner, "plain_tuples", ()))
+    return dict(expect_entries(owner.to_tree(plain_values(dict(values))), "the run"))
 
 
-def _plain(owner: Backend, facts: dict[str, object]) -> dict[str, Tree]:
-    """Return facts as plain values: one-element tensors become numbers; paths, devices and times text; sets lists."""
-    plain = owner.to_tree(map_objects(facts, lambda _, leaf: _as_plain(leaf)))
-    return dict(expect_entries(map_leaves(plain, _as_number), "the run"))
-
-
-def _as_plain(leaf: object) -> object:
-    if isinstance(leaf, PurePath) or type(leaf).__name__ in ("device", "dtype"):  # as each framework calls its own
-        return str(leaf)
-    if isinstance(leaf, date | time):
-        return leaf.isoformat()
-    if isinstance(leaf, Enum):
-        return _as_plain(leaf.value)
-    return sorted(leaf, key=repr) if isinstance(leaf, set | frozenset) else leaf
-
-
-def _as_number(_: Path, leaf: Tree) -> Tree:
-    if not isinstance(leaf, LazyTensor) or leaf.size != 1:
-        return leaf
-    value = leaf.numpy().reshape(()).item()
-    return value if isinstance(value, bool | int | float | complex) else float(value)
+def _classes(obj: object) -> Tree:
+    """Return the name of an object's class, or of those in a list or dict of objects, nested as these are."""
+    classes: Tree = map_objects(obj, lambda _, leaf: type(leaf).__name__ if is_stateful(leaf) else None)
+    return classes

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,9 +19,11 @@ from ..backend import (
 )
 from ..errors import UnknownKeyError, ValueRefusedError
 from ..formats import (
+    VERSIONS,
     Changes,
     Plan,
     ReadOptions,
+    Versions,
     WritableFormat,
     WriteOptions,
     format_for,
@@ -38,11 +40,14 @@ from ..terminal.text import human_size, plural, printable
 from ..training import choose_weights
 from ..tree import LazyTensor, Tree, known, synchronized, tensors
 from ..tree.gc_pause import make_tree, take_apart
+from ..tree.rules import parse_rename
 from .capture import capture
 from .items import item, names_at_top
+from .live_models import source_for
 from .restore import RestoreReport, restore
 from .resume_check import ResumeCheck, check_resume
 from .run_state import RunState
+from .versions import versions_of, versions_of_run
 
 __all__ = ["Checkpoint", "PlannedSave", "load", "open", "plan_save", "require_free", "save", "save_whole_model"]
 
@@ -68,7 +73,7 @@ class Checkpoint:
         the checkpoint is saved or sent on, as they are then. Raise ValueRefusedError for what a tree cannot hold.
         """
         owner = backend_named(backend) if backend else backend_of(obj)
-        return cls(make_tree(owner.to_tree, obj), {"backend": owner.name})
+        return cls(make_tree(owner.to_tree, obj), _facts(owner, versions_of(obj)))
 
     @classmethod
     def from_run(
@@ -95,7 +100,7 @@ class Checkpoint:
         """
         run = RunState(model, optimizer, scheduler, scaler, epoch, step, loss, metrics, train_args, rng, extra)
         tree, owner = make_tree(capture, run, backend=backend)
-        return cls(tree, {"backend": owner.name})
+        return cls(tree, _facts(owner, versions_of_run(run)))
 
     @classmethod
     def open(
@@ -210,7 +215,14 @@ class Checkpoint:
         """Lay the checkpoint out for a path; raise what :meth:`save` would refuse, before any byte is written."""
         path = Path(path)
         kind = format_to_write(path, format)
-        options = WriteOptions(digest, self.meta.get("metadata") or {}, overwrite, durable, allow_unknown)
+        options = WriteOptions(
+            digest=digest,
+            metadata=self.meta.get("metadata") or {},
+            overwrite=overwrite,
+            durable=durable,
+            allow_unknown=allow_unknown,
+            versions=self.meta.get(VERSIONS) or {},
+        )
         return plan_save(self.tree, path=path, format=kind, options=options)
 
     def to_backend(self, backend: str | None = None, *, device: str | None = None, allow_unknown: bool = False) -> Any:
@@ -233,16 +245,22 @@ class Checkpoint:
         warn_of_tuples(tree)
         return live
 
-    def load_into(self, target: object, *, strict: bool = True) -> LoadReport:
-        """Load into a live module (its weights), optimizer, scheduler or nested mix, in place.
+    def load_into(
+        self, target: object, *, rename: Sequence[str] = (), model_only: str | None = None, strict: bool = True
+    ) -> LoadReport:
+        """Load into a live module (its weights, or several modules theirs), optimizer, scheduler or nested mix, in place.
+
+        Of several models the one is taken whose parameters have the module's names and shapes; ``model_only`` chooses, as
+        :meth:`weights` does. ``rename`` rules (:mod:`~multiframe_ckpt.tree.rules`) name parameters by their keys in the
+        state dict; names that differ by what only wraps a module (``module.``, ``_orig_mod.``) need none.
 
         Return the keys that were loaded, missing, unexpected and mismatched, with close matches. With ``strict`` any
         difference is a MismatchError and nothing is touched. A dtype is never changed: cast first. Raise
         ValueRefusedError for tensors that are values, as JAX's are: :meth:`loaded_like` gives new ones.
         """
         backend = backend_of(target)
-        is_module = hasattr(target, "state_dict") and hasattr(target, "parameters")
-        return backend.load_into(target, self.weights() if is_module else self.tree, strict=strict)
+        source = source_for(self.tree, target, backend, tuple(map(parse_rename, rename)), model_only)
+        return backend.load_into(target, source, strict=strict)
 
     def loaded_like(self, like: T, *, strict: bool = True) -> tuple[T, LoadReport]:
         """Return new values in the structure of ``like``, NamedTuples included, and the report of :meth:`load_into`.
@@ -260,27 +278,36 @@ class Checkpoint:
         scheduler: object = None,
         scaler: object = None,
         rng: bool = True,
+        rename: Sequence[str] = (),
         strict: bool = True,
     ) -> RestoreReport:
-        """Load a training run into live objects, in place, and say what was restored and what was not.
+        """Load a training run into live objects, in place, and say what was restored, what was not, and what it changed.
 
-        The parts are found under our own names, Lightning's, and the usual ones of programs written by hand. Optimizer
-        and scheduler may be of the other framework: their state is translated. Build them all first, then restore them
-        in one call. With ``strict`` any difference is a MismatchError, and what cannot cross a ValueRefusedError, and
-        nothing is touched. A part that the checkpoint lacks starts fresh, with a CheckpointWarning. ``rng`` sets the
-        random generators of Python, NumPy and the framework.
+        Each object may be a list or dict of several, nested as it was saved. The parts are found by what they hold: weights
+        as :meth:`load_into` finds them, ``rename`` included. Optimizer and scheduler may be of the other framework: their
+        state is translated. Build them all first, then restore them in one call. With ``strict`` any difference is a
+        MismatchError, as is a model that the checkpoint lacks, and what cannot cross a ValueRefusedError, and nothing is
+        touched. Any other part that is not there starts fresh, with a CheckpointWarning. ``rng`` sets the random
+        generators of Python, NumPy and the framework.
         """
-        return restore(self.tree, RunState(model, optimizer, scheduler, scaler, rng=rng), strict=strict)
+        run = RunState(model, optimizer, scheduler, scaler, rng=rng)
+        return restore(self.tree, run, rename=rename, strict=strict, where=self._where)
 
     def resume_check(
-        self, *, model: object = None, optimizer: object = None, scheduler: object = None, strict: bool = True
+        self,
+        *,
+        model: object = None,
+        optimizer: object = None,
+        scheduler: object = None,
+        rename: Sequence[str] = (),
+        strict: bool = True,
     ) -> ResumeCheck:
         """Return whether live objects stand exactly where the checkpoint says: call it after restoring, before training.
 
         Catches the resume that seems to work but left the optimizer cold, or a scheduler built too late that reset the
-        learning rate. With ``strict`` anything of the kind is a MismatchError.
+        learning rate. ``rename`` is that of :meth:`restore`. With ``strict`` anything of the kind is a MismatchError.
         """
-        return check_resume(self.tree, RunState(model, optimizer, scheduler), strict=strict)
+        return check_resume(self.tree, RunState(model, optimizer, scheduler), rename=rename, strict=strict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,11 +318,7 @@ class PlannedSave:
     format: str
     plan: Plan
     options: WriteOptions
-
-    @property
-    def changes(self) -> Changes:
-        """What the format has to change."""
-        return self.plan.changes
+    changes: Changes  # that the format has to make
 
     def write(self, on_progress: OnProgress = silent) -> None:
         """Write all-or-nothing; see :meth:`Checkpoint.save`.
@@ -307,6 +330,10 @@ class PlannedSave:
             self.plan.write(fresh, on_progress)
 
 
+def _facts(owner: Backend, versions: Versions) -> dict[str, Any]:
+    return {"backend": owner.name, **({VERSIONS: versions} if versions else {})}
+
+
 def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteOptions) -> PlannedSave:
     """Lay a tree out for a path; raise what writing would refuse, before any byte is written."""
     tree = known(tree, str(path), "Save the weights alone", allow_unknown=options.allow_unknown)
@@ -314,7 +341,8 @@ def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteO
     warn_of_tuples(tree)
     require_free(path, overwrite=options.overwrite)
     require_free_space(path, plan.nbytes)
-    return PlannedSave(path, format.name, plan, options)
+    lost = plan.changes.lost_versions if format.holds_versions else tuple(options.versions)
+    return PlannedSave(path, format.name, plan, options, replace(plan.changes, lost_versions=lost))
 
 
 def require_free(path: Path, *, overwrite: bool) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ..training import Part, TrainingParts
-from ..tree import LazyTensor
+from ..tree import LazyTensor, Tree
 
 __all__ = ["WITHIN_EPOCH", "Clock", "Position", "ended_on"]
 
@@ -56,13 +57,21 @@ class Position:
 def ended_on(parts: TrainingParts) -> Position:
     """Return what a checkpoint ended on; a part of an epoch (2.5) is within it. A tensor of one element is read."""
     epoch, step = (_count(part) for part in (parts.epoch, parts.step))
-    whole = None if epoch is None else int(epoch)
-    is_marked = any(part.path == (WITHIN_EPOCH,) and part.tree is True for part in parts.rest)
-    return Position(
-        whole,
-        None if step is None else int(step),
-        whole is not None and (whole != epoch or (is_marked and step is not None)),
-    )
+    if epoch is None:
+        return Position(None, None if step is None else int(step))
+    rest = {part.path: part.tree for part in parts.rest}
+    is_within = epoch != int(epoch) or rest.get((WITHIN_EPOCH,)) is True or _is_within_lightning(rest.get(("loops",)))
+    return Position(int(epoch), None if step is None else int(step), is_within)
+
+
+def _is_within_lightning(loops: Tree) -> bool:
+    """Return whether Lightning's loops (``FitLoop.state_dict``) stand between the batches of an epoch."""
+    fit_loop = loops.get("fit_loop") if isinstance(loops, Mapping) else None
+    progress = fit_loop.get("epoch_loop.batch_progress") if isinstance(fit_loop, Mapping) else None
+    current = progress.get("current") if isinstance(progress, Mapping) else None
+    if not isinstance(progress, Mapping) or not isinstance(current, Mapping):
+        return False
+    return progress.get("is_last_batch") is False and current.get("ready") not in (None, 0)
 
 
 def _count(part: Part | None) -> float | None:

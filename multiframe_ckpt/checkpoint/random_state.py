@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ..backend import Backend, SupportsRandomState
+from ..errors import ValueRefusedError
 from ..tree import LazyTensor, Tree, expect_entries, expect_tensor
 
-__all__ = ["random_state", "set_random_state"]
+__all__ = ["check_random_state", "random_state", "set_random_state"]
 
 
 def random_state(backend: Backend, model: object = None) -> dict[str, Tree]:
@@ -40,26 +42,67 @@ def set_random_state(state: Mapping[str, Tree], backend: Backend, model: object 
     """Set the generators that ``state`` holds; return the names of those it holds for which there is none here."""
     absent = [name for name in state if name not in ("python", "numpy", backend.name)]
     if "python" in state:
-        python = expect_entries(state["python"], "rng_state/python")
-        words = expect_tensor(python.get("words"), "rng_state/python/words").numpy()
-        random.setstate((python["version"], tuple(words.tolist()), python["gauss_next"]))
+        random.setstate(_of_python(state["python"]))
     if "numpy" in state:
-        mt19937 = expect_entries(state["numpy"], "rng_state/numpy")
-        words = expect_tensor(mt19937.get("key"), "rng_state/numpy/key").numpy().astype(np.uint32)
-        np.random.set_state(
-            {
-                "bit_generator": mt19937["bit_generator"],
-                "state": {"key": words, "pos": mt19937["pos"]},
-                "has_gauss": mt19937["has_gauss"],
-                "gauss": mt19937["cached_gaussian"],
-            }
-        )
+        np.random.set_state(_of_numpy(state["numpy"]))
     if backend.name in state:
         if isinstance(backend, SupportsRandomState):
             backend.set_random_state(expect_entries(state[backend.name], f"rng_state/{backend.name}"), model)
         else:
             absent.append(backend.name)
     return absent
+
+
+def check_random_state(state: Mapping[str, Tree], backend: Backend, model: object = None) -> None:
+    """Raise ValueRefusedError, by key, for a state that a generator here would not take; none of the program's is set."""
+    try:
+        if "python" in state:
+            random.Random().setstate(_of_python(state["python"]))
+        if "numpy" in state:
+            np.random.RandomState().set_state(_of_numpy(state["numpy"]))
+    except (ArithmeticError, LookupError, TypeError, ValueError) as problem:
+        if isinstance(problem, ValueRefusedError):
+            raise
+        raise ValueRefusedError(
+            f"rng_state: found a state that no generator takes ({problem}), expected one of this library's; leave it out "
+            "with rng=False"
+        ) from problem
+    if backend.name in state and isinstance(backend, SupportsRandomState):
+        _require_alike(state[backend.name], backend.random_state(model), f"rng_state/{backend.name}")
+
+
+def _require_alike(state: Tree, live: Mapping[str, Tree], key: str) -> None:
+    """Raise where a framework's states are not what those of its generators are; there may be more devices, or fewer."""
+    saved = expect_entries(state, key)
+    for name in live.keys() & saved.keys():
+        own = live[name]
+        if isinstance(own, Mapping):
+            expect_entries(saved[name], f"{key}/{name}")
+        if not isinstance(own, LazyTensor):
+            continue
+        tensor = expect_tensor(saved[name], f"{key}/{name}")
+        if (tensor.dtype, tensor.shape) != (own.dtype, own.shape):
+            raise ValueRefusedError(
+                f"{key}/{name}: found {tensor.dtype.name} {tensor.shape}, expected {own.dtype.name} {own.shape}; leave "
+                "it out with rng=False"
+            )
+
+
+def _of_python(state: Tree) -> tuple[Any, ...]:
+    python = expect_entries(state, "rng_state/python")
+    words = expect_tensor(python.get("words"), "rng_state/python/words").numpy()
+    return python["version"], tuple(words.tolist()), python["gauss_next"]
+
+
+def _of_numpy(state: Tree) -> dict[str, Any]:
+    mt19937 = expect_entries(state, "rng_state/numpy")
+    words = expect_tensor(mt19937.get("key"), "rng_state/numpy/key").numpy().astype(np.uint32)
+    return {
+        "bit_generator": mt19937["bit_generator"],
+        "state": {"key": words, "pos": mt19937["pos"]},
+        "has_gauss": mt19937["has_gauss"],
+        "gauss": mt19937["cached_gaussian"],
+    }
 
 
 def _words(words: object) -> LazyTensor:

@@ -6,17 +6,22 @@ Everything is translated and compared before anything is touched: a strict resto
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from ..backend import Backend, LoadReport, backend_of
-from ..errors import CheckpointWarning
-from ..training import TrainingParts, find_parts
-from ..tree import Tree
-from .live_states import Notes, parts_for, states_for
+from ..backend import Backend, LoadReport, backend_of, mismatch
+from ..backend.report import advice_for
+from ..errors import CheckpointWarning, MismatchError, ValueRefusedError
+from ..training import Part, TrainingParts, find_parts, has_random_state, is_ours
+from ..tree import Path, Tree
+from ..tree.rules import parse_rename
+from .facts import extra_of, facts_of
+from .hyperparameters import changed_hyperparameters
+from .live_states import Notes, states_for
 from .position import ended_on
-from .random_state import set_random_state
-from .run_state import FACTS, OBJECTS, RunState
+from .random_state import check_random_state, set_random_state
+from .run_state import RunState
 
 __all__ = ["RestoreReport", "restore", "resume_parts"]
 
@@ -25,55 +30,118 @@ __all__ = ["RestoreReport", "restore", "resume_parts"]
 class RestoreReport:
     """What was restored, and what was not and why; with the facts of the run that the checkpoint holds.
 
+    ``changed`` are the hyper-parameters of live optimizers and schedulers that were other than the checkpoint's, each with
+    both values: what the program asked for, and what it has now. ``extra`` are the entries of the user's own, tensors live.
     ``load`` has the keys in full, under ``model/``, ``optimizer/`` and so on.
     """
 
     restored: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
     load: LoadReport = field(default_factory=LoadReport)
     epoch: int | None = None
     step: int | None = None
-    loss: Tree = None
-    metrics: Mapping[str, Tree] | None = None
-    train_args: Tree = None
+    loss: Any = None
+    metrics: Mapping[str, Any] | None = None
+    train_args: Any = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"restored {', '.join(self.restored) or 'nothing'}"]
+        lines += [f"changed {entry}" for entry in self.changed]
         lines += [f"left out {entry}" for entry in self.left_out]
         return "\n".join([*lines, *(f"warning: {entry}" for entry in self.warnings)])
 
 
-def restore(tree: Tree, run: RunState, *, strict: bool = True) -> RestoreReport:
-    """Load the parts of a training checkpoint into the live objects of a run; see ``Checkpoint.restore``."""
+def restore(
+    tree: Tree, run: RunState, *, rename: Sequence[str] = (), strict: bool = True, where: str = "checkpoint"
+) -> RestoreReport:
+    """Load the parts of a training checkpoint into the live objects of a run; see ``Checkpoint.restore``.
+
+    ``where`` says in errors which checkpoint it is.
+    """
     objects, parts, notes = run.objects, find_parts(tree), Notes()
     backend = backend_of(list(objects.values()))
-    states = states_for(parts, objects, backend, notes, strict=strict)
-    load = (
-        backend.load_into({name: objects[name] for name in states}, states, strict=strict) if states else LoadReport()
-    )
-    restored_rng = _restore_rng(parts, backend, run.model, notes) if run.rng else []
-    notes.left_out += _not_asked_for(parts, run)
+    rules = tuple(map(parse_rename, rename))
+    states = states_for(tree, run, backend, notes, rename=rules, strict=strict)
+    changed = [text for name, state in states.items() for text in _changes(name, objects[name], state, backend)]
+    facts, extra = facts_of(parts, backend), extra_of(tree, backend)
+    rng = _own_random_state(tree, backend, run.model, notes) if run.rng else None
+    load = _load({name: objects[name] for name in states}, states, backend, where, strict=strict)
+    if rng is not None:
+        notes.used += [part.path for part in parts.rng]
+        absent = set_random_state(rng, backend, run.model)
+        notes.left_out += [f"rng_state/{name}: this program has no such generator" for name in absent]
+    notes.left_out += _not_asked_for(parts, notes.used)
     for text in notes.warnings:
         warnings.warn(text, CheckpointWarning, stacklevel=3)
-    facts = {name: part.tree for name in FACTS if (part := getattr(parts, name)) is not None}
-    return RestoreReport((*states, *restored_rng), tuple(notes.left_out), tuple(notes.warnings), load, **facts)
+    return RestoreReport(
+        restored=(*states, *(() if rng is None else ("rng",))),
+        left_out=tuple(notes.left_out),
+        warnings=tuple(notes.warnings),
+        changed=tuple(changed),
+        load=load,
+        extra=extra,
+        **facts,
+    )
 
 
-def _restore_rng(parts: TrainingParts, backend: Backend, model: object, notes: Notes) -> list[str]:
-    for part in parts.rng:
+def _load(
+    objects: Mapping[str, object], states: Mapping[str, Tree], backend: Backend, where: str, *, strict: bool
+) -> LoadReport:
+    """Load what was found; errors say which checkpoint it is, and what to rename in the names of its state dict."""
+    if not states:
+        return LoadReport()
+    try:
+        return _advised(backend.load_into(dict(objects), dict(states), strict=strict))
+    except MismatchError as problem:
+        if not isinstance(problem.report, LoadReport):
+            raise
+        raise mismatch(where, _advised(problem.report)) from None
+
+
+def _advised(report: LoadReport) -> LoadReport:
+    """Return the report with advice that names parameters by their keys in the state dict, as ``rename`` does."""
+    missing, unexpected, loaded = (
+        [key.removeprefix("model/") for key in keys if key.startswith("model/")]
+        for keys in (report.missing, report.unexpected, report.loaded)
+    )
+    return replace(report, suggestions=advice_for(missing, unexpected, loaded, report.mismatched))
+
+
+def _changes(name: str, obj: object, state: Tree, backend: Backend) -> list[str]:
+    if name not in ("optimizer", "scheduler"):
+        return []
+    return changed_hyperparameters(name, backend.to_tree(obj), state)
+
+
+def _own_random_state(tree: Tree, backend: Backend, model: object, notes: Notes) -> Mapping[str, Tree] | None:
+    """Return the random state that this library wrote, checked; None where there is none that can be set."""
+    for part in find_parts(tree).rng:
         if part.key == "rng_state" and isinstance(part.tree, Mapping):
-            absent = set_random_state(part.tree, backend, model)
-            notes.left_out += [f"rng_state/{name}: this program has no such generator" for name in absent]
-            return ["rng"]
+            try:
+                check_random_state(part.tree, backend, model)
+            except ValueRefusedError:
+                if is_ours(tree):
+                    raise
+            else:
+                return part.tree
+        notes.used.append(part.path)
         notes.left_out.append(f"{part.key}: a random state of another program's own making")
-    return []
+    return None
 
 
-def _not_asked_for(parts: TrainingParts, run: RunState) -> list[str]:
-    left = [part for name in OBJECTS if name not in run.objects for part in parts_for(parts, name)]
-    left += () if run.rng else parts.rng
-    return [f"{part.key}: not asked for" for part in left]
+def _not_asked_for(parts: TrainingParts, used: Sequence[Path]) -> list[str]:
+    """Return the parts that no live object takes, nor a part of it, nor one that it is a part of."""
+    known = [*parts.models, *parts.averages, *parts.optimizers, *parts.schedulers, *parts.rng]
+    known += [] if parts.scaler is None else [parts.scaler]
+    return [f"{part.key}: not asked for" for part in known if not any(_overlap(part, path) for path in used)]
+
+
+def _overlap(part: Part, path: Path) -> bool:
+    length = min(len(part.path), len(path))
+    return part.path[:length] == path[:length]
 
 
 def resume_parts(tree: Tree) -> dict[str, bool]:
@@ -83,6 +151,6 @@ def resume_parts(tree: Tree) -> dict[str, bool]:
         "weights": bool(parts.models),
         "optimizer": bool(parts.optimizers),
         "scheduler": bool(parts.schedulers),
-        "rng": bool(parts.rng),
+        "rng": has_random_state(parts),
         "progress": ended_on(parts).is_known,
     }

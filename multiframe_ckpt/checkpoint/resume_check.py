@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..backend import backend_of
 from ..errors import MismatchError
-from ..training import find_parts
 from ..tree import LazyTensor, Tree, join_key, leaves
+from ..tree.rules import parse_rename
 from .live_states import Notes, states_for
 from .run_state import RunState
 
@@ -32,10 +33,11 @@ class ResumeCheck:
         return self.warm
 
 
-def check_resume(tree: Tree, run: RunState, *, strict: bool = True) -> ResumeCheck:
+def check_resume(tree: Tree, run: RunState, *, rename: Sequence[str] = (), strict: bool = True) -> ResumeCheck:
     """Compare the live objects of a run with a training checkpoint; see ``Checkpoint.resume_check``."""
     backend = backend_of(list(run.objects.values()))
-    expected = states_for(find_parts(tree), run.objects, backend, Notes(), strict=True)
+    rules = tuple(map(parse_rename, rename))
+    expected = states_for(tree, run, backend, Notes(), rename=rules, strict=True)
     cold: list[str] = []
     differing: list[str] = []
     for name, obj in run.objects.items():

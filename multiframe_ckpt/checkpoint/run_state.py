@@ -5,12 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["FACTS", "OBJECTS", "RunState"]
+from .position import WITHIN_EPOCH
+
+__all__ = ["FACTS", "LAYOUT", "OBJECTS", "SAVE_COUNT", "RunState"]
 
 #: The live objects of a run, in the order in which they are saved and restored.
 OBJECTS = ("model", "optimizer", "scheduler", "scaler")
 #: What else is known of it, as plain values.
 FACTS = ("epoch", "step", "loss", "metrics", "train_args")
+#: The entry that a manager adds: how many saves there were in its folder, this one counted.
+SAVE_COUNT = "save_count"
+#: Every entry of the layout, beside which stand those of the user's own.
+LAYOUT = frozenset(
+    (
+        *(
+            "format_version",
+            "framework",
+            "framework_version",
+            "timestamp",
+            "rng_state",
+            SAVE_COUNT,
+            WITHIN_EPOCH,
+            *FACTS,
+        ),
+        *(f"{name}_{what}" for name in OBJECTS for what in ("state_dict", "class")),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +38,7 @@ class RunState:
     """The live objects and facts of a run; None for what it does not have.
 
     ``rng`` is whether the states of random generators belong to it; ``extra`` holds entries of the user's own.
-    Optimizer and scheduler may be a list of several.
+    Each object may be a list, tuple or dict of several, however nested.
     """
 
     model: object = None

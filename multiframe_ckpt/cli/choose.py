@@ -40,6 +40,7 @@ __all__ = ["choose_command"]
 @click.option("--use", "action", flag_value="use", default=None, help="Use the model as it is; the default.")
 @click.option("--continue", "action", flag_value="continue", default=None, help="Continue training it.")
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="How many epochs to continue for.")
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="How many steps, where the run counts those.")
 @click.option("--lr", type=float, metavar="X", help="The learning rate to continue at; default: the saved one.")
 @click.option("--save", type=click.Choice(KINDS), help="Save a copy in this form; default: no.")
 @click.option("--name", help="Name of the copies, without folder; default: the model's own.")
@@ -61,7 +62,7 @@ def choose_command(out: Output, directory: str, no_input: bool, **flags: Any) ->
         choice = choose_among(models, answers, dialogue, directory)
         copies = _loaded_and_saved(out, choice, answers, dialogue)
     command = shlex.join([NAME, "choose", directory, *choice.arguments, *copies.arguments])
-    document = {name: getattr(choice, name) for name in ("path", "action", "epochs", "learning_rate")}
+    document = {name: getattr(choice, name) for name in ("path", "action", "epochs", "steps", "learning_rate")}
     document |= {"saved": copies.paths, "command": command, "models": models}
     seen = choice.path is not None or (models and not dialogue.alone)
     lines = [] if seen else _models_lines(models, directory)
@@ -100,6 +101,7 @@ def _lines(choice: Choice, copies: SavedCopies) -> Iterator[str]:
         yield f"use {choice.path}"
     if choice.action == "continue":
         rate = "the saved learning rate" if choice.learning_rate is None else f"learning rate {choice.learning_rate}"
-        yield f"continue {choice.path} for {plural(choice.epochs or 0, 'epoch')} at {rate}"
+        length = plural(choice.epochs or 0, "epoch") if choice.steps is None else plural(choice.steps, "step")
+        yield f"continue {choice.path} for {length} at {rate}"
     for path in copies.paths:
         yield f"saved {path} ({human_size(path.stat().st_size)})"

@@ -25,6 +25,7 @@ SWITCHES = {
 #: Parameter → the option that takes its value, or each of its values.
 VALUES = {
     "backend": "--backend",
+    "dialect": "--dialect",
     "dtype": "--dtype",
     "exclude": "--exclude",
     "format": "--to",

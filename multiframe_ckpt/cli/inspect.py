@@ -12,7 +12,7 @@ from ..operations.inspect import inspect
 from ..operations.verify import verify
 from .clean import warn_of_leftovers
 from .output import Output
-from .program import NAME, Status, verb
+from .program import NAME, OptionalValue, Status, verb
 
 __all__ = ["diff_command", "inspect_command", "verify_command"]
 
@@ -36,15 +36,31 @@ def inspect_command(out: Output, path: str, **options: Any) -> Status:
 @click.argument("b")
 @click.option("--rtol", type=click.FloatRange(min=0), default=0.0, help="Relative tolerance; default 0.")
 @click.option("--atol", type=click.FloatRange(min=0), default=0.0, help="Absolute tolerance; default 0: bit for bit.")
-def diff_command(out: Output, a: str, b: str, rtol: float, atol: float) -> Status:
+@click.option("--include", metavar="GLOB", multiple=True, help="Compare tensors whose key matches; may be repeated.")
+@click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out tensors whose key matches; may be repeated.")
+@click.option(
+    "--rename", metavar="OLD=NEW", multiple=True, help="Compare tensors of A by other names; may be repeated."
+)
+@click.option(
+    "--model-only",
+    cls=OptionalValue,
+    metavar="[=KEY]",
+    help="Compare the weights alone; =KEY says which, =ema the running average.",
+)
+@click.option(
+    "--dialect",
+    metavar="NAME",
+    help="Compare optimizers and schedulers as this framework has them, or as-is; default: as that of A has them.",
+)
+def diff_command(out: Output, a: str, b: str, **options: Any) -> Status:
     """Compare checkpoints A and B key by key.
 
-    They may be of different formats and frameworks. Without a tolerance tensors are compared bit for bit.
+    They may be of different formats and frameworks. Without a tolerance tensors are compared bit for bit. A and what
+    'convert' made of it by the same options are the same.
     """
     with out.waiting("comparing"):
-        left, right = (Checkpoint.open(path) for path in (a, b))
-        report = diff(left, right, rtol=rtol, atol=atol)
-    out.show(report, rtol=rtol, atol=atol)
+        report = diff(a, b, **options)
+    out.show(report, rtol=options["rtol"], atol=options["atol"])
     return Status.DONE if report.equal else Status.DIFFERENT
 
 

@@ -1,6 +1,18 @@
 """How checkpoints lie on disk: a file or a folder a format, and the table that finds them."""
 
-from .base import Changes, Format, Head, Opened, Plan, ReadOptions, Unread, WritableFormat, WriteOptions
+from .base import (
+    VERSIONS,
+    Changes,
+    Format,
+    Head,
+    Opened,
+    Plan,
+    ReadOptions,
+    Unread,
+    Versions,
+    WritableFormat,
+    WriteOptions,
+)
 from .opening import (
     FORMATS,
     format_at,
@@ -14,6 +26,7 @@ from .opening import (
 
 __all__ = [
     "FORMATS",
+    "VERSIONS",
     "Changes",
     "Format",
     "Head",
@@ -21,6 +34,7 @@ __all__ = [
     "Plan",
     "ReadOptions",
     "Unread",
+    "Versions",
     "WritableFormat",
     "WriteOptions",
     "format_at",

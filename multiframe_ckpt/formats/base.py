@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import error
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeAlias
 
 from ..errors import DamagedError, FormatError, UnknownFormatError
 from ..progress import OnProgress, Progress, silent
@@ -21,6 +21,7 @@ from ..storage.folders import Folder
 from ..tree import File, LazyTensor, Sharing, Tree
 
 __all__ = [
+    "VERSIONS",
     "Changes",
     "Format",
     "Head",
@@ -29,12 +30,19 @@ __all__ = [
     "ProgressMeter",
     "ReadOptions",
     "Unread",
+    "Versions",
     "WritableFormat",
     "WriteOptions",
     "parsing",
     "require_file",
     "require_folder",
 ]
+
+
+#: Key of a state dict → module → its facts, such as ``{"version": 2}``: what torch and OneFlow keep in ``_metadata``.
+Versions: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Tree]]]
+#: Where that stands among the facts of what was opened.
+VERSIONS = "module_versions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,8 @@ class ReadOptions:
 class WriteOptions:
     """How a checkpoint is written: with digests, with the user's own metadata, over what is there, and durably.
 
-    ``allow_unknown`` writes objects that were not built as plain dicts of their parts.
+    ``allow_unknown`` writes objects that were not built as plain dicts of their parts. ``versions`` are those of the
+    modules of state dicts, by the key of each: ``{"model_state_dict": {"l1": {"version": 1}, …}}``.
     """
 
     digest: bool = True
@@ -57,6 +66,7 @@ class WriteOptions:
     overwrite: bool = False
     durable: bool = True
     allow_unknown: bool = False
+    versions: Versions = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +138,14 @@ class Changes:
     ``duplicated``: groups of keys that name one tensor, written once each; the tie is remembered and read back.
     ``lost_ties``: groups of keys whose tensors lie on each other in one storage; each becomes a tensor of its own.
     ``lost_metadata``: keys of the user's metadata that the format has no place for.
+    ``lost_versions``: keys of state dicts beside which the versions of their modules are not kept.
     """
 
     widened: Mapping[str, str] = field(default_factory=dict)
     duplicated: tuple[tuple[str, ...], ...] = ()
     lost_ties: tuple[tuple[str, ...], ...] = ()
     lost_metadata: tuple[str, ...] = ()
+    lost_versions: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, sharing: Sharing, *, duplicates: bool, widened: Mapping[str, str] | None = None) -> Changes:
@@ -162,6 +174,8 @@ class WritableFormat(Format):
 
     #: Whether there is a slot for the user's own str → str metadata.
     holds_metadata: ClassVar[bool] = False
+    #: Whether the versions of modules are kept beside state dicts; its plan may say that some are not.
+    holds_versions: ClassVar[bool] = False
 
     @abstractmethod
     def plan(self, tree: Tree, options: WriteOptions) -> Plan:

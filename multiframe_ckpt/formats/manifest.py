@@ -8,6 +8,7 @@
                   "tied_to": …,         the name of the earlier tensor that it is
                   "digest": "xxh3:…"},  of its little-endian bytes; absent where none was asked for
                  …],
+     "versions": …,                     of the modules of state dicts, by the key of each; absent where there are none
      "metadata": "xxh3:…",              of the user's own metadata, in formats with a slot for them
      "seal": "xxh3:…"}                  the header digest: of the text before it, and of each member's name, dtype and shape
 
@@ -18,14 +19,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 from ..dtypes import DType, dtype_named
 from ..errors import DamagedError, FormatError, KeyRefusedError, ValueRefusedError
+from ..pickle.modules import are_versions as are_facts
 from ..tree import LazyTensor, TensorRef, Tree, combine, leaves, partition, tied_groups
 from ..tree.digests import XXH3_PATTERN, digest_of_bytes, is_own_digest
+from .base import VERSIONS, Versions
 from .tree_json import Json, decode, dump_json, encode, is_utf8, load_json
 
 __all__ = [
@@ -34,7 +37,9 @@ __all__ = [
     "Manifest",
     "ManifestEntry",
     "Members",
+    "are_versions",
     "assemble",
+    "assemble_with_facts",
     "check_metadata",
     "fill_tree",
     "looks_like_manifest",
@@ -61,9 +66,10 @@ _CHANGED_HINT = (
     "the file was damaged, or another tool changed it and kept this manifest of it: restore it from a copy, or save it "
     f"again without the {METADATA_KEY!r} metadata"
 )
-_MANIFEST_KEYS = {"format_version", "tree", "tensors", "metadata", "seal"}
+_MANIFEST_KEYS = {"format_version", "tree", "tensors", "versions", "metadata", "seal"}
 _ENTRY_KEYS = {"name", "member", "dtype", "tied_to", "digest"}
 _ONLY_TEXT = {str}
+_NO_VERSIONS: Versions = {}
 _TAIL_LENGTH = len(_DIGEST_KEY) + len(PENDING) + len('"}')
 
 
@@ -89,6 +95,7 @@ class Manifest:
     flat: bool
     tree: Tree = None  # with a TensorRef for each tensor; None may also be the tree
     metadata: str | None = None  # the digest of the user's metadata
+    versions: Versions = field(default_factory=dict)
 
     def text(
         self,
@@ -108,10 +115,17 @@ class Manifest:
             _entry_json(entry, None if digests is None else digests.get(entry.member, PENDING))
             for entry in self.entries
         ]
+        if self.versions:
+            body["versions"] = encode(dict(self.versions))
         if metadata is not None:
             body["metadata"] = _metadata_digest(metadata)
         text = dump_json(body)[:-1]
         return f'{text}{_DIGEST_KEY}{_header_digest(text, members)}"}}'
+
+
+def are_versions(value: object) -> TypeGuard[Versions]:
+    """Return whether a value is what stands in a manifest for the versions of modules."""
+    return isinstance(value, dict) and all(isinstance(key, str) and are_facts(facts) for key, facts in value.items())
 
 
 def _entry_json(entry: ManifestEntry, digest: str | None) -> dict[str, Json]:
@@ -144,7 +158,7 @@ def named_tensors(tree: Tree) -> dict[str, LazyTensor]:
 
 
 def manifest_of(
-    tree: Tree, *, fits: Callable[[str], bool], stored_as: Callable[[DType], DType]
+    tree: Tree, *, fits: Callable[[str], bool], stored_as: Callable[[DType], DType], versions: Versions = _NO_VERSIONS
 ) -> tuple[Manifest, dict[str, LazyTensor]]:
     """Return the manifest of a tree and its tensors by member name, in order.
 
@@ -166,7 +180,8 @@ def manifest_of(
         )
         for name, tensor in table.items()
     ]
-    return Manifest(tuple(entries), flat, tree_of_refs), {members[name]: tensor for name, tensor in table.items()}
+    manifest = Manifest(tuple(entries), flat, tree_of_refs, versions=versions)
+    return manifest, {members[name]: tensor for name, tensor in table.items()}
 
 
 def member_names(names: Iterable[str], fits: Callable[[str], bool]) -> dict[str, str]:
@@ -204,8 +219,18 @@ def read_manifest(text: str | bytes, where: str) -> Manifest:
     if not isinstance(body["tensors"], list):
         raise _malformed(f"{where}: found no list of tensors")
     entries = tuple(_read_entry(entry, where) for entry in body["tensors"])
-    tree, metadata = decode(body.get("tree"), where), body.get("metadata")
-    return Manifest(entries, flat="tree" not in body, tree=tree, metadata=metadata)
+    tree, metadata, versions = (
+        decode(body.get("tree"), where),
+        body.get("metadata"),
+        decode(body.get("versions"), where),
+    )
+    return Manifest(
+        entries,
+        flat="tree" not in body,
+        tree=tree,
+        metadata=metadata,
+        versions=versions if are_versions(versions) else {},
+    )
 
 
 def _read_entry(entry: Json, where: str) -> ManifestEntry:
@@ -234,6 +259,13 @@ def assemble(
 
     ``metadata`` is the user's own as the file has it, None in a format without a slot for it.
     """
+    return assemble_with_facts(text, members, where, metadata)[0]
+
+
+def assemble_with_facts(
+    text: str | bytes, members: Mapping[str, LazyTensor], where: str, metadata: Mapping[str, str] | None = None
+) -> tuple[Tree, dict[str, object]]:
+    """Return the tree as :func:`assemble` does, and facts of it: the versions of modules, where the manifest has some."""
     manifest = read_manifest(text, where)
     listed_members = [entry.member for entry in manifest.entries]
     if len(set(listed_members)) != len(listed_members):
@@ -245,7 +277,8 @@ def assemble(
     if len(table) != len(manifest.entries):
         raise _malformed(f"{where}: found a tensor name twice")
     _tie(manifest.entries, table, where)
-    return table if manifest.flat else fill_tree(manifest.tree, table, where)
+    tree = table if manifest.flat else fill_tree(manifest.tree, table, where)
+    return tree, {VERSIONS: manifest.versions} if manifest.versions else {}
 
 
 def require_named(listed: Collection[str], present: Collection[str], where: str, hint: str) -> None:

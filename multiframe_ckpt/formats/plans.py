@@ -83,7 +83,7 @@ class ManifestPlan(Plan):
         fits: Callable[[str], bool] = lambda name: True,
     ) -> ManifestPlan:
         """Return the plan of any tree; tensors whose names do not fit the format get neutral ones."""
-        manifest, members = manifest_of(tree, fits=fits, stored_as=lambda dtype: dtype)
+        manifest, members = manifest_of(tree, fits=fits, stored_as=lambda dtype: dtype, versions=options.versions)
         manifest.text(members_of(members), {})  # raises for what it cannot hold
         return cls(manifest, members, options.digest, _changes(named_tensors(tree), options), save)
 

@@ -28,7 +28,7 @@ from .base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, Writa
 from .manifest import (
     METADATA_KEY,
     Manifest,
-    assemble,
+    assemble_with_facts,
     check_metadata,
     manifest_of,
     members_of,
@@ -56,7 +56,7 @@ class SafetensorsFormat(WritableFormat):
 
     name = "safetensors"
     suffixes = (".safetensors",)
-    holds_metadata = True
+    holds_metadata = holds_versions = True
 
     def recognises(self, head: Head) -> bool:
         """Return whether a JSON object begins where the file's first eight bytes promise a header."""
@@ -80,7 +80,7 @@ class SafetensorsFormat(WritableFormat):
         manifest, where = own_manifest(metadata, file.where), f"{file.where}: {METADATA_KEY}"
         user_metadata = _user_metadata(metadata)
         if manifest is not None:
-            return Opened(assemble(manifest, tensors, where, user_metadata), metadata=user_metadata)
+            return Opened(*assemble_with_facts(manifest, tensors, where, user_metadata), metadata=user_metadata)
         is_torch = metadata.get(_FORMAT[0]) == _FORMAT[1]
         return Opened(tensors, {"framework": "torch"} if is_torch else {}, user_metadata)
 
@@ -90,7 +90,7 @@ class SafetensorsFormat(WritableFormat):
         ``format: pt`` is one of the entries in ``__metadata__`` unless the user's own say otherwise. An entry of the user's
         that says the same is lost among them.
         """
-        return _lay_out(tree, options.metadata, digest=options.digest)
+        return _lay_out(tree, options)
 
 
 def _user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -277,10 +277,11 @@ def _total_nbytes(group: Sequence[CopyJob]) -> int:
     return sum(job.tensor.nbytes for job in group)
 
 
-def _lay_out(tree: Tree, metadata: Mapping[str, str], *, digest: bool) -> _Plan:
+def _lay_out(tree: Tree, options: WriteOptions) -> _Plan:
     """Say where everything will lie; widest elements first, so that each tensor is aligned to its own."""
+    metadata = options.metadata
     check_metadata(metadata)
-    manifest, tensors = manifest_of(tree, fits=_fits, stored_as=lambda dtype: dtype)
+    manifest, tensors = manifest_of(tree, fits=_fits, stored_as=lambda dtype: dtype, versions=options.versions)
     for member, tensor in tensors.items():
         if tensor.dtype.safetensors is None:
             raise DtypeRefusedError(
@@ -293,7 +294,7 @@ def _lay_out(tree: Tree, metadata: Mapping[str, str], *, digest: bool) -> _Plan:
     if is_own and _FORMAT[0] in metadata:
         changes = replace(changes, lost_metadata=(_FORMAT[0],))
     entries = dict([_FORMAT]) | dict(metadata) if is_own else metadata
-    plan = _Plan(manifest, tensors, tuple(by_offset), entries, digest, changes)
+    plan = _Plan(manifest, tensors, tuple(by_offset), entries, options.digest, changes)
     size = len(plan.header({})) - _PREFIX_NBYTES
     if size > MAX_HEADER_NBYTES:
         raise ValueRefusedError(

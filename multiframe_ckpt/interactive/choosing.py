@@ -31,8 +31,8 @@ __all__ = ["Choice", "choose", "choose_among", "positive", "read_whole", "whole_
 class Choice:
     """What was chosen: the model at ``path``, to ``use`` or to ``continue`` training; or none, to start ``fresh``.
 
-    ``epochs`` is how many more to train, ``learning_rate`` None where the saved one stays. ``name`` is the model's in the
-    list.
+    ``epochs`` is how many more to train, or ``steps`` where the run counts those alone; ``learning_rate`` is None where the
+    saved one stays. ``name`` is the model's in the list.
     """
 
     path: Path | None = None
@@ -40,6 +40,7 @@ class Choice:
     epochs: int | None = None
     learning_rate: float | None = None
     name: str | None = None
+    steps: int | None = None
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -47,7 +48,7 @@ class Choice:
         if self.name is None:
             return ("--no-load",)
         load = (f"--load={self.name}",) if self.name.startswith("-") else ("--load", self.name)
-        numbers = {"--epochs": self.epochs, "--lr": self.learning_rate}
+        numbers = {"--epochs": self.epochs, "--steps": self.steps, "--lr": self.learning_rate}
         flags = [text for flag, value in numbers.items() if value is not None for text in (flag, str(value))]
         return (*load, f"--{self.action}", *flags)
 
@@ -104,9 +105,13 @@ def choose_among(models: Sequence[SavedModel], answers: Answers, dialogue: Dialo
     lost = [part for part, there in resume_parts(tree).items() if not there]
     if lost and not dialogue.alone:
         dialogue.say(f"note: {model.name} holds no {', '.join(lost)} to go on with")
-    epochs = dialogue.answer(_EPOCHS, answers.epochs)
+    counts_steps = answers.steps is not None or (
+        answers.epochs is None and model.epoch is None and model.step is not None
+    )
+    epochs = None if counts_steps else dialogue.answer(_EPOCHS, answers.epochs)
+    steps = dialogue.answer(_STEPS, answers.steps) if counts_steps else None
     rate = dialogue.answer(_rate_question(learning_rate_of(tree)), answers.lr)
-    return Choice(model.path, "continue", epochs, rate, model.name)
+    return Choice(model.path, "continue", epochs, rate, model.name, steps)
 
 
 def _without_model(answers: Answers, directory: str) -> Choice:
@@ -183,6 +188,7 @@ _ACTION: Question[Action] = Question(
     hint="USE/continue",
 )
 _EPOCHS = Question("For how many epochs?", "--epochs", "a whole number above 0", whole_number)
+_STEPS = Question("For how many steps?", "--steps", "a whole number above 0", whole_number)
 
 
 def _rate_question(saved: float | None) -> Question[float | None]:

@@ -28,6 +28,7 @@ class SavedModel:
     name: str
     path: Path
     epoch: int | None = None
+    step: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     parameters: int = 0
     nbytes: int = 0
@@ -61,8 +62,8 @@ def find_models(directory: str | os.PathLike[str]) -> tuple[SavedModel, ...]:
     return tuple(sorted(models, key=_newest_first))
 
 
-def _newest_first(model: SavedModel) -> tuple[bool, int, int, str]:
-    return model.problem is not None, -model.modified_ns, -(model.epoch or 0), model.name
+def _newest_first(model: SavedModel) -> tuple[bool, int, int, int, str]:
+    return model.problem is not None, -model.modified_ns, -(model.epoch or 0), -(model.step or 0), model.name
 
 
 def _checkpoints(folder: Path) -> Iterator[Path]:
@@ -102,6 +103,7 @@ def _model(path: Path, top: Path, pointers: tuple[str, ...]) -> SavedModel:
         name=_name(path, top),
         path=path,
         epoch=record.epoch,
+        step=record.step,
         metrics=record.metrics,
         parameters=record.parameters,
         nbytes=record.nbytes,

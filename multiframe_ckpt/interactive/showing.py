@@ -12,8 +12,8 @@ from .finding import SavedModel
 __all__ = ["listing"]
 
 _AGES = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
-_HEAD = ("", "epoch", "metric", "parameters", "size", "age", "name")
-_RIGHT = {0, 1, 3, 4, 5}
+_HEAD = ("", "epoch", "step", "metric", "parameters", "size", "age", "name")
+_STEP = _HEAD.index("step")
 _MOST_METRICS = 2
 
 
@@ -26,10 +26,15 @@ def age_text(seconds: float) -> str:
 
 
 def listing(models: Sequence[SavedModel], *, now: float | None = None) -> Iterator[str]:
-    """Yield the models as a table, numbered from 1, with what points to each; one that cannot be used says why."""
+    """Yield the models as a table, numbered from 1, with what points to each; one that cannot be used says why.
+
+    Steps have a column where one of the models was saved after a step.
+    """
     now = time.time() if now is None else now
     rows = [_HEAD, *(_cells(number, model, now) for number, model in enumerate(models, 1))]
-    yield from table(rows, right=_RIGHT)
+    if all(model.step is None for model in models):
+        rows = [(*row[:_STEP], *row[_STEP + 1 :]) for row in rows]
+    yield from table(rows, right={index for index, name in enumerate(rows[0]) if name not in ("metric", "name")})
 
 
 def _cells(number: int, model: SavedModel, now: float) -> tuple[str, ...]:
@@ -40,6 +45,7 @@ def _cells(number: int, model: SavedModel, now: float) -> tuple[str, ...]:
     return (
         str(number),
         "-" if model.epoch is None else str(model.epoch),
+        "-" if model.step is None else str(model.step),
         ", ".join(metrics) or "-",
         "-" if model.problem else f"{model.parameters:,}",
         human_size(model.nbytes),

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ..checkpoint import Checkpoint
 from ..errors import UnknownNameError
-from ..formats import Changes, format_for, writable_format
+from ..formats import VERSIONS, Changes, format_for, writable_format
 from ..progress import OnProgress, silent
 from ..terminal.report import Report
 from ..terminal.text import bulleted, human_size, plural
 from ..training import Carried, PartVerdict, RunVerdict, dialect_named, dialects_to_write, judge_move
-from ..tree import unknown_refused
+from ..tree import TOP, unknown_refused
 from ..tree.moves import parse_move
 from ..tree.rules import Select, parse_rename
 from .crossing import Crossing, cross, losses_of_run
@@ -42,6 +42,7 @@ class ConvertReport(Report):
     layout: Layout = field(default_factory=Layout)
     crossing: Crossing = field(default_factory=Crossing)
     changes: Changes = field(default_factory=Changes)
+    left_behind: tuple[str, ...] = ()  # what of whole models in the source no state dict has
     run: RunVerdict = field(default_factory=RunVerdict)
 
     @property
@@ -83,6 +84,11 @@ class ConvertReport(Report):
     def lost_metadata(self) -> tuple[str, ...]:
         """The entries of the user's metadata that the target has no place for."""
         return self.changes.lost_metadata
+
+    @property
+    def lost_versions(self) -> tuple[str, ...]:
+        """The keys of state dicts beside which the target does not keep the versions of their modules."""
+        return self.changes.lost_versions
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -180,6 +186,9 @@ class ConvertReport(Report):
         keep = "" if self.target_format == "torch" else "; format='torch' keeps it"
         yield "no longer sharing a storage", keep, [", ".join(keys) for keys in self.lost_ties]
         yield "of unknown type", ", written as plain dicts", list(self.unknown)
+        yield "left behind of whole models", ", which become their state dicts", list(self.left_behind)
+        lost_versions = [key or TOP for key in self.lost_versions]
+        yield "without the versions of their modules", " (_metadata), which some ask for when they load", lost_versions
         yield "metadata dropped", "; format='safetensors' keeps it", list(self.lost_metadata)
 
     def _verdicts(self) -> Iterator[str]:
@@ -197,6 +206,8 @@ def _losses(report: ConvertReport) -> dict[str, int]:
         "no longer sharing a storage": sum(map(len, report.lost_ties)),
         "of unknown type": len(report.unknown),
         "entries of metadata dropped": len(report.lost_metadata),
+        "state dicts without the versions of their modules": len(report.lost_versions),
+        "parts of whole models left behind": len(report.left_behind),
     }
     return {loss: count for loss, count in counts.items() if count}
 
@@ -253,7 +264,8 @@ def convert(
         raise unknown_refused(edits.unknown, str(source), remedy)
     dialect = backend or writer.dialect
     tree, crossing = cross(edited, dialect)
-    checkpoint = replace(opened, tree=tree)
+    versions = rules.carried(opened.meta.get(VERSIONS) or {}, opened.tree, tree)
+    checkpoint = replace(opened, tree=tree, meta={**opened.meta, VERSIONS: versions})
     planned = checkpoint.plan(target, format=writer.name, overwrite=overwrite, digest=digest, durable=durable)
     if not dry_run:
         planned.write(on_progress)
@@ -276,6 +288,7 @@ def convert(
         layout=layout_report,
         crossing=crossing,
         changes=planned.changes,
+        left_behind=tuple(opened.meta.get("left_behind", ())),
         run=judge_move(opened.tree, tree, carried),
     )
 

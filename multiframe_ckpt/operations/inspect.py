@@ -10,9 +10,11 @@ from typing import overload
 
 from ..checkpoint import Checkpoint
 from ..checkpoint.restore import resume_parts
+from ..formats import VERSIONS
 from ..terminal.report import Report
 from ..terminal.table import table
-from ..terminal.text import human_size, plural, printable, safe_repr
+from ..terminal.text import bulleted, human_size, plural, printable, safe_repr
+from ..training import PartVerdict, RunVerdict, count_parameters, find_parts, judge_checkpoint
 from ..tree import (
     TOP,
     LazyTensor,
@@ -71,7 +73,7 @@ class TensorRows(Sequence[TensorRow]):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class InspectReport(Report):
-    """What a checkpoint holds. ``parameters`` and ``nbytes`` count tied tensors once."""
+    """What a checkpoint holds. ``nbytes`` counts tied tensors once, and so does ``parameters``, which is of the models."""
 
     path: str
     format: str
@@ -83,7 +85,24 @@ class InspectReport(Report):
     values: Mapping[str, Tree]  # plain values by key
     meta: Mapping[str, object]
     resume: Mapping[str, bool]  # which of weights, optimizer, scheduler, rng, progress a resume from it would get
+    left_behind: tuple[str, ...] = ()  # what of whole models in the file no state dict has
+    run: RunVerdict = field(default_factory=RunVerdict)
     tree: Tree = field(default=None, repr=False)  # in which lists of plain values are shown as such
+
+    @property
+    def resumable(self) -> bool | None:
+        """Whether the run goes on from it as it is, in the framework it is of; None where there is no run."""
+        return self.run.resumable
+
+    @property
+    def resumable_because(self) -> str:
+        """The verdict on the run as a sentence, with each part by name, also those that are not there."""
+        return self.run.because
+
+    @property
+    def parts(self) -> tuple[PartVerdict, ...]:
+        """The parts of the run, and whether each goes on; empty where there is no run."""
+        return self.run.parts
 
     @property
     def headline(self) -> str:
@@ -103,11 +122,16 @@ class InspectReport(Report):
             "dtypes": ", ".join(f"{name} ({count:,})" for name, count in self.dtypes.items()) or "none",
             "resume": _resume(self.resume),
         }
+        if self.resumable is not None:
+            rows["resumable"] = f"{'yes' if self.resumable else 'no'}: {self.resumable_because}"
         yield self.path
         yield from table(rows.items(), columns=columns)
         for name, part in self.meta.items():
             if isinstance(part, Mapping) and part:
-                yield from ("", name, *_value_lines(part, columns))
+                yield from ("", _TITLES.get(name, name), *_value_lines(part, columns))
+        if self.left_behind:
+            yield from ("", "left behind of whole models")
+            yield from bulleted(self.left_behind, most=_MOST_LISTED, hint=more)
         values = list(_value_lines(self.tree, columns))
         if values:
             yield from ("", "values", *values)
@@ -116,6 +140,8 @@ class InspectReport(Report):
             yield from table(self.tensors, header=_TENSOR_HEADER, right={2}, spell=_tensor_cells, columns=columns)
 
 
+_MOST_LISTED = 10
+_TITLES = {"whole_models": "whole models, read as their state dicts"}
 _TENSOR_HEADER = ("dtype", "shape", "size", "tensor")
 _SHORTEST_VALUE = 20
 #: How people call the frameworks.
@@ -158,17 +184,21 @@ def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> InspectReport:
     by_key = tensor_table(checkpoint.tree)
     first = {key: group[0] for group in tied_groups(by_key) for key in group[1:]}
     meta = dict(checkpoint.meta)
+    left_behind = meta.pop("left_behind", ())
+    meta.pop(VERSIONS, None)
     return InspectReport(
         path=str(meta.pop("path", "")),
         format=str(meta.pop("format", "")),
         framework=meta.pop("framework", None),
         tensors=TensorRows(by_key, first),
-        parameters=sum(tensor.size for key, tensor in by_key.items() if key not in first),
+        parameters=count_parameters(find_parts(checkpoint.tree)),
         nbytes=sum(tensor.nbytes for key, tensor in by_key.items() if key not in first),
         dtypes=dict(Counter(tensor.dtype.name for tensor in by_key.values())),
         values={join_key(path): leaf for path, leaf in leaves(checkpoint.tree) if not isinstance(leaf, LazyTensor)},
         meta=meta,
         resume=resume_parts(checkpoint.tree),
+        left_behind=left_behind,
+        run=judge_checkpoint(checkpoint.tree, checkpoint.meta.get("framework")),
         tree=checkpoint.tree,
     )
 

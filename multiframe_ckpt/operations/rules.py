@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..dtypes import DType, dtype_named
 from ..errors import DtypeRefusedError
+from ..formats import Versions
 from ..training import Part, choose_weights, find_parts
 from ..tree import (
     MISSING,
@@ -29,7 +30,7 @@ from ..tree import (
 )
 from ..tree.cast import cast
 from ..tree.edits import Placed
-from ..tree.rules import Rename, Select, renamed
+from ..tree.rules import Rename, Select, new_name, renamed
 
 __all__ = ["DtypeRules", "Edits", "Rules", "floating_dtype"]
 
@@ -79,6 +80,26 @@ class Rules:
             placed[key] = ((new_keys.get(key, key), tensor),)
         return edit(plain, placed, what="rename"), edits
 
+    def carried(self, versions: Versions, source: Tree, result: Tree) -> Versions:
+        """Return the versions of modules by the keys that the state dicts have in the result; those that are there."""
+        if self.model_only and versions:
+            taken = choose_weights(source, self.model_only if isinstance(self.model_only, str) else None)
+            key = join_key(taken.path)
+            versions = {"": versions[key]} if key in versions else {}
+        renamed: dict[str, dict[str, Mapping[str, Tree]]] = {}
+        for key, modules in versions.items():
+            for module, facts in modules.items():
+                new_key, new_module = self._place_of_module(key, module)
+                renamed.setdefault(new_key, {}).setdefault(new_module, facts)
+        keys = list(tensors(result)) if renamed else []
+        return {key: facts for key, facts in renamed.items() if not key or any(_is_below(one, key) for one in keys)}
+
+    def _place_of_module(self, key: str, module: str) -> tuple[str, str]:
+        """Return the key of a module's state dict and its name there, as the rules give new names to its tensors."""
+        tensor = f"{module}._" if module else "_"
+        new_key, _, name = new_name(f"{key}/{tensor}" if key else tensor, self.renames).rpartition("/")
+        return new_key, name.removesuffix("_").removesuffix(".")
+
     def _dtypes(self, tree: Tree, table: Mapping[str, LazyTensor]) -> Iterator[tuple[str, DType]]:
         """Yield the key of each tensor to cast, and to what; counters of optimizers, which have no dimension, stay."""
         if self.dtypes == DtypeRules():
@@ -113,6 +134,10 @@ def floating_dtype(parameter: str, name: str | None) -> DType | None:
             f"{parameter}={name!r}: found no floating dtype, expected one: float16, bfloat16, float32, float64 or a float8"
         )
     return dtype
+
+
+def _is_below(key: str, above: str) -> bool:
+    return key.startswith(f"{above}/")
 
 
 def _holds(parts: Sequence[Part], path: Path) -> bool:

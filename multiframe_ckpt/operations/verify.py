@@ -52,19 +52,21 @@ class VerifyReport(Report):
 
     @property
     def headline(self) -> str:
-        """Whole or damaged."""
-        return f"{self.path} ({self.format}): whole" if self.whole else f"{self.path}: damaged"
+        """Whole, damaged, or without the digests by which that could be told."""
+        if not self.whole:
+            return f"{self.path}: damaged"
+        has_digests = self.checked or not self.unchecked
+        verdict = "whole" if has_digests else "no digests in this file; structure and sizes are right"
+        return f"{self.path} ({self.format}): {verdict}"
 
     def lines(self, *, columns: int | None = None, more: str = "") -> Iterator[str]:
-        """Yield the damage, and what is missing, extra or without a digest."""
+        """Yield the damage, how many tensors match their digest, and what is missing or extra."""
         yield self.headline
         yield from bulleted(self.problems)
-        yield f"{self.checked:,} of {plural(self.tensors, 'tensor')} match their digest"
-        sections = {
-            "missing": self.missing,
-            "extra, named by nothing and left alone": self.extra,
-            "no digest to compare with, read all the same": self.unchecked,
-        }
+        if self.checked or not self.unchecked or self.problems:
+            without = f"; {len(self.unchecked):,} have none, and were read all the same" if self.unchecked else ""
+            yield f"{self.checked:,} of {plural(self.tensors, 'tensor')} match their digest{without}"
+        sections = {"missing": self.missing, "extra, named by nothing and left alone": self.extra}
         for title, items in sections.items():
             if items:
                 yield f"{title} ({len(items):,}):"

@@ -7,17 +7,18 @@ means billions of them. No raw object is ever made text by ``str`` or ``repr`` b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any, TypeGuard
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping
+from typing import Any
 
 from ..errors import DamagedError, UnsafeError
-from ..tree import MAX_DEPTH, Entries, LazyTensor, Tree, Unknown, is_plain
+from ..tree import MAX_DEPTH, Entries, LazyTensor, Path, Tree, Unknown, children, is_plain, join_key, key_of
 from .known import AS_TEXT
 from .machine import translated_errors
+from .modules import StateDict, are_versions
 from .raw import Call, Expanding, Global, Pending
 from .state import memory_budget
 
-__all__ = ["Resolver", "module_state_dict"]
+__all__ = ["Resolver"]
 
 #: What the tree holds in full, where the pickle shares, may be this large, and larger with the file. Counted in bytes, as
 #: walking it takes them: a leaf, a container, an entry of a dict; text counts half.
@@ -29,20 +30,21 @@ _REMEMBERED_CONTAINER = 200
 
 #: An unknown object of less than this size, a member of an enum, is shown in a key with what it was made of.
 _SMALL_OBJECT = 800
-#: The keys of a pickled module's state dict may have this many characters together.
-_MAX_KEY_CHARACTERS = 1 << 25
 #: Containers and Unknown nodes lie no deeper: a tree's walks go through MAX_DEPTH levels, from 0 on.
 _DEEPEST = MAX_DEPTH - 1
 
 _LEAVES = frozenset({type(None), bool, int, float, complex})
 _EMPTY = frozenset({list, dict, tuple})
+_NONE: Mapping[int, tuple[object, object]] = {}
 
 
 class Resolver:
     """One pickle's way from raw objects to a tree.
 
-    ``names`` are globals that stand for a plain value, such as torch's dtypes; ``simplify`` may put a simpler raw object
-    in the place of an unknown one. ``stored_nbytes`` are the bytes of the file beside the pickle.
+    ``names`` are globals that stand for a plain value, such as torch's dtypes; ``simplify`` may put a state dict in the
+    place of an unknown object, and ``versions`` are those that stand beside state dicts, by the ids of these.
+    ``stored_nbytes`` are the bytes of the file beside the pickle. ``facts`` say what of the pickle is not in the tree, once
+    it was made.
     """
 
     def __init__(
@@ -51,14 +53,17 @@ class Resolver:
         pickle_nbytes: int,
         *,
         names: Mapping[tuple[str, str], Tree] | None = None,
-        simplify: Callable[[Call], object] = lambda call: call,
+        simplify: Callable[[Call], StateDict | None] = lambda call: None,
+        versions: Mapping[int, tuple[object, object]] = _NONE,
         stored_nbytes: int = 0,
     ) -> None:
         self._names = names or {}
         self._where = where
         self._size_limit = memory_budget(pickle_nbytes, stored_nbytes, least=_LEAST_SIZE_LIMIT)
         self._budget = memory_budget(pickle_nbytes, stored_nbytes, least=_LEAST_BUDGET)
-        self._simplify = simplify
+        self._simplify, self._versions = simplify, versions
+        self._models: list[StateDict] = []
+        self.facts: dict[str, object] = {}
         self._resolved: dict[int, tuple[object, Tree, int]] = {}  # id → the object (kept alive), its tree, its size
         self._open_ids: set[int] = set()  # of the containers that are being resolved
 
@@ -66,7 +71,24 @@ class Resolver:
         """Return the tree; raise UnsafeError where it would be many times larger than the pickle."""
         with translated_errors(self._where, lambda: "found a pickle whose objects do not fit together"):
             tree, _ = self._resolve(raw, 0)
+            self.facts = self._facts(tree)
         return tree
+
+    def _facts(self, tree: Tree) -> dict[str, object]:
+        """Return the whole models that were read as their state dicts, what that leaves behind, and versions of modules."""
+        models = {id(self._resolved[id(model.entries)][1]): model for model in self._models if model.entries}
+        beside = {key: value for key, (_, value) in self._versions.items() if key in self._resolved}
+        versions = {id(self._resolved[key][1]): self._resolve(value, 0)[0] for key, value in beside.items()}
+        places = [*_places(tree, models.keys() | versions.keys(), ())] if models or versions else []
+        whole = [(key_of(path), models[place]) for path, place in places if place in models]
+        facts: dict[str, object] = {
+            "whole_models": {key: model.type_name for key, model in whole},
+            "left_behind": tuple(f"{key}: {text}" for key, model in whole for text in model.left_behind),
+            "module_versions": {
+                join_key(path): versions[place] for path, place in places if are_versions(versions.get(place))
+            },
+        }
+        return {name: fact for name, fact in facts.items() if fact}
 
     def _resolve(self, raw: Any, depth: int) -> tuple[Tree, int]:
         """Return the tree of a raw object, and the size that walking it takes."""
@@ -110,7 +132,10 @@ class Resolver:
     def _contents(self, raw: Any, depth: int) -> tuple[Tree, int]:
         if isinstance(raw, Call):
             simpler = self._simplify(raw)
-            return self._unknown_object(raw, depth) if simpler is raw else self._resolve(simpler, depth)
+            if simpler is None:
+                return self._unknown_object(raw, depth)
+            self._models.append(simpler)
+            return self._resolve(simpler.entries, depth)
         if isinstance(raw, Pending):
             return self._resolve(raw.resolve(), depth)
         if isinstance(raw, Expanding):
@@ -205,6 +230,16 @@ class Resolver:
         return unknown, size
 
 
+def _places(node: Tree, wanted: Container[int], path: Path) -> Iterator[tuple[Path, int]]:
+    """Yield the paths of the dicts of these ids in a tree; nothing is looked for in them."""
+    if id(node) in wanted:
+        yield path, id(node)
+        return
+    for name, child in children(node) or ():
+        if isinstance(child, dict | list | tuple):
+            yield from _places(child, wanted, (*path, name))
+
+
 def _kind_of(raw: object) -> str:
     return str(raw.type) if isinstance(raw, Call) else type(raw).__name__.lower()
 
@@ -218,61 +253,3 @@ def _set_order(member: object) -> str:
 
 def _shown_args(args: tuple[Tree, ...]) -> str:
     return f"({', '.join(repr(arg) if is_plain(arg) else type(arg).__name__ for arg in args)})"
-
-
-def module_state_dict(call: Call) -> object:
-    """Return the state dict of a pickled ``nn.Module``, taken from its state without its class; else ``call`` itself.
-
-    A module's state is its ``__dict__``: ``_parameters``, ``_buffers`` and ``_modules`` (torch and OneFlow alike);
-    a buffer named in ``_non_persistent_buffers_set`` is not part of a state dict.
-    """
-    try:
-        return _StateDictCollector().collect(call, "") if _is_module(call) else call
-    except _TooMuch:
-        return call
-
-
-def _is_module(raw: object) -> TypeGuard[Call]:
-    return (
-        isinstance(raw, Call)
-        and isinstance(raw.state, dict)
-        and all(isinstance(raw.state.get(part), dict) for part in ("_parameters", "_modules"))
-    )
-
-
-class _TooMuch(Exception):
-    """A model that is no state dict of any sense: it nests without end, or shares its modules into endless names."""
-
-
-class _StateDictCollector:
-    """Walks the modules of a model; a module that stands in several places is walked in each, but not below itself."""
-
-    def __init__(self) -> None:
-        self._characters_left = _MAX_KEY_CHARACTERS
-        self._open_ids: set[int] = set()
-
-    def collect(self, module: Call, prefix: str) -> dict[str, Any]:
-        """Return the module's parameters and buffers, then its children's."""
-        state: Any = module.state
-        transient = state.get("_non_persistent_buffers_set")
-        values = dict(state["_parameters"])
-        for name, value in (state.get("_buffers") or {}).items():
-            if not (isinstance(transient, set) and name in transient):
-                values[name] = value
-        state_dict = {self._key(prefix, name): value for name, value in values.items() if value is not None}
-        self._open_ids.add(id(module))
-        for name, child in state["_modules"].items():
-            if _is_module(child) and id(child) not in self._open_ids:
-                if len(self._open_ids) == MAX_DEPTH:
-                    raise _TooMuch
-                state_dict.update(self.collect(child, f"{self._key(prefix, name)}."))
-        self._open_ids.discard(id(module))
-        return state_dict
-
-    def _key(self, prefix: str, name: object) -> str:
-        if not isinstance(name, str):
-            raise TypeError(f"a module's attribute that is called by a {type(name).__name__}")
-        self._characters_left -= len(prefix) + len(name) + 1
-        if self._characters_left < 0:
-            raise _TooMuch
-        return prefix + name

@@ -19,6 +19,8 @@ __all__ = ["PROBLEMS", "State", "memory_budget"]
 
 T = TypeVar("T")
 
+#: The attribute in which a module's state dict keeps the versions of its modules.
+_VERSIONS = "_metadata"
 #: What Python raises where data is not of the kind or the value it should be.
 PROBLEMS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -52,7 +54,7 @@ class State:
 
     __slots__ = (
         *("budget", "builders", "data", "end", "hash_counts", "marks", "memo"),
-        *("names", "persistent_load", "size", "sparse_memo", "stack", "where"),
+        *("names", "persistent_load", "size", "sparse_memo", "stack", "versions", "where"),
     )
 
     def __init__(
@@ -78,6 +80,7 @@ class State:
         self.sparse_memo: dict[int, Any] = {}  # what was put elsewhere than at the memo's end
         self.names: dict[Any, Global] = {}  # (module, name), and the two lines of GLOBAL → one Global for each name
         self.hash_counts: HashCounts = {}
+        self.versions: dict[int, tuple[dict[Any, Any], object]] = {}  # by id: state dicts, and what stands beside each
 
     def charge(self, nbytes: int) -> None:
         """Count memory; UnsafeError where the file asks for more than one of its size may."""
@@ -190,8 +193,11 @@ class State:
             target.set_state(state)
         elif isinstance(target, Call):
             target.state = state
-        elif not isinstance(target, dict):  # whose attributes, such as OrderedDict._metadata, are not carried
+        elif not isinstance(target, dict):
             raise TypeError(f"state for a {type(target).__name__}")
+        elif isinstance(state, dict) and _VERSIONS in state:  # no other attribute of a dict is carried
+            self.charge(_DICT_ENTRY)
+            self.versions[id(target)] = target, state[_VERSIONS]
 
     def append_all(self, values: list[Any]) -> None:
         """Append to the list, or the unknown object, on top of the stack."""

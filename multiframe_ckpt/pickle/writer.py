@@ -18,14 +18,17 @@ from .raw import MAX_INT_NBYTES
 __all__ = ["PickleWriter", "int_opcodes", "name_opcodes", "require_plain", "str_opcodes", "tuple_opcodes"]
 
 _BINUNICODE = struct.Struct("<cI")
+_NEW_ORDERED_DICT = b"ccollections\nOrderedDict\n)R("
+_NONE: Mapping[str, Mapping[str, Mapping[str, Tree]]] = {}
 _SHORT_TUPLES = {0: b")", 1: b"\x85", 2: b"\x86", 3: b"\x87"}
 
 
 class PickleWriter(ABC):
     """The opcodes of a pickle in the making; :meth:`dump` returns those of a tree."""
 
-    def __init__(self) -> None:
+    def __init__(self, versions: Mapping[str, Mapping[str, Mapping[str, Tree]]] = _NONE) -> None:
         self._parts: list[bytes] = []
+        self._versions = versions  # of the modules of state dicts, by the key of each
 
     def dump(self, tree: Tree) -> bytes:
         """Return the pickle of ``tree``."""
@@ -47,7 +50,8 @@ class PickleWriter(ABC):
         if type(node) is LazyTensor:
             self.tensor(node, path)
         elif isinstance(node, dict):
-            self.emit(b"}(")
+            versions = self._versions.get(join_key(path)) if self._versions else None
+            self.emit(b"}(" if versions is None else _NEW_ORDERED_DICT)
             for key, child in node.items():
                 if type(key) is str:
                     self._parts.append(str_opcodes(key))
@@ -55,6 +59,8 @@ class PickleWriter(ABC):
                     self.value(key, path)
                 self.value(child, (*path, key))
             self.emit(b"u")
+            if versions is not None:
+                self._attribute("_metadata", versions, path)
         elif isinstance(node, list):
             self.emit(b"](")
             self._children(node, path)
@@ -65,6 +71,14 @@ class PickleWriter(ABC):
             self.emit(b"t")
         else:
             self.emit(_plain_opcodes(node, path))
+
+    def _attribute(self, name: str, facts: Mapping[str, Mapping[str, Tree]], path: Path) -> None:
+        """Write an attribute of the dict before, as an OrderedDict keeps the versions of modules."""
+        self.emit(b"}", str_opcodes(name), _NEW_ORDERED_DICT)
+        for module, entries in facts.items():
+            self.emit(str_opcodes(module))
+            self.value(dict(entries), (*path, name, module))
+        self.emit(b"usb")
 
     def _children(self, nodes: Iterable[Tree], path: Path) -> None:
         for index, child in enumerate(nodes):

@@ -11,17 +11,17 @@ where name, inode, size or time have changed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 
 from ..checkpoint.position import Position
-from ..errors import FormatError, ReplacedError, TargetExistsError
+from ..errors import FormatError, ReplacedError
 from ..formats import require_replaceable
 from ..storage.atomic import discard, sweep
 from ..storage.consistency import retry_if_replaced
-from ..storage.links import make_pointer, pointer_target
-from .names import BEST, LATEST, name_stem, position_named, suffix_of, suffixes
+from ..storage.links import pointer_target
+from .names import BEST, LATEST, name_stem, pointer_stem, position_named, suffix_of
 from .records import CheckpointRecord, Signature, read_record, signature_of
 
 __all__ = ["CheckpointFolder"]
@@ -39,11 +39,23 @@ class CheckpointFolder:
         return _in_order(retry_if_replaced(self.path, self._records_by_name))
 
     def _records_by_name(self) -> list[CheckpointRecord]:
-        names = self._names()
-        self._known = {name: known for name, known in self._known.items() if name in names}
-        return [record for name in names if (record := self._record(name)) is not None]
+        alone = [pointer.name for pointer in self._standing_alone()]
+        names = self.names()
+        self._known = {name: known for name, known in self._known.items() if name in (*names, *alone)}
+        records: list[CheckpointRecord] = []
+        for name in (*names, *alone):
+            record = self.record(name)
+            if record is not None and (name not in alone or _counts(record, records)):
+                records.append(record)
+        return records
 
-    def _record(self, name: str) -> CheckpointRecord | None:
+    def _standing_alone(self) -> Iterator[Path]:
+        """Yield the pointers that are checkpoints themselves, as one is that was copied or fetched without links."""
+        for pointer in self.pointers():
+            if not pointer.is_symlink() and pointer_target(pointer, self.names()) is None:
+                yield pointer
+
+    def record(self, name: str) -> CheckpointRecord | None:
         """Return the record of a name, None for a link to nothing; raise ReplacedError where it went just now."""
         path = self.path / name
         try:
@@ -70,66 +82,36 @@ class CheckpointFolder:
         """Return the path that a stem has in a format: with ``.pth`` for torch, without a suffix for folders."""
         return self.path / f"{stem}{suffix_of(format)}"
 
-    def free_path(self, position: Position, format: str, save_count: int) -> Path:
-        """Return the path for a save of this number: by its position alone where that is free, in whichever format."""
-        taken = {name.partition(".")[0] for name in self._names()}
+    def free_path(self, position: Position, like: str, save_count: int) -> Path:
+        """Return the path for a save of this number, by its position alone where that is free, in whichever format.
+
+        Its suffix is that of the name ``like``.
+        """
+        suffix = like.removeprefix(like.partition(".")[0])
+        taken = {name.partition(".")[0] for name in self.names()}
         stems = (name_stem(position, save) for save in chain([None], count(save_count)))
-        paths = (self.path_of(stem, format) for stem in stems if stem not in taken)
+        paths = (self.path / f"{stem}{suffix}" for stem in stems if stem not in taken)
         return next(path for path in paths if not os.path.lexists(path))
 
-    def _names(self) -> list[str]:
-        return (
-            [name for name in os.listdir(self.path) if position_named(name) is not None] if self.path.is_dir() else []
-        )
+    def names(self) -> list[str]:
+        """Return the names there that a manager gives checkpoints."""
+        return [name for name in self._listed() if position_named(name) is not None]
 
-    def _pointers(self, *stems: str) -> Iterator[Path]:
-        for stem in stems:
-            for suffix in sorted(suffixes()):
-                if os.path.lexists(self.path / f"{stem}{suffix}"):
-                    yield self.path / f"{stem}{suffix}"
+    def pointers(self, *stems: str) -> list[Path]:
+        """Return what stands under a pointer's name, of these stems or of both, links to nothing too."""
+        return [self.path / name for name in sorted(self._listed()) if pointer_stem(name) in (stems or (LATEST, BEST))]
+
+    def _listed(self) -> list[str]:
+        return os.listdir(self.path) if self.path.is_dir() else []
 
     def pointed(self) -> dict[str, str]:
-        """Return pointer → checkpoint, by their names, for every pointer there."""
-        names = self._names()
-        pairs = ((pointer.name, pointer_target(pointer, names)) for pointer in self._pointers(LATEST, BEST))
+        """Return pointer → checkpoint, by their names; one that stands alone is its own."""
+        alone, names = set(self._standing_alone()), self.names()
+        pairs = (
+            (pointer.name, pointer.name if pointer in alone else pointer_target(pointer, names))
+            for pointer in self.pointers()
+        )
         return {pointer: name for pointer, name in pairs if name is not None}
-
-    def point(self, stem: str, name: str) -> None:
-        """Make the pointer stand for a checkpoint, and take away one that it had in another format."""
-        pointer = self.path / f"{stem}{name.removeprefix(name.partition('.')[0])}"
-        if pointer_target(pointer, [name]) is None:
-            self._require_pointer(pointer)
-            if pointer.is_dir() and not pointer.is_symlink():  # no link can be renamed onto a folder
-                discard(pointer)
-            make_pointer(pointer, name)
-        for other in self._pointers(stem):
-            if other != pointer and pointer_target(other, self._names()) is not None:
-                other.unlink(missing_ok=True)
-
-    def require_pointers(self, format: str) -> None:
-        """Raise TargetExistsError where something of another's stands in the place of a pointer."""
-        for stem in (LATEST, BEST):
-            self._require_pointer(self.path_of(stem, format))
-
-    def _require_pointer(self, pointer: Path) -> None:
-        if not os.path.lexists(pointer) or pointer_target(pointer, self._names()) is not None:
-            return
-        if pointer.is_symlink() and position_named(os.readlink(pointer)) is not None:
-            return
-        if not pointer.is_symlink() and self._is_copy(pointer):
-            return
-        raise TargetExistsError(
-            f"{pointer}: found something that is no pointer to a checkpoint of this folder, expected one or a free name; "
-            "move it away, or choose another output_dir"
-        )
-
-    def _is_copy(self, pointer: Path) -> bool:
-        """Return whether this is a checkpoint of the folder once more, as copying without links leaves it."""
-        copy = read_record(pointer)
-        return copy.save_count > 0 and any(
-            (record.save_count, record.position, record.nbytes) == (copy.save_count, copy.position, copy.nbytes)
-            for record in self.records()
-        )
 
     def discard(self, record: CheckpointRecord) -> str | None:
         """Delete a checkpoint that a manager wrote and no pointer names; leave any other alone.
@@ -150,6 +132,20 @@ class CheckpointFolder:
         """Remove the temporaries that killed saves left here."""
         if self.path.is_dir():
             sweep(self.path)
+
+
+def _counts(alone: CheckpointRecord, records: Iterable[CheckpointRecord]) -> bool:
+    """Return whether what stands under a pointer's name is a checkpoint of the run that is not among the records.
+
+    Copying without links leaves one twice. A ``best_model`` that no manager wrote may be anything.
+    """
+    if alone.save_count > 0:
+        return all(_save(other) != _save(alone) for other in records)
+    return pointer_stem(alone.path.name) == LATEST
+
+
+def _save(record: CheckpointRecord) -> tuple[object, ...]:
+    return record.save_count, record.position, record.nbytes, record.timestamp
 
 
 def _doubt(record: CheckpointRecord) -> str | None:

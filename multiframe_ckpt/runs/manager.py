@@ -12,8 +12,7 @@ docs/keeping_runs.md says what is written when, and in which order, so that a ki
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,17 +24,21 @@ from ..checkpoint.checkpoint import PlannedSave, plan_save
 from ..checkpoint.position import WITHIN_EPOCH, Position
 from ..checkpoint.restore import RestoreReport
 from ..checkpoint.run_state import RunState
-from ..errors import CheckpointWarning, ValueRefusedError
-from ..formats import WritableFormat, WriteOptions, writable_format
+from ..checkpoint.versions import versions_of_run
+from ..errors import ValueRefusedError
+from ..formats import Versions, WritableFormat, WriteOptions, writable_format
 from ..storage.consistency import retry_if_replaced
 from ..tree import Tree
 from ..tree.gc_pause import make_tree
 from .background import Background, Now, Save, Writer
+from .beginning import why_none_begins, why_none_goes_on
 from .clocks import Every, falls_on, require_every, saved_position
 from .folder import CheckpointFolder
 from .gate import Gated
 from .history import Chosen, History, Which
-from .names import BEST, LATEST
+from .names import BEST, LATEST, suffix_of
+from .notices import Notices, warn_of
+from .pointers import make_way, point, require_no_lost_checkpoint, require_pointers
 from .preemption import EXIT_STATUS, Preemption
 from .records import SAVE_COUNT, CheckpointRecord, numbers_of
 from .resume_point import ResumePoint
@@ -74,7 +77,9 @@ class CheckpointManager:
     and backward run. ``save_on_sigterm`` makes the next save after a SIGTERM the last; ``rng`` keeps the states of the
     random generators.
 
-    One manager writes to a folder at a time; any number may read.
+    One manager writes to a folder at a time; any number may read. What a save will need is checked here: raise
+    TargetExistsError for something of another's in a pointer's place, LinkRefusedError for a disk without links,
+    NotADirectoryError for a file in the folder's; where nothing can be written a CheckpointWarning says so.
     """
 
     def __init__(
@@ -101,9 +106,12 @@ class CheckpointManager:
         self._options = SaveOptions(writable_format(format), save_freq, save_optimizer, rng, write)
         self._folder = CheckpointFolder(Path(os.path.abspath(output_dir)))
         self._history = History(self._folder, Retention(max_to_keep, keep_best, keep_every, monitor, mode))
+        #: The pointers that saves move.
+        self._stems = (LATEST, BEST) if keep_best else (LATEST,)
         self._folder.sweep()
+        warn_of(why_none_begins(self._folder, self._stems, self._options.format.name))
         self._writer = _WRITERS[async_save]()
-        self._notices = _Notices()
+        self._notices = Notices()
         self._preemption = Preemption(watch=save_on_sigterm)
 
     @property
@@ -128,8 +136,8 @@ class CheckpointManager:
             if problem is None:
                 raise
             # What ended the block is what the caller must see.
-            _warn([f"{self.output_dir}: the last save failed: {lost}"])
-        _warn(self._notices.new())
+            warn_of([f"{self.output_dir}: the last save failed: {lost}"])
+        warn_of(self._notices.new())
 
     def close(self) -> None:
         """Wait for the save under way, free its memory, and take hooks and the handler of SIGTERM away.
@@ -137,7 +145,7 @@ class CheckpointManager:
         A context manager does so at its end.
         """
         self._close()
-        _warn(self._notices.new())
+        warn_of(self._notices.new())
 
     def _close(self) -> None:
         try:
@@ -148,7 +156,7 @@ class CheckpointManager:
     def wait(self) -> None:
         """Wait until the last save is complete and durable; raise its error, once."""
         self._writer.wait()
-        _warn(self._notices.new())
+        warn_of(self._notices.new())
 
     def wait_before_update(self) -> None:
         """Wait until what a gated save copies is copied: call it before every update that no hook can hold back.
@@ -183,7 +191,7 @@ class CheckpointManager:
         of a save under way comes out of the next call, and of a gated one, the first apart, these too.
         """
         leaving = self.preempted
-        _warn(self._news_of_earlier_saves(leaving=leaving))
+        warn_of(self._news_of_earlier_saves(leaving=leaving))
         ended = saved_position(epoch, step)
         if not (force or leaving or falls_on(self._options.save_freq, ended, unnamed=True)):
             return None
@@ -193,14 +201,14 @@ class CheckpointManager:
             raise ValueRefusedError("model: found nothing to save, expected a model; hand it to save()")
         kept = run if self._options.save_optimizer else replace(run, optimizer=None, scheduler=None)
         tree, _ = make_tree(capture, kept)
-        _warn(self._why_never_best(tree, ended))
-        path, save = self._next_save(tree, ended, optimizer)
-        _warn(self._writer.prepare(save))
+        warn_of(self._why_never_best(tree, ended))
+        path, save = self._next_save(tree, ended, optimizer, versions_of_run(kept))
+        warn_of(self._writer.prepare(save))
         self._writer.start(save)
         leaving = self.preempted
         if leaving:
             self._close()
-        _warn(self._notices.new())
+        warn_of(self._notices.new())
         if leaving:
             raise SystemExit(EXIT_STATUS)
         return path
@@ -222,25 +230,28 @@ class CheckpointManager:
         why = self._history.retention.why_never_best(numbers, ended)
         return [] if why is None else [why]
 
-    def _next_save(self, tree: dict[str, Tree], ended: Position, optimizers: object) -> tuple[Path, Save]:
+    def _next_save(
+        self, tree: dict[str, Tree], ended: Position, optimizers: object, versions: Versions
+    ) -> tuple[Path, Save]:
         """Wait for the save before, and return the next one and its path; raise what its names refuse."""
         self._writer.wait()
         options, format = self._options, self._options.format
-        self._folder.require_pointers(format.name)
+        require_pointers(self._folder, self._stems, format.name)
         count = 1 + max((record.save_count for record in self._folder.records()), default=0)
-        path = self._folder.free_path(ended, format.name, count)
-        plan = partial(plan_save, path=path, format=format, options=options.write)
+        path = self._folder.free_path(ended, f"checkpoint{suffix_of(format.name)}", count)
+        plan = partial(plan_save, path=path, format=format, options=replace(options.write, versions=versions))
         return path, Save(_marked(tree, ended, count), optimizers, plan, self._commit)
 
     def _commit(self, planned: PlannedSave) -> None:
         """Write, then point, then delete: each step durable before the next."""
         retention = self._history.retention
         planned.write()
+        make_way(self._folder, self._stems)
+        point(self._folder, LATEST, planned.path.name)
         records = self._folder.records()
-        self._folder.point(LATEST, planned.path.name)
         best = retention.best_first(records)
         if best and retention.keep_best:
-            self._folder.point(BEST, best[0].path.name)
+            point(self._folder, BEST, best[0].path.name)
         for record in retention.surplus(records):
             self._discard(record)
 
@@ -257,7 +268,7 @@ class CheckpointManager:
         """Return the complete checkpoint that was written last, or None; warn where a newer one cannot be used."""
         passed_over: list[str] = []
         newest = self._history.newest_first(passed_over)
-        _warn(passed_over)
+        warn_of(passed_over)
         return next(iter(newest), None)
 
     def best(self) -> CheckpointRecord | None:
@@ -285,7 +296,7 @@ class CheckpointManager:
         try:
             return self._load(which, lambda chosen: chosen.restore(live, strict=strict), passed_over)
         finally:
-            _warn(passed_over)
+            warn_of(passed_over)
 
     def resume(
         self,
@@ -306,13 +317,15 @@ class CheckpointManager:
         """
         self._writer.wait()
         if which == "latest" and not self._folder.records():
+            require_no_lost_checkpoint(self._folder)
             return ResumePoint()
+        warn_of(why_none_goes_on(self._folder))
         live = RunState(model, optimizer, scheduler, scaler, rng=self._options.rng)
         passed_over: list[str] = []
         try:
             return self._load(which, lambda chosen: chosen.resume(live, strict=strict), passed_over)
         finally:
-            _warn(passed_over)
+            warn_of(passed_over)
 
     def _load(self, which: Which, load: Callable[[Chosen], T], passed_over: list[str]) -> T:
         """Return what ``load`` makes of the checkpoint that is meant; choose again where that was replaced meanwhile."""
@@ -333,27 +346,3 @@ def _marked(tree: dict[str, Tree], ended: Position, count: int) -> Tree:
             f"extra: found the entry {min(taken)!r}, expected a name the manager does not use itself"
         )
     return tree | {SAVE_COUNT: count} | ({WITHIN_EPOCH: True} if ended.within_epoch else {})
-
-
-class _Notices:
-    """What the next public call must warn of, each text once; any thread may add one."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._read = 0
-
-    def add(self, text: str) -> None:
-        if text not in self._texts:
-            self._texts.append(text)
-
-    def new(self) -> list[str]:
-        """Return the texts that came since this was called."""
-        texts = self._texts[self._read :]
-        self._read += len(texts)
-        return texts
-
-
-def _warn(texts: Iterable[str]) -> None:
-    """Warn whoever called the public method that calls this."""
-    for text in texts:
-        warnings.warn(text, CheckpointWarning, stacklevel=3)

@@ -9,14 +9,11 @@ from pathlib import Path
 
 from ..checkpoint import Checkpoint
 from ..checkpoint.position import Position, ended_on
+from ..checkpoint.run_state import SAVE_COUNT
 from ..errors import MultiframeError
-from ..training import Part, TrainingParts, find_parts
-from ..tree import Tree, tensors
+from ..training import Part, TrainingParts, count_parameters, find_parts
 
 __all__ = ["SAVE_COUNT", "CheckpointRecord", "Signature", "numbers_of", "read_record", "signature_of"]
-
-#: The entry that a manager adds: how many saves there were in this folder, this one counted. Clocks may go back.
-SAVE_COUNT = "save_count"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,7 @@ def _filled(bare: CheckpointRecord, checkpoint: Checkpoint, parts: TrainingParts
     return replace(
         bare,
         metrics=numbers_of(_value(parts.metrics), loss=_value(parts.loss)),
-        parameters=_elements([part.tree for part in parts.models] or checkpoint.tree),
+        parameters=count_parameters(parts),
         format=str(checkpoint.meta["format"]),
         has_optimizer=bool(parts.optimizers),
         timestamp=timestamp if isinstance(timestamp, str) else None,
@@ -122,13 +119,6 @@ def _filled(bare: CheckpointRecord, checkpoint: Checkpoint, parts: TrainingParts
 
 def _value(part: Part | None) -> object:
     return None if part is None else part.tree
-
-
-def _elements(weights: Tree) -> int:
-    """Return the number of elements of a state dict, those of tied tensors counted once."""
-    table = tensors(weights)
-    distinct = {key if tensor.identity is None else tensor.identity: tensor.size for key, tensor in table.items()}
-    return sum(distinct.values())
 
 
 def numbers_of(metrics: object, *, loss: object = None) -> dict[str, float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..checkpoint.position import Clock, Position
 from ..checkpoint.restore import RestoreReport
@@ -40,6 +42,11 @@ class ResumePoint:
     def within_epoch(self) -> bool:
         """Whether a part of the epoch is done: go on where its batches stood, and not at its beginning."""
         return self.ended is not None and self.ended.within_epoch
+
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        """The entries that ``save`` was given as ``extra``, such as where a loader stood; tensors are live ones."""
+        return self.report.extra
 
     def _known(self, clock: Clock, number: int | None) -> int:
         if number is None:

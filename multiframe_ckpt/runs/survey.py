@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 from ..errors import CheckpointWarning
 from ..storage.atomic import STAGE_SUFFIX
 from .folder import CheckpointFolder
-from .names import BEST, LATEST, position_named
+from .names import BEST, LATEST, pointer_stem, position_named
 from .records import CheckpointRecord, numbers_of, read_record
 from .run_folder import RunFolder
 
@@ -58,7 +58,8 @@ def survey(folder: str | os.PathLike[str]) -> list[RunRecord]:
     top = Path(folder)
     if not top.is_dir():
         raise FileNotFoundError(f"{top}: found no folder, expected one with runs below it; check the path")
-    runs = [_run(folder_of_run, top) for folder_of_run in _folders_of_runs(top)]
+    found = (_run(folder_of_run, top) for folder_of_run in _folders_of_runs(top))
+    runs = [run for run in found if run.checkpoints or run.model]
     for run in runs:
         if run.problem is not None:
             warnings.warn(run.problem, CheckpointWarning, stacklevel=2)
@@ -66,15 +67,15 @@ def survey(folder: str | os.PathLike[str]) -> list[RunRecord]:
 
 
 def _folders_of_runs(top: Path) -> Iterator[Path]:
-    """Yield the folders with checkpoints or a saved model directly in them; look into no checkpoint and no link."""
+    """Yield the folders with what may be checkpoints or a saved model directly in them; look into none and no link."""
     for path, folders, files in os.walk(top):
-        if any(position_named(name) is not None for name in (*folders, *files)) or _model_in(Path(path)).is_file():
+        if any(map(_is_part, (*folders, *files))) or _model_in(Path(path)).is_file():
             yield Path(path)
-        folders[:] = sorted(name for name in folders if not _is_part(name))
+        folders[:] = sorted(name for name in folders if not (_is_part(name) or name.endswith(STAGE_SUFFIX)))
 
 
 def _is_part(name: str) -> bool:
-    return position_named(name) is not None or name in (LATEST, BEST) or name.endswith(STAGE_SUFFIX)
+    return position_named(name) is not None or pointer_stem(name) is not None
 
 
 def _model_in(folder: Path) -> Path:

@@ -44,6 +44,7 @@ __all__ = [
     "flush",
     "flush_tree",
     "is_abandoned",
+    "move_to_free",
     "stage_for",
     "stage_prefix",
     "staged",
@@ -275,6 +276,12 @@ def _commit(fresh: Path, target: Path, *, overwrite: bool) -> None:
         _swap(fresh, target)
     else:
         os.replace(fresh, target)
+
+
+def move_to_free(path: Path, target: Path) -> None:
+    """Rename durably within a folder; raise TargetExistsError where something has the name."""
+    _rename_new(path, target)
+    flush(target.parent)
 
 
 def _rename_new(fresh: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import LinkRefusedError
 from .atomic import flush, stage_for
 
-__all__ = ["make_pointer", "pointer_target"]
+__all__ = ["make_pointer", "pointer_target", "require_links"]
 
 #: The errors of systems and file systems without such links; EPERM is Linux's for vfat.
 _UNSUPPORTED = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL}
@@ -25,29 +25,46 @@ def make_pointer(pointer: Path, name: str) -> None:
     """Make ``pointer`` stand for its sibling ``name``, durably; raise LinkRefusedError where the disk has no links."""
     with stage_for(pointer) as stage:
         fresh = stage / pointer.name
-        _link(fresh, pointer, name)
+        if not _link(fresh, pointer.parent / name):
+            raise _no_links(pointer, f"can make a pointer to {name}, which is saved", (pointer.parent / name).is_dir())
         os.replace(fresh, pointer)
         flush(pointer.parent)
 
 
-def _link(fresh: Path, pointer: Path, name: str) -> None:
+def require_links(folder: Path, *, to_folders: bool) -> None:
+    """Raise LinkRefusedError where no pointer can be made in a folder, which may not exist yet; OSError for no writing."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    with stage_for(existing / "pointer") as stage:
+        inside = stage.joinpath(*folder.relative_to(existing).parts)  # a name that the disk does not take is found here
+        inside.mkdir(parents=True, exist_ok=True)
+        target = inside / "target"
+        target.mkdir() if to_folders else target.touch()
+        if not _link(inside / "link", target):
+            raise _no_links(folder, "can make pointers to checkpoints", to_folders)
+
+
+def _link(fresh: Path, target: Path) -> bool:
+    """Make a link to what will be its sibling; return False where the file system has none for it."""
     try:
-        os.symlink(name, fresh)
-        return
+        os.symlink(target.name, fresh)
+        return True
     except OSError as problem:
         if problem.errno not in _UNSUPPORTED:
             raise
-    target = pointer.parent / name
     try:
         if not target.is_dir():
             os.link(target, fresh)
-            return
+            return True
     except OSError as problem:
         if problem.errno not in _UNSUPPORTED:
             raise
-    raise LinkRefusedError(
-        f"{pointer}: found a file system without {'symbolic' if target.is_dir() else 'any'} links, expected one that "
-        f"can make a pointer to {name}, which is saved; use another disk, or for folders format='torch'"
+    return False
+
+
+def _no_links(path: Path, ability: str, to_folder: bool) -> LinkRefusedError:
+    return LinkRefusedError(
+        f"{path}: found a file system without {'symbolic' if to_folder else 'any'} links, expected one that {ability}; use "
+        "another disk, or for folders format='torch'"
     )
 
 

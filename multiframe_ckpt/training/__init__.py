@@ -25,8 +25,8 @@ from .report import TranslateReport
 from .schedulers import SCHEDULERS
 from .search import find_parts, is_ours
 from .translate import frameworks_of, translate
-from .verdict import Carried, PartVerdict, RunVerdict, judge_checkpoint, judge_move, keys_below
-from .weights import choose_weights, size_of
+from .verdict import Carried, PartVerdict, RunVerdict, has_random_state, judge_checkpoint, judge_move, keys_below
+from .weights import choose_weights, count_parameters, size_of
 
 __all__ = [
     "DIALECTS",
@@ -42,10 +42,12 @@ __all__ = [
     "TrainingParts",
     "TranslateReport",
     "choose_weights",
+    "count_parameters",
     "dialect_named",
     "dialects_to_write",
     "find_parts",
     "frameworks_of",
+    "has_random_state",
     "is_optimizer_state",
     "is_ours",
     "is_scheduler_state",

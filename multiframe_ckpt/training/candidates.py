@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..dtypes import UINT8
 from ..tree import LazyTensor, Tree, children, has_tensors, leaves
 from .dialects import is_optimizer_state, is_scheduler_state
 
 __all__ = [
     "OPTIMIZER_KEYS",
     "WEIGHT_KEYS",
+    "are_random_states",
     "entries",
     "holds_states",
     "holds_weights",
@@ -48,6 +50,24 @@ _NO_WEIGHTS = ("callbacks", "loops")
 _AVERAGES = {"ema", "swa", "average", "averaged", "avg", "polyak"}
 _OPTIMIZERS = {"optimizer", "optimizers", "optim", "optims", "optimiser"}
 _SCALER = {"scale", "growth_factor", "backoff_factor", "growth_interval"}
+#: What random generators are called by those who keep their states.
+_GENERATORS = {
+    "rng",
+    "random",
+    "seed",
+    "python",
+    "numpy",
+    "torch",
+    "oneflow",
+    "cpu",
+    "cuda",
+    "npu",
+    "xpu",
+    "mps",
+    "xla",
+}
+#: How many bytes torch's Mersenne Twister keeps (``at::CPUGeneratorImpl``, since 1.0).
+_TORCH_STATE_NBYTES = 5056
 #: What modules of every framework call their tensors.
 _OF_MODULES = {"weight", "bias", "kernel", "embedding", "running_mean", "running_var", "weight_g", "weight_v"}
 
@@ -76,10 +96,34 @@ def may_be_optimizer(name: object) -> bool:
 
 
 def is_random_state(name: object, node: Tree) -> bool:
-    """Return whether a node is the state of random generators, which its name alone tells."""
+    """Return whether a node is the state of random generators, which its name tells, or the size of torch's."""
     words = _words(name)
     is_named = "rng" in words or {"random", "state"} <= words
-    return is_named and isinstance(node, Mapping | list | tuple | LazyTensor | bytes)
+    return (is_named and isinstance(node, Mapping | list | tuple | LazyTensor | bytes)) or _is_of_torch(node)
+
+
+def _is_of_torch(node: Tree) -> bool:
+    """Return whether a node is the state of torch's generator on the CPU."""
+    return isinstance(node, LazyTensor) and (node.dtype, node.shape) == (UINT8, (_TORCH_STATE_NBYTES,))
+
+
+def are_random_states(tree: Tree) -> bool:
+    """Return whether a checkpoint is nothing but states of random generators, as programs keep them in files of their own.
+
+    Their tensors are rows of integers, each under the name of what it is the generator of.
+    """
+    if _is_of_torch(tree):
+        return True
+    holders = [(name, child) for name, child in tree.items() if has_tensors(child)] if isinstance(tree, Mapping) else []
+    return bool(holders) and all(
+        (_GENERATORS & _words(name) or is_random_state(name, child)) and _are_rows_of_integers(child)
+        for name, child in holders
+    )
+
+
+def _are_rows_of_integers(node: Tree) -> bool:
+    tensors = (leaf for _, leaf in leaves(node) if isinstance(leaf, LazyTensor))
+    return all(tensor.dtype.kind == "int" and len(tensor.shape) <= 1 for tensor in tensors)
 
 
 def is_average(name: object) -> bool:

@@ -14,13 +14,18 @@ from typing import TypeAlias
 from ..errors import MismatchError, ValueRefusedError
 from ..tree import LazyTensor
 
-__all__ = ["NO_NAMES", "Names", "Shape"]
+__all__ = ["NO_NAMES", "Names", "Shape", "is_buffer"]
 
 #: The shape of a parameter as its moments tell it; None where it has none yet.
 Shape: TypeAlias = tuple[int, ...] | None
 
 #: What modules call buffers that no optimizer trains, and that stand among the weights.
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def is_buffer(name: str) -> bool:
+    """Return whether a tensor of a state dict is a buffer by its name, as those of normalization are."""
+    return name.rpartition(".")[2] in _BUFFERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +91,8 @@ def trained(weights: Mapping[str, LazyTensor]) -> dict[str, tuple[int, ...]]:
     shapes = {}
     seen = set()
     for name, tensor in weights.items():
-        is_buffer = name.rpartition(".")[2] in _BUFFERS or tensor.dtype.kind not in ("float", "complex")
-        if is_buffer or (tensor.identity is not None and tensor.identity in seen):
+        is_untrained = is_buffer(name) or tensor.dtype.kind not in ("float", "complex")
+        if is_untrained or (tensor.identity is not None and tensor.identity in seen):
             continue
         seen.add(tensor.identity)
         shapes[name] = tensor.shape

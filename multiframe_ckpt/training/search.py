@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..tree import LazyTensor, Path, Tree, Unknown, has_tensors, leaves
 from .candidates import (
     OPTIMIZER_KEYS,
     WEIGHT_KEYS,
+    are_random_states,
     entries,
     holds_states,
     holds_weights,
@@ -67,7 +68,7 @@ def find_parts(tree: Tree) -> TrainingParts:
     return search.parts()
 
 
-def is_ours(tree: Tree) -> bool:
+def is_ours(tree: Tree) -> TypeGuard[Mapping[str, Tree]]:
     """Return whether a tree is a checkpoint of a run that this library put together (``checkpoint.capture``)."""
     return isinstance(tree, Mapping) and "format_version" in tree and "framework" in tree
 
@@ -78,6 +79,8 @@ def _bare(tree: Tree) -> TrainingParts:
         return TrainingParts(optimizers=(Part((), tree),), schedulers=(Part((), tree),) if is_scheduler else ())
     if is_scheduler:
         return TrainingParts(schedulers=(Part((), tree),))
+    if are_random_states(tree):
+        return TrainingParts(rng=(Part((), tree),))
     return TrainingParts(models=(Part((), tree),) if has_tensors(tree) else ())
 
 

@@ -207,7 +207,8 @@ def foreign_random_states(part: Part) -> list[Path]:
     """Return the paths of the random states in a part that are those of a framework, and mean nothing to another."""
     if isinstance(part.tree, Mapping):
         return [(*part.path, name) for name in part.tree if str(name).lower() not in _COMMON_RNG]
-    return [] if _COMMON_RNG & {*str(part.path[0]).lower().split("_")} - {"random"} else [part.path]
+    words = {*str(part.path[0]).lower().split("_")} if part.path else set()
+    return [] if _COMMON_RNG & words - {"random"} else [part.path]
 
 
 def _left_behind(parts: TrainingParts, notes: Notes) -> _Changes:

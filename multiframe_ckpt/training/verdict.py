@@ -18,7 +18,7 @@ from .report import Notes, TranslateReport
 from .search import find_parts
 from .translate import foreign_random_states, frameworks_of_parts
 
-__all__ = ["Carried", "PartVerdict", "RunVerdict", "judge_checkpoint", "judge_move", "keys_below"]
+__all__ = ["Carried", "PartVerdict", "RunVerdict", "has_random_state", "judge_checkpoint", "judge_move", "keys_below"]
 
 #: How people call the frameworks.
 _TITLES = {"torch": "PyTorch", "oneflow": "OneFlow"}
@@ -62,7 +62,8 @@ class RunVerdict:
         place = f" in {_title(self.framework)}" if self.framework else ""
         kept = ", ".join(str(part) for part in self.parts if part.goes_on)
         lost = "; ".join(str(part) for part in self.parts if not part.goes_on and part.decides)
-        told = "".join(f"; not decisive: {part}" for part in self.parts if not part.goes_on and not part.decides)
+        told = "; ".join(str(part) for part in self.parts if not part.goes_on and not part.decides)
+        told = f"; not decisive: {told}" if told else ""
         if self.resumable:
             return f"the run goes on{place} with {kept}{told}"
         return f"the run does not go on{place}: {lost}" + (f"; what goes on: {kept}" if kept else "") + told
@@ -246,15 +247,20 @@ def _random_state(
     lost = ", ".join(filter(None, map(move.lost, parts.rng))) or ("" if after.rng else "left out")
     if not lost and move.crosses(parts) and any(map(foreign_random_states, parts.rng)):
         lost = f"that of one framework means nothing to another; {_OTHER_ORDER}"
-    elif not lost and not _is_of(parts.rng, framework):
+    elif not lost and not has_random_state(parts, framework):
         lost = f"none of {_title(framework)}'s in it; {_OTHER_ORDER}"
     yield PartVerdict("random state", not lost, lost, decides=False)
 
 
-def _is_of(parts: Sequence[Part], framework: str | None) -> bool:
-    """Return whether a framework's own random state is there: it is not where there are only others by name."""
-    named = [part.tree for part in parts if isinstance(part.tree, Mapping) and _GENERATORS & {*map(str, part.tree)}]
-    return framework is None or not named or any(framework in tree for tree in named)
+def has_random_state(parts: TrainingParts, framework: str | None = None) -> bool:
+    """Return whether there is a random state, and that of a framework in it: it is not where others are by name alone.
+
+    Without one named it is the framework of the run's states.
+    """
+    own = {framework} if framework else frameworks_of_parts(parts)
+    named = [part.tree for part in parts.rng if isinstance(part.tree, Mapping)]
+    kept = [{*map(str, tree)} for tree in named if _GENERATORS & {*map(str, tree)}]
+    return bool(parts.rng) and (not own or not kept or any(own & names for names in kept))
 
 
 def _title(framework: str | None) -> str:

@@ -6,17 +6,18 @@ Where contents leave a choice nothing is chosen: the error lists the candidates 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import KeyRefusedError, ValueRefusedError
 from ..terminal.text import human_size, plural
 from ..tree import MISSING, LazyTensor, Path, Tree, has_tensors, leaves, split_key
 from ..tree.keys import text_path
 from .candidates import entries, holds_states
+from .names import is_buffer
 from .parts import Part, TrainingParts
 from .search import find_parts
 
-__all__ = ["choose_weights", "size_of"]
+__all__ = ["choose_weights", "count_parameters", "size_of"]
 
 #: What stands for the only running average of a checkpoint, whatever its name is.
 _AVERAGE = "ema"
@@ -101,3 +102,14 @@ def size_of(part: Part) -> str:
     """Return how many tensors a part has, and their bytes."""
     tensors = [leaf for _, leaf in leaves(part.tree) if isinstance(leaf, LazyTensor)]
     return f"{plural(len(tensors), 'tensor')}, {human_size(sum(tensor.nbytes for tensor in tensors))}"
+
+
+def count_parameters(parts: TrainingParts) -> int:
+    """Return the number of elements of the models' parameters: tied ones once, and no buffers that are known by name."""
+    weights = [leaf for part in parts.models for path, leaf in leaves(part.tree) if _is_parameter(leaf, path)]
+    distinct = {i if leaf.identity is None else leaf.identity: leaf.size for i, leaf in enumerate(weights)}
+    return sum(distinct.values())
+
+
+def _is_parameter(leaf: Tree, path: Path) -> TypeGuard[LazyTensor]:
+    return isinstance(leaf, LazyTensor) and not (path and is_buffer(str(path[-1])))

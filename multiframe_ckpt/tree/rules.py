@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from ..errors import KeyRefusedError
 
-__all__ = ["Rename", "Select", "parse_rename", "renamed"]
+__all__ = ["Rename", "Select", "matching", "new_name", "parse_rename", "renamed", "require_matches"]
 
 _NO_TENSOR = "found no tensor it matches, expected at least one; see the keys with: multiframe-ckpt inspect"
 
@@ -35,6 +35,10 @@ class Select:
                 if not _matches_any(keys, glob):
                     raise KeyRefusedError(f"{parameter}=[{glob!r}]: {_NO_TENSOR}")
         return [key for key in keys if self._takes(key)]
+
+    def takes_any(self, keys: Iterable[str]) -> bool:
+        """Return whether any of the keys is taken."""
+        return any(map(self._takes, keys))
 
     def _takes(self, key: str) -> bool:
         is_included = not self.include or any(fnmatchcase(key, glob) for glob in self.include)
@@ -79,6 +83,20 @@ def parse_rename(rule: str) -> Rename:
     return Rename(old, new)
 
 
+def matching(keys: Iterable[str], rules: Sequence[Rename]) -> tuple[Rename, ...]:
+    """Return the rules that match any of the keys."""
+    keys = list(keys)
+    return tuple(rule for rule in rules if any(rule.apply(key) is not None for key in keys))
+
+
+def require_matches(keys: Iterable[str], rules: Sequence[Rename]) -> None:
+    """Raise KeyRefusedError for a rule that matches none of the keys."""
+    keys = list(keys)
+    for rule in rules:
+        if not matching(keys, [rule]):
+            raise KeyRefusedError(f"{rule}: {_NO_TENSOR}")
+
+
 def renamed(keys: Iterable[str], rules: Sequence[Rename]) -> dict[str, str]:
     """Return ``{old key: new key}`` for the keys that change; raise KeyRefusedError for a rule that does not work out."""
     new_keys: dict[str, str] = {}
@@ -90,6 +108,11 @@ def renamed(keys: Iterable[str], rules: Sequence[Rename]) -> dict[str, str]:
         raise KeyRefusedError(f"{min(unused, key=lambda rule: rule.old)}: {_NO_TENSOR}")
     _require_distinct(new_keys)
     return {old: new for old, new in new_keys.items() if old != new}
+
+
+def new_name(key: str, rules: Sequence[Rename]) -> str:
+    """Return the key that the first rule which matches gives to one, or the key itself."""
+    return _first_match(key, rules)[1]
 
 
 def _first_match(key: str, rules: Sequence[Rename]) -> tuple[Rename | None, str]:

@@ -94,6 +94,66 @@ def test_a_resumed_run_ends_with_the_very_weights_of_one_that_never_stopped(name
     assert run.weights() == expected
 
 
+class Batches:
+    """Batches in an order drawn from the global generator, which say where they stand."""
+
+    def __init__(self, flow, count, size):
+        self.flow, self.count, self.size = flow, count, size
+        self.order, self.taken = None, 0
+
+    def __iter__(self):
+        if self.order is None:
+            self.order, self.taken = self.flow.randperm(self.count), 0
+        while self.taken < self.count:
+            self.taken += self.size
+            yield self.order[self.taken - self.size : self.taken]
+        self.order = None
+
+    def state_dict(self):
+        return {"order": self.order, "taken": self.taken}
+
+    def load_state_dict(self, state):
+        self.order, self.taken = state["order"], state["taken"]
+
+
+def trained_by_steps(name, seed, manager, stop=None):
+    """Trains a run that saves after every step, up to a step or to its end, and gives its weights."""
+    run = Run(name, seed)
+    inputs, labels = run.batches.dataset.tensors
+    batches, loss_of = Batches(run.flow, len(labels), 8), run.flow.nn.CrossEntropyLoss()
+    start = manager.resume(**run.parts())
+    if start.within_epoch:
+        batches.load_state_dict(start.extra["batches"])
+    step = start.step
+    for epoch in range(start.epoch, 3):
+        for batch in batches:
+            loss = loss_of(run.model(inputs[batch] + 0.01 * float(np.random.normal())), labels[batch])
+            run.optimizer.zero_grad()
+            loss.backward()
+            run.optimizer.step()
+            run.scheduler.step()
+            extra = {"batches": batches.state_dict()}
+            manager.save(epoch, *run.parts().values(), step=step, loss=loss, extra=extra)
+            step += 1
+            if step == stop:
+                return run.weights()
+    return run.weights()
+
+
+@pytest.mark.parametrize("stopped_after", [3, 5], ids="{} steps".format)
+@pytest.mark.parametrize(("format", "async_save"), [("torch", False), ("torch", True), ("oneflow", False)])
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_a_run_stopped_within_an_epoch_ends_with_the_very_weights_of_one_that_never_stopped(
+    name, format, async_save, stopped_after, tmp_path
+):
+    with CheckpointManager(tmp_path / "whole") as manager:
+        expected = trained_by_steps(name, 1, manager)
+    with CheckpointManager(tmp_path / "run", format=format, async_save=async_save) as manager:
+        trained_by_steps(name, 1, manager, stop=stopped_after)
+    with CheckpointManager(tmp_path / "run", format=format, async_save=async_save) as manager:
+        assert trained_by_steps(name, 99, manager) == expected
+
+
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_saves_in_the_background_resume_as_exactly(name, tmp_path):
     expected = uninterrupted(name)

@@ -153,13 +153,26 @@ def test_new_arrays_are_tied_where_the_old_ones_are():
     assert array.tolist() == [0, 0]
 
 
-def test_the_last_of_two_values_for_tied_arrays_stands_as_it_would_in_place():
-    tree = {"a": lazy(1), "b": lazy(2)}
-    filled, array = np.zeros(1, np.float32), np.zeros(1, np.float32)
-    NUMPY.load_into({"a": filled, "b": filled}, tree)
-    new, _ = NUMPY.loaded_like({"a": array, "b": array}, tree)
-    assert new["a"] is new["b"]
-    assert new["a"].tolist() == filled.tolist() == [2]
+@pytest.mark.parametrize("load", [NUMPY.load_into, NUMPY.loaded_like])
+def test_two_values_for_tied_arrays_are_a_mismatch_that_names_both_keys(load):
+    array = np.zeros(1, np.float32)
+    live = {"a": array, "b": array, "c": array}
+    with pytest.raises(MismatchError, match=r"'a' and 'b' are one tensor.*'a' and 'c' are one tensor"):
+        load(live, {"a": lazy(1), "b": lazy(2), "c": lazy(3)})
+    loaded = load(live, {"a": lazy(1), "b": lazy(2), "c": lazy(1)}, strict=False)
+    report = loaded[1] if isinstance(loaded, tuple) else loaded
+    assert (report.loaded, [one.key for one in report.mismatched]) == (("a", "c"), ["b"])
+
+
+def test_equal_values_for_tied_arrays_are_loaded_whether_or_not_they_are_one_in_the_checkpoint():
+    array, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+    NUMPY.load_into({"a": array, "b": array}, {"a": lazy(-0.0), "b": lazy(-0.0)})
+    assert np.signbit(array).all()
+    with pytest.raises(MismatchError):
+        NUMPY.load_into({"a": array, "b": array}, {"a": lazy(0.0), "b": lazy(-0.0)})
+    NUMPY.load_into({"a": array, "b": array}, {"a": lazy(np.nan), "b": lazy(np.nan)})
+    NUMPY.load_into({"a": array, "b": array, "z": zero}, {"b": lazy(3.0), "z": lazy(0.0)})
+    assert array.tolist() == [3]
 
 
 def test_arrays_that_are_tied_in_the_checkpoint_alone_come_apart():

@@ -28,6 +28,7 @@ from moving import (
     furthest,
     needs_both,
     sequential,
+    torch,
 )
 
 import multiframe_ckpt as mfc
@@ -180,3 +181,16 @@ def test_a_run_that_stays_in_its_framework_goes_on_whatever_its_optimizer_is(fra
         other = Run(framework, case)
         own_load(other, mfc.open(target).tree)
         assert furthest(run.train(batches(3, 1)).weights(), other.train(batches(3, 1)).weights()) == 0
+
+
+@pytest.mark.parametrize("target", ["there", "there.pt", "there.safetensors", "there.h5", "there.npz", "there.json"])
+def test_pieces_of_one_storage_that_do_not_overlap_are_no_tie(tmp_path: Path, target: str) -> None:
+    parameters = dict(torch.nn.LSTM(3, 4, 2).named_parameters())
+    flat = torch.cat([parameter.detach().reshape(-1) for parameter in parameters.values()])  # as cuDNN keeps them
+    pieces = flat.split([parameter.numel() for parameter in parameters.values()])
+    shaped = {name: piece.view(parameters[name].shape) for name, piece in zip(parameters, pieces, strict=True)}
+    columns = dict(zip("ab", torch.arange(24.0).view(4, 6).split(3, dim=1), strict=True))
+    torch.save({"lstm": shaped, "columns": columns}, tmp_path / "run.pt")
+    report = mfc.convert(tmp_path / "run.pt", tmp_path / target)
+    assert (report.exact, report.lost_ties) == (True, ())
+    assert mfc.diff(tmp_path / "run.pt", tmp_path / target).equal

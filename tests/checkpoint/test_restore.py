@@ -99,7 +99,7 @@ def test_what_was_not_asked_for_is_named(kept: Path) -> None:
     [
         ("python", (3, (1, 2), None), "rng_state/python: found a tuple, expected a dict"),
         ("numpy", {"pos": 1}, "rng_state/numpy/key: found nothing, expected a tensor"),
-        ("torch", {"cpu": [1]}, "torch/cpu: found a list, expected a tensor"),
+        ("torch", {"cpu": [1]}, "rng_state/torch/cpu: found a list, expected a tensor"),
     ],
 )
 def test_a_random_state_that_another_program_keeps_so_is_refused_by_its_key(

@@ -44,11 +44,13 @@ def test_parameters_with_an_option_are_said_as_it_and_all_else_stays(message: st
     assert message_of(FormatError(message)) == said
 
 
-def test_every_option_of_convert_that_sets_a_parameter_is_in_the_table() -> None:
-    command = program.get_command(None, "convert")  # type: ignore[arg-type]
-    options = {(option.name, option.opts[-1]) for option in command.params if option.opts[0].startswith("-")}  # type: ignore[union-attr]
+def test_every_option_of_convert_and_diff_that_sets_a_parameter_is_in_the_table() -> None:
+    commands = [program.get_command(None, name) for name in ("convert", "diff")]  # type: ignore[arg-type]
+    parameters = [parameter for command in commands if command is not None for parameter in command.params]
+    options = {(option.name, option.opts[-1]) for option in parameters if option.opts[0].startswith("-")}
     table = {(name, flag) for (name, _), flag in SWITCHES.items()} | set(VALUES.items())
-    assert options - {("as_json", "--json"), ("quiet", "--quiet")} == table
+    of_the_verbs = {("as_json", "--json"), ("quiet", "--quiet"), ("strict", "--strict")}
+    assert options - of_the_verbs - {("rtol", "--rtol"), ("atol", "--atol")} == table
 
 
 def texts() -> Iterator[tuple[str, str]]:

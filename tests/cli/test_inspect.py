@@ -21,6 +21,11 @@ def test_inspect_says_format_framework_counts_and_sizes(run, model):
 def test_inspect_says_what_a_resume_would_lose(run, training):
     said = run("inspect", training).stdout
     assert "\n  resume      3/5: weights, optimizer, progress; loses scheduler, rng\n" in said
+    assert (
+        "\n  resumable   yes: the run goes on in PyTorch with model, optimizer, progress (epoch 3); not decisive: "
+        in said
+    )
+    assert "\n  parameters  15\n" in said
 
 
 def test_inspect_tables_every_tensor_with_its_key_last_and_whole(run, tmp_path):
@@ -59,7 +64,8 @@ def test_inspect_as_json_is_strict_json_with_what_json_lacks_as_strings(run, tra
 def test_the_keys_of_inspect_as_json_are_these(run, model):
     summary = json.loads(run("inspect", "model.pth", "--json").stdout)
     assert set(summary) == {
-        *("path", "format", "framework", "tensors", "parameters", "nbytes", "dtypes", "values", "meta", "resume")
+        *("path", "format", "framework", "tensors", "parameters", "nbytes", "dtypes", "values", "meta", "resume"),
+        *("resumable", "resumable_because", "parts", "left_behind"),
     }
     assert summary["tensors"][0] == {
         "key": "module.l1.weight",
@@ -109,8 +115,47 @@ def test_diff_within_the_tolerance_is_0(run, tmp_path):
 def test_the_keys_of_diff_as_json_are_these(run, model, training):
     result = run("diff", model, training, "--json")
     report = json.loads(result.stdout)
-    assert set(report) == {"a", "b", "added", "removed", "changed", "same", "largest", "equal", "ok", "rtol", "atol"}
+    assert set(report) == {
+        *("a", "b", "added", "removed", "changed", "same", "largest", "near", "dialect"),
+        *("equal", "exact", "ok", "rtol", "atol"),
+    }
     assert (result.exit_code, report["equal"]) == (1, False)
+
+
+def test_a_changed_tensor_as_json_has_a_name_for_each_number(run, tmp_path):
+    mfc.save({"w": np.array([1, np.nan, np.inf, 2], np.float32), "n": 1}, tmp_path / "a.pth")
+    mfc.save({"w": np.array([1.5, 1, 3, 2], np.float32), "n": 2}, tmp_path / "b.pth")
+    tensor, value = json.loads(run("diff", "a.pth", "b.pth", "--json").stdout)["changed"]
+    assert tensor == {
+        **{"key": "w", "a": "float32 (4,)", "b": "float32 (4,)", "differing": 3, "size": 4},
+        **{"largest": 0.5, "nans": 1, "infinities": 1},
+    }
+    assert (value["key"], value["a"], value["b"], value["differing"]) == ("n", "1", "2", None)
+    said = run("diff", "a.pth", "b.pth").stdout
+    assert "w: float32 (4,), 3 of 4 values differ, by at most 0.5, 1 NaN, 1 infinite\n" in said
+    assert "n: 1 -> 2\n" in said
+
+
+def test_diff_follows_the_rules_that_convert_followed(run, training):
+    rules = ["--model-only", "--rename", "module.*=*", "--exclude", "*.bias"]
+    assert run("convert", training, "weights.safetensors", *rules).exit_code == 0
+    assert run("diff", training, "weights.safetensors").exit_code == 1
+    result = run("diff", training, "weights.safetensors", *rules)
+    assert (result.exit_code, result.stdout) == (0, "same: all 1 tensors and values\n")
+
+
+def test_diff_of_dialects_says_so_and_takes_them_as_they_are_when_asked(run, tmp_path):
+    group = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False, "params": [0]}
+    state = {0: {"step": np.array(5, np.float32), "exp_avg": np.ones(3), "exp_avg_sq": np.ones(3)}}
+    mfc.save({"model": {"w": np.ones(3)}, "optimizer": {"state": state, "param_groups": [group]}}, tmp_path / "run.pth")
+    run("convert", "run.pth", "moved")
+    said = run("diff", "run.pth", "moved")
+    assert (said.exit_code, said.stdout.splitlines()[0]) == (
+        0,
+        "optimizers and schedulers compared as PyTorch has them; as they are: --dialect as-is",
+    )
+    assert run("diff", "run.pth", "moved", "--dialect", "as-is").exit_code == 1
+    assert "expected one of 'as-is', 'torch'" in run("diff", "run.pth", "moved", "--dialect", "jax").stderr
 
 
 def test_diff_of_values_that_python_will_not_spell_is_shown(run, training, tmp_path):
@@ -163,10 +208,10 @@ def test_verify_says_what_is_missing_extra_and_without_a_digest(run, tmp_path):
     document = json.loads((tmp_path / "x.json").read_text()) | {"note": "of a person"}
     (tmp_path / "x.json").write_text(json.dumps(document))
     assert run("verify", "x.json").stdout == (
-        "x.json (json): whole\n0 of 2 tensors match their digest\n"
+        "x.json (json): no digests in this file; structure and sizes are right\n"
         "extra, named by nothing and left alone (1):\n  note\n"
-        "no digest to compare with, read all the same (2):\n  a\n  b\n"
     )
+    assert json.loads(run("verify", "x.json", "--json").stdout)["unchecked"] == ["a", "b"]
     del document["layers"][1]
     (tmp_path / "x.json").write_text(json.dumps(document))
     result = run("verify", "x.json")

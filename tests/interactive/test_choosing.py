@@ -1,11 +1,13 @@
 """The functions for scripts: what a person is asked, what is answered beforehand, and what is loaded and saved then."""
 
+import argparse
+
 import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
 from multiframe_ckpt.errors import AnswerError
-from multiframe_ckpt.interactive import Answers, Choice, choose, save_by_hand
+from multiframe_ckpt.interactive import Answers, Choice, add_answer_arguments, choose, save_by_hand
 
 WEIGHTS = {"l1.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "l1.bias": np.zeros(2, np.float32)}
 EPOCH_1 = "checkpoint_epoch_0001.pth"
@@ -48,6 +50,40 @@ def test_a_person_is_asked_everything_in_turn(runs):
         "Learning rate",
     ]
     assert "[0.125, as saved]" in prompts[-1]
+
+
+@pytest.fixture
+def by_steps(tmp_path):
+    """A run that counts steps alone."""
+    manager = mfc.CheckpointManager(tmp_path / "by_steps")
+    for step in (100, 200):
+        manager.save(step=step, model=WEIGHTS)
+    return tmp_path / "by_steps"
+
+
+def test_of_a_run_that_counts_steps_a_person_is_asked_for_steps(by_steps):
+    person, heard = answering("y", "latest", "continue", "50", "")
+    choice = choose(by_steps, **person)
+    assert (choice.steps, choice.epochs) == (50, None)
+    assert "For how many steps? " in heard
+    again = choose(by_steps, answers=Answers(load="latest", steps=50), ask=None, say=lambda line: None)
+    assert again == choice
+    assert choice.arguments == ("--load", "checkpoint_step_00000200.pth", "--continue", "--steps", "50")
+
+
+def test_epochs_and_steps_are_not_both_answered(by_steps):
+    with pytest.raises(AnswerError, match="--epochs: found --steps beside it"):
+        choose(by_steps, answers=Answers(load="1", epochs=1, steps=1), ask=None, say=lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("clock", "flag", "other"), [("epoch", "--epochs", "--steps"), ("step", "--steps", "--epochs")]
+)
+def test_a_script_offers_the_flag_of_its_own_clock(clock, flag, other):
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_answer_arguments(parser, clock=clock)
+    assert getattr(Answers.of(parser.parse_args([flag, "3"])), flag.removeprefix("--")) == 3
+    assert other not in parser.format_help()
 
 
 def test_a_person_who_only_says_yes_gets_the_newest_as_it_is(runs):

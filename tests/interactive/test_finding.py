@@ -53,6 +53,14 @@ def test_what_the_header_says_is_listed(runs):
     assert cells[9:11] == ["3", "hours"]
 
 
+def test_steps_have_a_column_where_a_model_was_saved_after_one(tmp_path, runs):
+    assert "step" not in next(iter(listing(find_models(runs))))
+    mfc.CheckpointManager(tmp_path / "steps").save(2, WEIGHTS, step=1200, loss=0.5)
+    head, row = listing(find_models(tmp_path / "steps"))
+    assert head.split() == ["epoch", "step", "metric", "parameters", "size", "age", "name"]
+    assert row.split()[:5] == ["1", "2", "1200", "loss", "0.5"]
+
+
 def test_tied_parameters_are_counted_once_and_optimizer_state_not_at_all(tmp_path):
     torch = pytest.importorskip("torch")
     weight = torch.zeros(3, 2)

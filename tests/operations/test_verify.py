@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -172,3 +174,67 @@ def test_verify_names_what_nothing_asks_for(format: str, extra: str, tmp_path: P
             archive.writestr(extra, "by hand")
     report = mfc.verify(path)
     assert (report.whole, report.extra) == (True, (extra,))
+
+
+def test_tensors_without_a_digest_beside_others_are_counted_and_not_listed() -> None:
+    report = mfc.VerifyReport("x", "oneflow", 3, 1, ("b", "c"), (), (), (), ())
+    assert list(report.lines()) == [
+        "x (oneflow): whole",
+        "1 of 3 tensors match their digest; 2 have none, and were read all the same",
+    ]
+
+
+#: What may lie in the place of a variable's file.
+INSTEAD: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda path: None,
+    "a dangling link": lambda path: path.symlink_to("nowhere"),
+    "a pipe": os.mkfifo,
+    "a folder": lambda path: path.mkdir(),
+    "a link to its folder": lambda path: path.symlink_to("."),
+}
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A folder as OneFlow itself writes it: without comments, that tell how many variables there are."""
+    mfc.save({"a": np.ones(3, np.float32), "b": np.ones(4, np.float32)}, tmp_path / "x")
+    for meta in (tmp_path / "x").glob("*/meta"):
+        meta.write_text("".join(line for line in meta.read_text().splitlines(True) if not line.startswith("#")))
+    assert mfc.verify(tmp_path / "x").whole
+    return tmp_path / "x"
+
+
+@pytest.mark.parametrize("instead", INSTEAD)
+@pytest.mark.parametrize("part", ["out", "meta"])
+def test_a_variable_without_one_of_its_files_is_damage_and_reading_passes_over_it(
+    foreign: Path, part: str, instead: str
+) -> None:
+    (foreign / "a" / part).unlink()
+    INSTEAD[instead](foreign / "a" / part)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mfc.CheckpointWarning)
+        report = mfc.verify(foreign)
+    assert not report.whole and "a" in report.problems[0]
+    if part == "out":
+        assert report.missing == ("a/out",)
+        with pytest.warns(mfc.CheckpointWarning, match="found no variable"):
+            assert list(mfc.open(foreign).tensors()) == ["b"]
+
+
+def test_every_variable_that_lost_its_files_is_named(foreign: Path) -> None:
+    for name in "ab":
+        (foreign / name / "out").unlink()
+    (foreign / "a" / "meta").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mfc.CheckpointWarning)
+        assert mfc.verify(foreign).missing == ("a/out", "b/out")
+
+
+def test_what_never_was_a_variable_is_extra_and_no_damage(foreign: Path) -> None:
+    (foreign / "notes.txt").write_text("mine")
+    (foreign / ".ipynb_checkpoints").mkdir()
+    (foreign / ".ipynb_checkpoints" / "a.ipynb").write_text("{}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mfc.CheckpointWarning)
+        report = mfc.verify(foreign)
+    assert (report.whole, report.extra) == (True, (".ipynb_checkpoints/a.ipynb", "notes.txt"))

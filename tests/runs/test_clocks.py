@@ -286,6 +286,30 @@ def test_a_checkpoint_of_another_program_says_where_to_go_on(tmp_path, entries, 
     assert str(start) == expected
 
 
+def lightning(ready, *, is_last_batch):
+    """Gives what a Trainer writes of its loops, as far as it says where its batches stood."""
+    counts = {"ready": ready, "started": ready, "processed": ready, "completed": ready}
+    progress = {"total": counts, "current": counts, "is_last_batch": is_last_batch}
+    return {"fit_loop": {"state_dict": {}, "epoch_loop.batch_progress": progress}}
+
+
+@pytest.mark.parametrize(
+    ("loops", "expected"),
+    [
+        (lightning(250, is_last_batch=False), "epoch 1, step 751, within the epoch"),
+        (lightning(500, is_last_batch=True), "epoch 2, step 751"),
+        (lightning(0, is_last_batch=False), "epoch 2, step 751"),
+        ({"fit_loop": {"epoch_progress": {}}}, "epoch 2, step 751"),
+        ("?", "epoch 2, step 751"),
+    ],
+    ids=["between batches", "after the last", "before the first", "of an old version", "something else"],
+)
+def test_a_checkpoint_of_lightning_says_whether_it_was_saved_within_its_epoch(tmp_path, loops, expected):
+    mfc.save({"state_dict": weights(), "epoch": 1, "global_step": 750, "loops": loops}, tmp_path / "theirs.ckpt")
+    start = CheckpointManager(tmp_path / "run").resume(model=weights(), which=tmp_path / "theirs.ckpt")
+    assert str(start) == expected
+
+
 NOTHING_DONE = [
     {},
     {"epoch": -1},
@@ -334,6 +358,18 @@ def test_runs_that_count_steps_are_found(tmp_path):
     CheckpointManager(tmp_path / "a").save(step=1200, model=weights(), loss=0.5)
     (run,) = survey(tmp_path)
     assert (run.name, run.latest) == ("a", tmp_path / "a" / "checkpoint_step_00001200.pth")
+
+
+@pytest.mark.parametrize("format", ["torch", "oneflow", "safetensors", "json"])
+def test_what_extra_took_comes_back_with_resume_and_nothing_of_the_managers_own(tmp_path, format):
+    manager = CheckpointManager(tmp_path, format=format)
+    assert manager.resume(model=weights()).extra == {}
+    loader = {"taken": 7, "order": np.arange(3), "nested": [{"name": "x"}, None]}
+    manager.save(0, weights(), step=3, extra={"loader": loader, "words": ["a"]})
+    extra = manager.resume(model=weights()).extra
+    assert sorted(extra) == ["loader", "words"]
+    assert extra["loader"].pop("order").tolist() == [0, 1, 2]
+    assert (extra["loader"], extra["words"]) == ({"taken": 7, "nested": [{"name": "x"}, None]}, ["a"])
 
 
 def test_a_damaged_checkpoint_stands_where_its_name_says(tmp_path):

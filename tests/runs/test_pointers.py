@@ -64,9 +64,9 @@ def refuse_links(*_, **__):
     raise OSError(errno.EPERM, "Operation not permitted")
 
 
-def test_a_disk_without_links_is_said_and_the_checkpoint_is_there_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(links.os, "symlink", refuse_links)
+def test_a_disk_that_lost_its_links_is_said_and_the_checkpoint_is_there_all_the_same(tmp_path, monkeypatch):
     manager = CheckpointManager(tmp_path, format="oneflow")
+    monkeypatch.setattr(links.os, "symlink", refuse_links)
     with pytest.raises(LinkRefusedError, match="which is saved") as refusal:
         manager.save(0, weights(), loss=0.1)
     assert refusal.value.errno == errno.ENOTSUP
@@ -76,7 +76,7 @@ def test_a_disk_without_links_is_said_and_the_checkpoint_is_there_all_the_same(t
 def test_a_model_of_the_users_own_in_the_place_of_a_pointer_is_not_replaced(tmp_path):
     (tmp_path / "best_model.pth").write_bytes(b"mine")
     with pytest.raises(TargetExistsError, match=r"best_model\.pth: found something that is no pointer"):
-        CheckpointManager(tmp_path).save(0, weights(), loss=0.1)
+        CheckpointManager(tmp_path)
     assert names_in(tmp_path) == ["best_model.pth"]
 
 

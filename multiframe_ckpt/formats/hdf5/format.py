@@ -25,7 +25,15 @@ from ...tree import File, LazyTensor, Sharing, Tree
 from ...tree.boxes import as_slices, blocks, shape_of
 from ...tree.digests import PIECE, digest_of
 from ..base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions, require_file
-from ..manifest import METADATA_KEY, Manifest, assemble, check_metadata, manifest_of, members_of, named_tensors
+from ..manifest import (
+    METADATA_KEY,
+    Manifest,
+    assemble_with_facts,
+    check_metadata,
+    manifest_of,
+    members_of,
+    named_tensors,
+)
 from ..tree_json import is_utf8
 from .deferred_file import DeferredErrorFile
 from .read import Hdf5Reader
@@ -43,7 +51,7 @@ class Hdf5Format(WritableFormat):
 
     name = "hdf5"
     suffixes = (".h5", ".hdf5")
-    holds_metadata = True
+    holds_metadata = holds_versions = True
 
     def recognises(self, head: Head) -> bool:
         """Return whether HDF5's signature stands where it may."""
@@ -65,7 +73,7 @@ class Hdf5Format(WritableFormat):
         if manifest is None:
             return Opened(reader.nested(), metadata=metadata)
         where = f"{place.where}: attribute {METADATA_KEY!r}"
-        return Opened(assemble(manifest, reader.tensors(), where, metadata), metadata=metadata)
+        return Opened(*assemble_with_facts(manifest, reader.tensors(), where, metadata), metadata=metadata)
 
     def plan(self, tree: Tree, options: WriteOptions) -> Plan:
         """Say which tensors lose a shared storage; those that are one and the same stay so, as hard links.
@@ -73,7 +81,9 @@ class Hdf5Format(WritableFormat):
         Metadata become root attributes of text, such as the ``backend`` that Keras looks for.
         """
         table = named_tensors(tree)
-        manifest, members = manifest_of(tree, fits=_fits_beside(table), stored_as=lambda dtype: dtype)
+        manifest, members = manifest_of(
+            tree, fits=_fits_beside(table), stored_as=lambda dtype: dtype, versions=options.versions
+        )
         _require_few_dimensions(table)
         manifest.text(members_of(members), {})  # raises for what it cannot hold
         _check_attributes(options.metadata)

@@ -35,6 +35,7 @@ from ...tree import Computed, File, LazyTensor, Sharing, Tree, partition, tied_g
 from ...tree.digests import digest_of_bytes, is_digest
 from ...tree.shapes import require_shape
 from ..base import (
+    VERSIONS,
     Changes,
     Head,
     Opened,
@@ -46,7 +47,7 @@ from ..base import (
     WriteOptions,
     require_file,
 )
-from ..manifest import check_metadata, fill_tree
+from ..manifest import are_versions, check_metadata, fill_tree
 from ..tree_json import Json, decode, encode
 from .scan import Scanner, Span
 from .values import PIECE_ELEMENTS, least_text_nbytes, parse_values, value_texts
@@ -55,7 +56,7 @@ __all__ = ["JsonFormat"]
 
 FORMAT_VERSION = 2
 _VERSION_WITHOUT_DIGEST = 1  # what a person writes by hand, and this library wrote before there was a header digest
-_KNOWN_KEYS = {"format", "format_version", "metadata", "tree", "layers", "seal"}
+_KNOWN_KEYS = {"format", "format_version", "metadata", "tree", "layers", "seal", VERSIONS}
 _FORMAT = "multiframe_ckpt"
 _FORMAT_ENTRY = re.compile(rb'\s*\{.*"format"\s*:\s*"multiframe_ckpt"', re.DOTALL)
 
@@ -65,7 +66,7 @@ class JsonFormat(WritableFormat):
 
     name = "json"
     suffixes = (".json",)
-    holds_metadata = True
+    holds_metadata = holds_versions = True
 
     def recognises(self, head: Head) -> bool:
         """Return whether this is a JSON object whose entry ``format`` is this library's."""
@@ -87,18 +88,24 @@ class JsonFormat(WritableFormat):
         tree: Tree = table
         if tree_entry:
             tree = fill_tree(decode(tree_entry["tree"], f"{file.where}: tree"), table, f"{file.where}: tree")
+        versions = scanner.load(entries[VERSIONS]) if VERSIONS in entries else None
+        if VERSIONS in entries:
+            tree_entry[VERSIONS] = versions
         if version != _VERSION_WITHOUT_DIGEST:
             _check_header_digest(scanner, entries, _header_digest(metadata, tree_entry, layer_headers))
+        decoded = decode(versions, f"{file.where}: {VERSIONS}")
+        facts = {VERSIONS: decoded} if are_versions(decoded) and decoded else {}
         # Entries that this library does not know do not matter, and the header digest does not cover them.
         extra = tuple(key for key in entries if key not in _KNOWN_KEYS)
-        return Opened(tree, metadata=metadata, unread=lambda: Unread(extra))
+        return Opened(tree, facts, metadata=metadata, unread=lambda: Unread(extra))
 
     def plan(self, tree: Tree, options: WriteOptions) -> Plan:
         """Say which tensors lose a shared storage; those that are one and the same stay so."""
         tree_entry, table = partition(tree)
         check_metadata(options.metadata)
         changes = Changes.of(Sharing(table), duplicates=False)
-        return _Plan({"tree": encode(tree_entry)}, table, options, changes)
+        versions = {VERSIONS: encode(dict(options.versions))} if options.versions else {}
+        return _Plan({"tree": encode(tree_entry), **versions}, table, options, changes)
 
 
 @dataclass(frozen=True, slots=True)

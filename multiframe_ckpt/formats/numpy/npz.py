@@ -25,7 +25,15 @@ from ...tree import File, LazyTensor, Sharing, Tree, Turned, elementwise
 from ...tree.digests import crc32
 from ...tree.shapes import require_shape
 from ..base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions, require_file
-from ..manifest import METADATA_KEY, Manifest, assemble, looks_like_manifest, manifest_of, members_of, named_tensors
+from ..manifest import (
+    METADATA_KEY,
+    Manifest,
+    assemble_with_facts,
+    looks_like_manifest,
+    manifest_of,
+    members_of,
+    named_tensors,
+)
 from ..tree_json import is_utf8
 from .npy import MAX_HEADER_NBYTES, ArrayHeader, header_bytes, read_header
 
@@ -42,6 +50,7 @@ class NpzFormat(WritableFormat):
 
     name = "npz"
     suffixes = (".npz",)
+    holds_versions = True
 
     def recognises(self, head: Head) -> bool:
         """Return whether this is a zip archive of ``.npy`` members, or of none but written by this library."""
@@ -58,11 +67,11 @@ class NpzFormat(WritableFormat):
         if archive.comment != _comment() and not looks_like_manifest(manifest):
             return Opened(members)
         tensors = {name: leaf for name, leaf in members.items() if isinstance(leaf, LazyTensor)}
-        return Opened(assemble(manifest, tensors, f"{where}: {METADATA_KEY}"))
+        return Opened(*assemble_with_facts(manifest, tensors, f"{where}: {METADATA_KEY}"))
 
     def plan(self, tree: Tree, options: WriteOptions) -> Plan:
         """Say which ties are written twice; this format holds every tree."""
-        manifest, members = manifest_of(tree, fits=_fits, stored_as=_stored_as)
+        manifest, members = manifest_of(tree, fits=_fits, stored_as=_stored_as, versions=options.versions)
         manifest.text(members_of(members, _stored_as), {})  # raises for what it cannot hold
         changes = Changes.of(Sharing(named_tensors(tree)), duplicates=True)
         return _Plan(manifest, members, options.digest, replace(changes, lost_metadata=tuple(options.metadata)))

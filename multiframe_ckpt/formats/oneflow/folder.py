@@ -27,6 +27,7 @@ class OneFlowFormat(WritableFormat):
 
     name = "oneflow"
     dialect = "oneflow"
+    holds_versions = True
 
     def recognises(self, head: Head) -> bool:
         """Return whether this is a folder of variables, finished or not."""
@@ -46,9 +47,9 @@ class OneFlowFormat(WritableFormat):
             raise FormatError(
                 f"{place.where}: found a file, expected a folder of variables; name no format to have it recognised"
             )
-        tree = read_folder(place, options)
+        tree, more = read_folder(place, options)
         nests = place.has(PICKLE)
-        facts = {"framework": "oneflow", "container": "nested folders" if nests else "folder"}
+        facts = {"framework": "oneflow", "container": "nested folders" if nests else "folder", **more}
         return Opened(tree, facts, unread=lambda: unread(place, tensors(tree).values()))
 
     def plan(self, tree: Tree, options: WriteOptions) -> Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 from ...errors import CheckpointWarning, DamagedError, IncompleteError, MissingFileError
 from ...storage.folders import Folder, files_below
@@ -14,6 +14,7 @@ from .meta import Comment
 from .names import GRAPH, MARKER, META, OUT, PICKLE
 from .objects import read_folder_pickle
 from .variable import read_variable
+from .versions import facts_of
 
 __all__ = ["has_snapshot", "is_variable", "read_folder", "unread"]
 
@@ -30,8 +31,8 @@ def has_snapshot(folder: Folder) -> bool:
     return any(is_folder and folder.has(f"{name}/{MARKER}") for name, is_folder in folder.names().items())
 
 
-def read_folder(folder: Folder, options: ReadOptions) -> Tree:
-    """Return the tree of a checkpoint's folder; warn of what in it is no variable."""
+def read_folder(folder: Folder, options: ReadOptions) -> tuple[Tree, Mapping[str, object]]:
+    """Return the tree of a checkpoint's folder, and facts of it; warn of what in it is no variable."""
     if not folder.has(MARKER) and not options.allow_incomplete:
         raise _incomplete(folder)
     if folder.has(PICKLE):
@@ -48,7 +49,9 @@ def read_folder(folder: Folder, options: ReadOptions) -> Tree:
             CheckpointWarning,
             stacklevel=2,
         )
-    return dict(_in_written_order(_tie(present)))
+    comments = sorted((comment for _, comment in present.values() if comment), key=lambda comment: comment.index)
+    facts = facts_of((comment.modules for comment in comments if comment.modules is not None), folder.where)
+    return dict(_in_written_order(_tie(present))), facts
 
 
 def _incomplete(folder: Folder) -> IncompleteError:
@@ -126,9 +129,14 @@ def _check_count(where: str, variables: _Variables) -> None:
 
 
 def unread(folder: Folder, tensors: Iterable[LazyTensor]) -> Unread:
-    """Return a nested checkpoint's variables that no tensor comes from, a tied one's others, and the extra files."""
+    """Return a nested checkpoint's variables that no tensor comes from, a tied one's others, and the extra files.
+
+    Raise DamagedError for folders of variables that lost what is in them: reading passes over them, as OneFlow does.
+    """
     read = _folders_of(tensors) if folder.has(PICKLE) else None
     files = list(files_below(folder))
+    if read is None:
+        _require_variables(folder, files)
     present = {os.path.dirname(name) for name in files if os.path.basename(name) == OUT}
     extra = tuple(name for name in sorted(files) if not _is_of_use(name, present))
     copies = {
@@ -137,6 +145,22 @@ def unread(folder: Folder, tensors: Iterable[LazyTensor]) -> Unread:
         if read is not None and f"{folder.where}/{key}".rstrip("/") not in read
     }
     return Unread(extra, copies)
+
+
+def _require_variables(folder: Folder, files: Sequence[str]) -> None:
+    """Raise DamagedError, naming all, for folders of variables without an ``out``: nothing else lies empty there."""
+    filled = {name.partition("/")[0] for name in files}
+    begun = {key for key, _, base in (name.partition("/") for name in files) if base in (OUT, META)}
+    folders = [
+        name for name, is_folder in folder.names().items() if is_folder and (name in begun or name not in filled)
+    ]
+    missing = tuple(f"{name}/{OUT}" for name in folders if not folder.has(f"{name}/{OUT}"))
+    if missing:
+        raise DamagedError(
+            f"{folder.where}: found no file {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}, expected one in "
+            "the folder of each variable; restore it from a copy",
+            missing=missing,
+        )
 
 
 def _is_of_use(name: str, variables: set[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from ...errors import KeyRefusedError
@@ -18,6 +19,7 @@ from .meta import Comment
 from .names import MARKER, PICKLE
 from .objects import OneFlowPickle
 from .variable import NewVariable, VariablesPlan, stored_dtype, write_variables
+from .versions import texts_of
 
 __all__ = ["plan_folder", "widened"]
 
@@ -40,16 +42,19 @@ def plan_folder(tree: Tree, options: WriteOptions) -> Plan:
     if not is_flat:
         require_plain(tree)
     changes = Changes.of(sharing, duplicates=True, widened=widened(table))
-    changes = replace(changes, lost_metadata=tuple(options.metadata))
-    pickled = None if is_flat else OneFlowPickle(lambda path, _: folders[path]).dump(tree)
+    modules = texts_of(options.versions.get("", {})) if is_flat else []
+    lost_versions = ("",) if len(modules) > len(table) else ()
+    changes = replace(changes, lost_metadata=tuple(options.metadata), lost_versions=lost_versions)
+    pickled = None if is_flat else OneFlowPickle(lambda path, _: folders[path], options.versions).dump(tree)
     snapshots = _variables_of_snapshots(folders)
     positions = {folder: (index, len(group)) for group in snapshots.values() for index, folder in enumerate(group)}
     first_of_tie = {key: group[0] for group in sharing.ties for key in group}
     pickle_digest = None if pickled is None else digest_of_bytes(pickled)
-    variables = tuple(
-        NewVariable(folder, tensor, Comment(*positions[folder], tied=first_of_tie.get(key), pickle=pickle_digest), key)
-        for folder, (key, tensor) in zip(folders.values(), table.items(), strict=True)
-    )
+    comments = [
+        Comment(*positions[folder], tied=first_of_tie.get(key), pickle=pickle_digest, modules=text)
+        for folder, key, text in zip_longest(folders.values(), table, modules[: len(table)])
+    ]
+    variables = tuple(map(NewVariable, folders.values(), table.values(), comments, table))
     return _Plan(variables, pickled, options.digest, changes, snapshots)
 
 

@@ -59,6 +59,7 @@ class Comment:
     dtype: str | None = None  # the tensor's own, where a wider one is stored
     tied: str | None = None  # equal for variables that are one tensor
     pickle: str | None = None  # the digest of the pickled_data that points here
+    modules: str | None = None  # some of the versions of modules beside the state dict, as JSON
 
     def parts(self) -> dict[str, int | str]:
         """Return what the line says: all that is not None."""
@@ -141,7 +142,10 @@ def _read_comment(text: str, damaged: Callable[[str], DamagedError]) -> Comment 
         comment = Comment(**parts)
     except (ValueError, TypeError, RecursionError):
         raise damaged(f"a comment line {line[0][:80]!r} that is not ours") from None
-    numbers, texts = (comment.index, comment.count), (comment.digest, comment.dtype, comment.tied, comment.pickle)
+    numbers, texts = (
+        (comment.index, comment.count),
+        (comment.digest, comment.dtype, comment.tied, comment.pickle, comment.modules),
+    )
     if any(type(value) is not int for value in numbers) or any(type(value) not in (str, type(None)) for value in texts):
         raise damaged(f"a comment line {line[0][:80]!r} with values of wrong types")
     if comment.dtype is not None and dtype_named(comment.dtype) is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeAlias
 
 from ...dtypes import BFLOAT16, DTYPES, DType, narrow
@@ -15,13 +15,15 @@ from ...errors import DamagedError, FormatError, UnsafeError
 from ...pickle.arrays import ArrayPart
 from ...pickle.known import PLAIN
 from ...pickle.machine import PickleMachine
+from ...pickle.modules import module_state_dict
 from ...pickle.raw import Builders, Pending
-from ...pickle.resolve import Resolver, module_state_dict
+from ...pickle.resolve import Resolver
 from ...pickle.writer import PickleWriter, name_opcodes, str_opcodes
 from ...storage.folders import Folder
 from ...tree import File, LazyTensor, Tree
 from ...tree import Path as TreePath
 from ...tree.digests import digest_of_bytes
+from ..base import Versions
 from .meta import Comment
 from .variable import read_limited, read_variable
 
@@ -99,15 +101,15 @@ def _builders(load: _Load) -> Builders:
     }
 
 
-def read_folder_pickle(folder: Folder, name: str) -> Tree:
-    """Return the object of a folder's ``pickled_data``, whose tensors lie in the same folder."""
+def read_folder_pickle(folder: Folder, name: str) -> tuple[Tree, Mapping[str, object]]:
+    """Return the object of a folder's ``pickled_data``, whose tensors lie in the same folder, and facts of it."""
     raw = read_limited(folder.file(name), _MAX_PICKLE)
     variables = _Variables(folder, f"{folder.where}/{name}", digest_of_bytes(raw))
     return _read_object(raw, variables.pickle_path, variables.load)
 
 
-def read_single_file(file: File) -> Tree:
-    """Return the object of a file of OneFlow 1.0, which holds its tensors."""
+def read_single_file(file: File) -> tuple[Tree, Mapping[str, object]]:
+    """Return the object of a file of OneFlow 1.0, which holds its tensors, and facts of it."""
 
     def load(_: object) -> LazyTensor:
         raise DamagedError(
@@ -117,7 +119,7 @@ def read_single_file(file: File) -> Tree:
     return _read_object(file.contents(), file.where, load)
 
 
-def _read_object(pickled: bytes | mmap.mmap, where: str, load: _Load) -> Tree:
+def _read_object(pickled: bytes | mmap.mmap, where: str, load: _Load) -> tuple[Tree, Mapping[str, object]]:
     machine = PickleMachine(pickled, where=where, builders=_builders(load))
     raw = machine.run()
     version = raw.get("protocol_version") if isinstance(raw, dict) else None
@@ -127,7 +129,8 @@ def _read_object(pickled: bytes | mmap.mmap, where: str, load: _Load) -> Tree:
             f"{where}: found a pickle with {header}, expected OneFlow's protocol_version 1 with its data; "
             "if another program wrote it, name its format"
         )
-    return Resolver(where, machine.end, simplify=module_state_dict).tree(raw["data"])
+    resolver = Resolver(where, machine.end, simplify=module_state_dict, versions=machine.versions)
+    return resolver.tree(raw["data"]), resolver.facts
 
 
 class _Variables:
@@ -183,8 +186,8 @@ class OneFlowPickle(PickleWriter):
     ``folder_of`` gives each tensor's folder. One tensor under several keys is one object of the pickle: memoized.
     """
 
-    def __init__(self, folder_of: Callable[[TreePath, LazyTensor], str]) -> None:
-        super().__init__()
+    def __init__(self, folder_of: Callable[[TreePath, LazyTensor], str], versions: Versions) -> None:
+        super().__init__({f"data/{key}" if key else "data": facts for key, facts in versions.items()})
         self._folder_of = folder_of
         self._memo: dict[Hashable, int] = {}
 

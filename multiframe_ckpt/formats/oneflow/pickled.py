@@ -38,6 +38,7 @@ class OneFlowPickleFormat(WritableFormat):
 
     name = "oneflow-pickle"
     dialect = "oneflow"
+    holds_versions = True
 
     def recognises(self, head: Head) -> bool:
         """Return whether this is a folder with ``pickled_data``, or a 1.0 file."""
@@ -48,10 +49,10 @@ class OneFlowPickleFormat(WritableFormat):
     def open(self, place: File | Folder, options: ReadOptions) -> Opened:
         """Return the tree; the tensors of a 1.0 file are views of the file's own pickle."""
         if isinstance(place, Folder):
-            tree = read_folder_pickle(place, PICKLE)
-            return Opened(tree, {"framework": "oneflow", "container": "pickled folder"})
-        tree = read_single_file(place)
-        return Opened(tree, {"framework": "oneflow", "container": "single file (1.0)"})
+            tree, facts = read_folder_pickle(place, PICKLE)
+            return Opened(tree, {"framework": "oneflow", "container": "pickled folder", **facts})
+        tree, facts = read_single_file(place)
+        return Opened(tree, {"framework": "oneflow", "container": "single file (1.0)", **facts})
 
     def plan(self, tree: Tree, options: WriteOptions) -> Plan:
         """Refuse dtypes that ``flow.load`` cannot read; ties are kept, other sharing of a storage is not."""
@@ -60,7 +61,7 @@ class OneFlowPickleFormat(WritableFormat):
         lost_ties = tuple(map(tuple, Sharing(table).overlaps))
         changes = Changes(widened(table), lost_ties=lost_ties, lost_metadata=tuple(options.metadata))
         folders = _NumberedFolders()
-        pickled = OneFlowPickle(folders.folder_of).dump(tree)
+        pickled = OneFlowPickle(folders.folder_of, options.versions).dump(tree)
         keys = {id(tensor): key for key, tensor in table.items()}
         digest = digest_of_bytes(pickled)
         variables = tuple(

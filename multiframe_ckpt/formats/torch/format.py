@@ -23,6 +23,7 @@ class TorchFormat(WritableFormat):
     suffixes = (".pt", ".pth", ".bin", ".ckpt")
     dialect = "torch"
     leaves_out_digests = True
+    holds_versions = True
 
     def recognises(self, head: Head) -> bool:
         """Return whether the file is a zip archive with a ``data.pkl``, or a legacy stream."""
@@ -35,9 +36,11 @@ class TorchFormat(WritableFormat):
         """Return the tree over the file."""
         file = require_file(place, self)
         if is_legacy(file.read_at(0, min(16, file.size))):
-            return Opened(read_legacy(file, options), {"framework": "torch", "container": "legacy stream"})
+            tree, facts = read_legacy(file, options)
+            return Opened(tree, {"framework": "torch", "container": "legacy stream", **facts})
         archive = TorchZip(ZipReader(file), options)
-        return Opened(archive.tree(), {"framework": "torch", "container": "zip"}, unread=archive.unread)
+        tree = archive.tree()
+        return Opened(tree, {"framework": "torch", "container": "zip", **archive.facts}, unread=archive.unread)
 
     def plan(self, tree: Tree, options: WriteOptions) -> Plan:
         """Refuse what a pickle cannot hold; nothing else changes: ties and shared storages are kept.

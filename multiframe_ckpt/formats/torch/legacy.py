@@ -12,12 +12,14 @@ Source: torch 2.13 ``torch/serialization.py`` (``_legacy_save``, ``_legacy_load`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from ...dtypes import UINT8
 from ...errors import DamagedError, FormatError
 from ...pickle.machine import PickleMachine
-from ...pickle.resolve import Resolver, module_state_dict
+from ...pickle.modules import module_state_dict
+from ...pickle.resolve import Resolver
 from ...tree import File, LazyTensor, Tree
 from ..base import ReadOptions
 from .tensors import TORCH_BUILDERS, TORCH_NAMES, TorchStorage
@@ -33,9 +35,10 @@ def is_legacy(head: bytes) -> bool:
     return head[:1] == b"\x80" and head[2:14] == b"\x8a\x0a" + _MAGIC.to_bytes(10, "little")
 
 
-def read_legacy(file: File, options: ReadOptions) -> Tree:
-    """Return the tree of a legacy stream, without moving a tensor byte."""
+def read_legacy(file: File, options: ReadOptions) -> tuple[Tree, Mapping[str, object]]:
+    """Return the tree of a legacy stream, without moving a tensor byte, and facts of it."""
     storages: dict[str, TorchStorage] = {}
+    versions: dict[int, tuple[object, object]] = {}
 
     def persistent_load(identifier: object) -> object:
         return _persistent_load(file.where, storages, identifier)
@@ -48,6 +51,7 @@ def read_legacy(file: File, options: ReadOptions) -> Tree:
             contents, where=file.where, builders=TORCH_BUILDERS, persistent_load=persistent_load, start=end
         )
         values.append(machine.run())
+        versions |= machine.versions
         end = machine.end
     _, protocol, system, raw, keys = values
     if protocol != _PROTOCOL or not isinstance(system, dict) or not isinstance(keys, list):
@@ -55,8 +59,8 @@ def read_legacy(file: File, options: ReadOptions) -> Tree:
             f"{file.where}: found another header than protocol {_PROTOCOL} has, expected it; fetch it again"
         )
     _bind_storages(file, storages, keys, end, "little" if system.get("little_endian", True) else "big")
-    resolver = Resolver(file.where, end, names=TORCH_NAMES, simplify=module_state_dict)
-    return resolver.tree(raw)
+    resolver = Resolver(file.where, end, names=TORCH_NAMES, simplify=module_state_dict, versions=versions)
+    return resolver.tree(raw), resolver.facts
 
 
 def _persistent_load(where: str, storages: dict[str, TorchStorage], identifier: object) -> object:

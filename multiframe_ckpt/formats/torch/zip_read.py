@@ -12,7 +12,8 @@ from typing import Any
 from ...dtypes import UINT8
 from ...errors import DamagedError, FormatError, UnsafeError
 from ...pickle.machine import PickleMachine
-from ...pickle.resolve import Resolver, module_state_dict
+from ...pickle.modules import module_state_dict
+from ...pickle.resolve import Resolver
 from ...storage.zip_reader import Member, ZipReader
 from ...tree import Computed, InFile, LazyTensor, Tree
 from ...tree.digests import digest_of_bytes, is_digest, require_digest, scheme_of
@@ -47,6 +48,7 @@ class TorchZip:
         self.root = next(iter(self._roots), None)
         self._digests: Mapping[str, str] = {}
         self._read_members: set[str] = set()
+        self.facts: Mapping[str, object] = {}  # of the tree, once it was read
 
     def tree(self) -> Tree:
         """Return the tree, without moving a tensor byte."""
@@ -81,9 +83,12 @@ class TorchZip:
             len(pickled),
             names=TORCH_NAMES,
             simplify=module_state_dict,
+            versions=machine.versions,
             stored_nbytes=stored_nbytes,
         )
-        return resolver.tree(machine.run(TORCH_HANDLERS))
+        tree = resolver.tree(machine.run(TORCH_HANDLERS))
+        self.facts = resolver.facts
+        return tree
 
     def unread(self) -> Unread:
         """Return the records that neither torch nor this library asks for, once the tree has been read."""

@@ -14,7 +14,7 @@ from ...storage.zip_writer import NewMember, ZipWriter
 from ...tree import LazyTensor, Sharing, Strided, Tree, tensors
 from ...tree import Path as TreePath
 from ...tree.boxes import c_strides
-from ..base import Changes, Plan, ProgressMeter, WriteOptions
+from ..base import Changes, Plan, ProgressMeter, Versions, WriteOptions
 from ..tree_json import dump_json
 from .tensors import most_expanded
 from .zip_read import DIGESTS_RECORD
@@ -37,8 +37,8 @@ class _TorchPickle(PickleWriter):
     every tensor names is memoized.
     """
 
-    def __init__(self, shared: Mapping[Hashable, bool]) -> None:
-        super().__init__()
+    def __init__(self, shared: Mapping[Hashable, bool], versions: Versions) -> None:
+        super().__init__(versions)
         self._shared = shared  # identities that several keys have, or that others lie on → whether others do
         self._numbers: dict[Hashable, int] = {}
         self._constants: dict[bytes, bytes] = {}
@@ -107,7 +107,7 @@ def plan_zip(tree: Tree, options: WriteOptions) -> Plan:
     require_plain(tree)
     sharing = Sharing(table)
     lost = [group for group in sharing.overlaps if not _share_one_record([table[key] for key in group])]
-    pickle = _TorchPickle(_shared_tensors(sharing))
+    pickle = _TorchPickle(_shared_tensors(sharing), options.versions)
     pickled = pickle.dump(tree)
     keys = {id(tensor): key for key, tensor in table.items()}
     records = [

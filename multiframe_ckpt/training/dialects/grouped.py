@@ -44,8 +44,8 @@ class GroupedDialect(Dialect):
         """Return the options of a group of this dialect."""
 
     @abstractmethod
-    def step_of(self, state: Entries, parameter: Hashable) -> Tree:
-        """Return the step of a parameter as the ``state`` of a tree holds it, or None."""
+    def step_of(self, state: Entries, entry: Entries) -> Tree:
+        """Return the step of the parameter with this ``entry`` in the ``state`` of a tree, or None."""
 
     @abstractmethod
     def group_tree(
@@ -115,11 +115,13 @@ class GroupedDialect(Dialect):
             read = self._read_group(algorithm, options, decoupled, notes.at("param_groups", i))
             groups.append(replace(read, names=tuple(group_names), ids=tuple(parameters)))
             for name, parameter in zip(group_names, parameters, strict=True):
-                entry = self._read_entry(state.entries.get(parameter), algorithm, notes.at("state", parameter))
-                if entry:
-                    tensors[name] = entry
-                if entry or algorithm == "SGD":  # without momentum it has no tensors, and may count all the same
-                    steps[name] = self._read_step(state.entries, parameter, algorithm, notes)
+                stored = state.entries.get(parameter)
+                entry: Entries = stored if isinstance(stored, Mapping) else {}
+                held = self._read_entry(entry, algorithm, notes.at("state", parameter))
+                if held:
+                    tensors[name] = held
+                if held or algorithm == "SGD":  # without momentum it has no tensors, and may count all the same
+                    steps[name] = _read_step(self.step_of(state.entries, entry), parameter, algorithm, notes)
         return OptimizerState(algorithm, tuple(groups), tensors, steps)
 
     def _stored_names(self, state: Grouped) -> list[Tree]:
@@ -162,22 +164,16 @@ class GroupedDialect(Dialect):
             elif name in self.run_options and name in _WAYS and value is True:
                 yield name, "which says how a step is run, not what it computes"
 
-    def _read_entry(self, entry: Tree, algorithm: str, notes: Notes) -> dict[str, LazyTensor]:
+    def _read_entry(self, entry: Entries, algorithm: str, notes: Notes) -> dict[str, LazyTensor]:
         """Return a parameter's tensors under their neutral names."""
         neutral = {name: known for known, name in self.known_rows[algorithm].tensors.items()}
         tensors = {}
-        for name, value in entry.items() if isinstance(entry, Mapping) else ():
+        for name, value in entry.items():
             if name in neutral and isinstance(value, LazyTensor):
                 tensors[neutral[name]] = value
             elif name != "step" and value is not None:
                 notes.leave_out(f"{name}, which is no tensor of {algorithm}")
         return tensors
-
-    def _read_step(self, state: Entries, parameter: Hashable, algorithm: str, notes: Notes) -> int:
-        step = self.step_of(state, parameter)
-        if step is None and algorithm != "SGD":  # which alone may do without a count
-            raise notes.error(f"found no step of parameter {parameter}, expected one; the state is damaged")
-        return int(plain_numbers(step or 0))
 
     def write(self, neutral: NeutralState, names: Names = NO_NAMES, *, like: Tree = None) -> Tree:
         """Return an optimizer or scheduler state in this dialect."""
@@ -223,3 +219,9 @@ class GroupedDialect(Dialect):
         if target is None and group.named and not group.ids:
             options["param_names"] = names
         return options | dict(group.extras)
+
+
+def _read_step(step: Tree, parameter: Hashable, algorithm: str, notes: Notes) -> int:
+    if step is None and algorithm != "SGD":  # which alone may do without a count
+        raise notes.error(f"found no step of parameter {parameter}, expected one; the state is damaged")
+    return int(plain_numbers(step or 0))

@@ -115,7 +115,7 @@ class OneFlow(GroupedDialect):
         options = inner if isinstance(inner, Mapping) else group
         return {name: value for name, value in options.items() if name not in ("params", "_enable_clip_grad")}
 
-    def step_of(self, state: Entries, parameter: Hashable) -> Tree:
+    def step_of(self, state: Entries, entry: Entries) -> Tree:
         """Return the one step of all parameters."""
         return state.get("step")
 

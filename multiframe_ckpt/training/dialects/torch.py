@@ -101,10 +101,9 @@ class Torch(GroupedDialect):
         """Return the options of a group: all that is in it but the parameters."""
         return {name: value for name, value in group.items() if name != "params"}
 
-    def step_of(self, state: Entries, parameter: Hashable) -> Tree:
+    def step_of(self, state: Entries, entry: Entries) -> Tree:
         """Return a parameter's own step."""
-        entry = state.get(parameter)
-        return entry.get("step") if isinstance(entry, Mapping) else None
+        return entry.get("step")
 
     def option_order(self, algorithm: str, *, is_certain: bool) -> tuple[str, ...]:
         """Return an algorithm's options in order: since 2.6 AdamW has Adam's order, and says which of the two it is."""

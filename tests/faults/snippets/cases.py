@@ -91,10 +91,11 @@ def manager_of(folder: str, format: str, *, async_save: bool) -> CheckpointManag
     return CheckpointManager(folder, format=format, max_to_keep=2, async_save=async_save, rng=False)
 
 
-def restored(manager: CheckpointManager, which: str = "latest") -> tuple[int | None, str]:
+def restored(manager: CheckpointManager, which: str = "latest") -> tuple[int, str]:
     """Gives the epoch and the state of what is restored; raises where the pointers or the records are not right."""
     model = weights(99)
     epoch = manager.restore(model=model, which=which).epoch
+    assert epoch is not None
     return epoch, state_of(model, weights)
 
 
@@ -111,16 +112,16 @@ def keeping(format: str, *, async_save: bool) -> Case:
             keep(folder, epoch, 1)
 
     def save(folder: str) -> None:
-        keep(folder, 4, 2)
+        keep(folder, restored(manager_of(folder, format, async_save=False))[0] + 1, 2)
 
     def check(folder: str) -> str:
         manager = manager_of(folder, format, async_save=False)
         epoch, state = restored(manager)
-        for which in ("best", "3"):  # the one before is there whatever happens
+        for which in ("best", str(epoch - 1)):  # the one before is there whatever happens
             restored(manager, which)
         broken = [path for path in Path(folder).iterdir() if path.is_symlink() and not path.exists()]
         incomplete = [record for record in manager.checkpoints() if not record.complete]
-        if broken or incomplete or (epoch, state) not in ((3, "old"), (4, "new")):
+        if broken or incomplete or (epoch >= 4) != (state == "new"):
             raise ValueError(f"found {broken}, {incomplete}, {state} at epoch {epoch}")
         return state
 
