@@ -87,6 +87,7 @@ DTYPES: tuple[DType, ...] = (
     _row("float8_e5m2",     ml_dtypes.float8_e5m2,     "F8_E5M2",     "float8_e5m2",     None,                   None,          None,   "float16"),
     _row("float8_e4m3fnuz", ml_dtypes.float8_e4m3fnuz, "F8_E4M3FNUZ", "float8_e4m3fnuz", None,                   None,          None,   "float16"),
     _row("float8_e5m2fnuz", ml_dtypes.float8_e5m2fnuz, "F8_E5M2FNUZ", "float8_e5m2fnuz", None,                   None,          None,   "float16"),
+    _row("float8_e8m0fnu",  ml_dtypes.float8_e8m0fnu,  "F8_E8M0",     "float8_e8m0fnu",  None,                   None,          None,   "float32"),
     _row("complex64",       np.complex64,              "C64",         "complex64",       "ComplexFloatStorage",  "kComplex64",  20,     None),
     _row("complex128",      np.complex128,             None,          "complex128",      "ComplexDoubleStorage", "kComplex128", 21,     None),
 )

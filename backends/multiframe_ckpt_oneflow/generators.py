@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multiframe_ckpt.tree import LazyTensor, Tree, expect_tensor
+from multiframe_ckpt.tree import LazyTensor, Tree, expect_tensor, key_of, leaves
 
 if TYPE_CHECKING:  # OneFlow may be absent, and is imported late
     from oneflow import Generator
@@ -33,16 +33,17 @@ _CLOSE = 2.0**-23  # OneFlow gives a draw as a float32
 
 
 def generators_of(flow: ModuleType, model: object) -> Iterator[tuple[str, Generator]]:
-    """Yield the generators by name: the default one, that of the data loaders, and those of the model's modules."""
+    """Yield the generators by name: the default one, that of the data loaders, and those of the modules of the model, or
+    of a list or dict of models."""
     yield "default", flow.default_generator
     arguments = signature(flow.utils.data.DataLoader.__init__).parameters
     shared = arguments["generator"].default if "generator" in arguments else None
     if hasattr(shared, "get_state"):
         yield "data_loader", shared
-    if isinstance(model, flow.nn.Module):
-        for name, module in model.named_modules():
+    for path, one in leaves(model):
+        for name, module in one.named_modules() if isinstance(one, flow.nn.Module) else ():
             if hasattr(getattr(module, "generator", None), "get_state"):
-                yield f"module {name}", module.generator
+                yield " ".join(["module", *([key_of(path)] if path else []), name]), module.generator
 
 
 def generator_state(flow: ModuleType, generator: Generator) -> dict[str, Tree]:

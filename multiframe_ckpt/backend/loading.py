@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
-from ..errors import ValueRefusedError
+from ..errors import MismatchError, MultiframeError, ValueRefusedError
 from ..tree import LazyTensor, Path, Tree, key_of, leaves
 from .arrays import copied, tied
 from .comparison import Comparison, Match, shared
@@ -49,10 +49,33 @@ def checked(target: object, comparison: Comparison, *, strict: bool) -> LoadRepo
 
 
 def apply(comparison: Comparison) -> None:
-    """Fill what the source fits, in place."""
+    """Fill what the source fits, in place.
+
+    Raise MismatchError, which names the object and what stands before it, where one's own code refuses what it looked fit
+    for: a hook of a module, or a state of the program's own making.
+    """
+    done: list[str] = []
     for match in comparison.matches:
-        if match.load is not None:
+        if match.load is None:
+            continue
+        try:
             match.load()
+        except (
+            ArithmeticError,
+            AssertionError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as problem:
+            if isinstance(problem, MultiframeError):
+                raise
+            raise MismatchError(
+                f"{key_of(match.path)}: found a state that its own load_state_dict refuses ({type(problem).__name__}: "
+                f"{problem}), expected one that it takes; loaded already: {', '.join(done) or 'nothing'}"
+            ) from problem
+        done += [match.path[0]] if match.path and str(match.path[0]) not in done else []
 
 
 def merged(like: object, comparison: Comparison) -> Any:

@@ -19,7 +19,7 @@ from ..errors import ValueRefusedError
 from ..tree import Tree, expect_entries, map_leaves, map_objects
 from .facts import as_number, opened, plain_values
 from .random_state import random_state
-from .run_state import RunState
+from .run_state import LAYOUT, RunState
 
 __all__ = ["FORMAT_VERSION", "capture"]
 
@@ -52,7 +52,7 @@ def capture(run: RunState, *, backend: str | None = None) -> tuple[dict[str, Tre
 
 
 def _extra(owner: Backend, extra: Mapping[str, object], tree: Mapping[str, Tree]) -> dict[str, Tree]:
-    taken = sorted(set(extra) & set(tree))
+    taken = sorted(set(extra) & {*tree, *LAYOUT})
     if taken:
         raise ValueRefusedError(
             f"extra: found the entry {taken[0]!r}, expected a name the checkpoint does not use itself"

@@ -15,10 +15,13 @@ from ..backend import (
     backend_named,
     backend_of,
     default_backend,
+    mismatch,
     warn_of_tuples,
 )
-from ..errors import UnknownKeyError, ValueRefusedError
+from ..errors import MismatchError, UnknownKeyError, ValueRefusedError
 from ..formats import (
+    EACH,
+    ONCE,
     VERSIONS,
     Changes,
     Plan,
@@ -211,8 +214,13 @@ class Checkpoint:
         digest: bool = True,
         durable: bool = True,
         allow_unknown: bool = False,
+        ties: str = EACH,
     ) -> PlannedSave:
-        """Lay the checkpoint out for a path; raise what :meth:`save` would refuse, before any byte is written."""
+        """Lay the checkpoint out for a path; raise what :meth:`save` would refuse, before any byte is written.
+
+        With ``ties="once"`` a tied tensor is written once and its other names beside it; raise ValueRefusedError where the
+        readers of the format would miss those.
+        """
         path = Path(path)
         kind = format_to_write(path, format)
         options = WriteOptions(
@@ -222,6 +230,7 @@ class Checkpoint:
             durable=durable,
             allow_unknown=allow_unknown,
             versions=self.meta.get(VERSIONS) or {},
+            ties=ties,
         )
         return plan_save(self.tree, path=path, format=kind, options=options)
 
@@ -260,7 +269,12 @@ class Checkpoint:
         """
         backend = backend_of(target)
         source = source_for(self.tree, target, backend, tuple(map(parse_rename, rename)), model_only)
-        return backend.load_into(target, source, strict=strict)
+        try:
+            return backend.load_into(target, source, strict=strict)
+        except MismatchError as problem:
+            if "path" in self.meta and isinstance(problem.report, LoadReport):
+                raise mismatch(self._where, problem.report) from None
+            raise
 
     def loaded_like(self, like: T, *, strict: bool = True) -> tuple[T, LoadReport]:
         """Return new values in the structure of ``like``, NamedTuples included, and the report of :meth:`load_into`.
@@ -291,7 +305,8 @@ class Checkpoint:
         generators of Python, NumPy and the framework.
         """
         run = RunState(model, optimizer, scheduler, scaler, rng=rng)
-        return restore(self.tree, run, rename=rename, strict=strict, where=self._where)
+        where = self._where if "path" in self.meta else "checkpoint"
+        return restore(self.tree, run, rename=rename, strict=strict, where=where)
 
     def resume_check(
         self,
@@ -338,6 +353,11 @@ def plan_save(tree: Tree, *, path: Path, format: WritableFormat, options: WriteO
     """Lay a tree out for a path; raise what writing would refuse, before any byte is written."""
     tree = known(tree, str(path), "Save the weights alone", allow_unknown=options.allow_unknown)
     plan = take_apart(lambda: format.plan(synchronized(tree), options))
+    if options.ties == ONCE and plan.changes.duplicated:
+        raise ValueRefusedError(
+            f"{path}: ties='once': found {' = '.join(plan.changes.duplicated[0][:3])}, expected no tied tensors in "
+            f"{format.name}, whose readers ask for each by its name; leave ties='each', or write format='safetensors'"
+        )
     warn_of_tuples(tree)
     require_free(path, overwrite=options.overwrite)
     require_free_space(path, plan.nbytes)

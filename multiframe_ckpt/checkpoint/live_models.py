@@ -16,7 +16,7 @@ from ..training import Part, choose_weights, find_parts, size_of
 from ..tree import LazyTensor, Missing, Path, Tree, children, edit, has_tensors, leaves, replaced, tensors
 from ..tree.keys import text_path
 from ..tree.rules import Rename, renamed
-from ..tree.wrappers import bare_name, matching_names
+from ..tree.wrappers import OF_WRAPPERS, bare_name, matching_names
 
 __all__ = ["Slot", "fitted", "models_for", "slots_of", "source_for"]
 
@@ -67,7 +67,7 @@ def weights_for(tree: Tree, live: Tree, which: str | None = None) -> Part:
         return candidates[0]
     if len(fitting) == 1:
         return fitting[0]
-    if len(candidates) > 1 and len(find_parts(tree).models) == 1:
+    if candidates:
         raise _cannot_tell(candidates, 1)
     return choose_weights(tree)
 
@@ -95,7 +95,10 @@ def fitted(state: Tree, live: Tree, rules: Sequence[Rename]) -> Tree:
         return state
     texts = [[name for name in side if isinstance(name, str)] for side in (state, live)]
     names = matching_names(*texts)
-    return {names.get(name, name): value for name, value in state.items()} if names else state
+    spare = {name for name in OF_WRAPPERS if name in state and name not in live}
+    if not names and not spare:
+        return state
+    return {names.get(name, name): value for name, value in state.items() if name not in spare}
 
 
 def _renamed(tree: Tree, rules: Sequence[Rename]) -> Tree:
@@ -135,7 +138,7 @@ def _fits(state: Tree, live: Tree) -> bool:
 
 
 def _outline(state: Tree) -> dict[str, tuple[int, ...]]:
-    return {bare_name(key): tensor.shape for key, tensor in tensors(state).items()}
+    return {bare_name(key): tensor.shape for key, tensor in tensors(state).items() if key not in OF_WRAPPERS}
 
 
 def _is_module(obj: object) -> bool:
@@ -156,7 +159,10 @@ def _has_places(tree: Tree, slots: Sequence[Slot]) -> bool:
 
 def _cannot_tell(candidates: Sequence[Part], count: int) -> MismatchError:
     listed = ", ".join(f"{part.key!r} ({size_of(part)})" for part in candidates) or "none"
+    is_list = all(part.path and isinstance(part.path[-1], int) for part in candidates)
+    way_out = f"a list of {len(candidates)}" if is_list else "a dict of models under these names"
+    choice = f", or choose one in load_into, with model_only={candidates[0].key!r}" if candidates and count == 1 else ""
     return MismatchError(
         f"weights: found {listed}, expected {count} that can be told apart by name, or by the names and shapes of their "
-        "parameters; pass a dict of models under these names, or choose one with model_only='…'"
+        f"parameters; pass {way_out}{choice}"
     )

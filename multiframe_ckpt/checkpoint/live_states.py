@@ -30,9 +30,12 @@ from ..tree import (
 from ..tree.rules import Rename, matching, require_matches
 from ..tree.wrappers import bare_name
 from .live_models import Slot, fitted, models_for, slots_of, weights_for
-from .run_state import RunState
+from .run_state import LAYOUT, RunState
 
-__all__ = ["Notes", "states_for"]
+__all__ = ["Notes", "is_users", "states_for"]
+
+
+_DISABLED = "the live scaler is disabled and takes no state"
 
 
 @dataclass(slots=True)
@@ -71,9 +74,9 @@ def states_for(
             continue
         if state is MISSING:
             notes.warnings.append(_absent(name, obj))
-        else:
+        elif name != "scaler" or not reader.is_disabled(obj):
             states[name] = state
-    if strict and "model" in run.objects and "model" not in states:
+    if strict and any(True for _ in leaves(run.model)) and run.model is not None and "model" not in states:
         raise MismatchError(
             "model: found no weights in the checkpoint, expected some; load what there is with strict=False"
         )
@@ -113,6 +116,11 @@ class _Reader:
         nest: Tree = map_objects(obj, lambda path, leaf: states[path] if is_stateful(leaf) else leaf)
         return nest
 
+    def is_disabled(self, obj: object) -> bool:
+        """Return whether a scaler takes nothing of a state that the checkpoint has."""
+        states = [self.backend.to_tree(target) for _, target in slots_of(obj)]
+        return not any(states) and any(text.endswith(_DISABLED) for text in self.notes.left_out)
+
     def _own(self, name: str, slots: Sequence[Slot]) -> Part | None:
         """Return the part that ``capture`` wrote for objects nested alike; None where there is none."""
         key = f"{name}_state_dict"
@@ -130,11 +138,9 @@ class _Reader:
         return found or Part(path, node_at(own.tree, below), class_name if isinstance(class_name, str) else None)
 
     def _listed(self, name: str) -> tuple[Part, ...]:
-        if name == "optimizer":
-            return self.parts.optimizers
-        if name == "scheduler":
-            return self.parts.schedulers
-        return () if name == "model" or self.parts.scaler is None else (self.parts.scaler,)
+        scaler = () if self.parts.scaler is None else (self.parts.scaler,)
+        listed = {"optimizer": self.parts.optimizers, "scheduler": self.parts.schedulers, "scaler": scaler}
+        return tuple(part for part in listed.get(name, ()) if not is_users(self.tree, part))
 
     def _saved(self, name: str, slots: Sequence[Slot]) -> Sequence[Part]:
         """Return the part of each live object, where another program wrote them, or nested them otherwise."""
@@ -188,7 +194,7 @@ class _Reader:
     def _scaler_state(self, part: Part, target: object) -> Tree:
         current: Tree = self.backend.to_tree(target)
         if current == {} and part.tree:  # whose own loading would say nothing
-            self.notes.left_out.append(f"{part.key}: the live scaler is disabled and takes no state")
+            self.notes.left_out.append(f"{part.key}: {_DISABLED}")
             return current
         return part.tree
 
@@ -205,6 +211,11 @@ def _require_same_order(key: str, state: Tree, names: Sequence[str] | None) -> N
         raise MismatchError(
             f"{key}/param_names: found {found!r}, expected {expected!r}: give the optimizer its parameters in that order"
         )
+
+
+def is_users(tree: Tree, part: Part) -> bool:
+    """Return whether a part of a checkpoint is an entry that its user added, such as the state of another optimizer."""
+    return is_ours(tree) and bool(part.path) and part.path[0] not in LAYOUT
 
 
 def _is_nest(name: str, node: Tree) -> bool:

@@ -40,16 +40,14 @@ def random_state(backend: Backend, model: object = None) -> dict[str, Tree]:
 
 def set_random_state(state: Mapping[str, Tree], backend: Backend, model: object = None) -> list[str]:
     """Set the generators that ``state`` holds; return the names of those it holds for which there is none here."""
-    absent = [name for name in state if name not in ("python", "numpy", backend.name)]
+    own = backend.name if isinstance(backend, SupportsRandomState) else None
+    absent = [name for name in state if name not in ("python", "numpy", own)]
     if "python" in state:
         random.setstate(_of_python(state["python"]))
     if "numpy" in state:
         np.random.set_state(_of_numpy(state["numpy"]))
-    if backend.name in state:
-        if isinstance(backend, SupportsRandomState):
-            backend.set_random_state(expect_entries(state[backend.name], f"rng_state/{backend.name}"), model)
-        else:
-            absent.append(backend.name)
+    if backend.name in state and isinstance(backend, SupportsRandomState):
+        backend.set_random_state(expect_entries(state[backend.name], f"rng_state/{backend.name}"), model)
     return absent
 
 

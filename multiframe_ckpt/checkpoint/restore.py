@@ -13,15 +13,16 @@ from typing import Any
 from ..backend import Backend, LoadReport, backend_of, mismatch
 from ..backend.report import advice_for
 from ..errors import CheckpointWarning, MismatchError, ValueRefusedError
-from ..training import Part, TrainingParts, find_parts, has_random_state, is_ours
+from ..training import Part, RunVerdict, find_parts, has_random_state, is_ours
 from ..tree import Path, Tree
 from ..tree.rules import parse_rename
 from .facts import extra_of, facts_of
 from .hyperparameters import changed_hyperparameters
-from .live_states import Notes, states_for
+from .live_states import Notes, is_users, states_for
 from .position import ended_on
 from .random_state import check_random_state, set_random_state
 from .run_state import RunState
+from .verdict import judge_restore
 
 __all__ = ["RestoreReport", "restore", "resume_parts"]
 
@@ -46,11 +47,42 @@ class RestoreReport:
     metrics: Mapping[str, Any] | None = None
     train_args: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    run: RunVerdict = field(default_factory=RunVerdict)
+    fresh: tuple[str, ...] = ()  # what was asked for and not restored
+
+    @property
+    def exact(self) -> bool:
+        """Whether all that was asked for was loaded, every tensor and value of it."""
+        return self.load.complete and not self.fresh
+
+    @property
+    def exact_because(self) -> str:
+        """The verdict on exactness as a sentence."""
+        if self.exact:
+            return "all that was asked for was loaded, every tensor and value of it"
+        load = () if self.load.complete else (str(self.load),)
+        return "; ".join((*(f"{name} was not restored" for name in self.fresh), *load))
+
+    @property
+    def resumable(self) -> bool | None:
+        """Whether the run goes on where the checkpoint stood; None where there is no run in it."""
+        return self.run.resumable
+
+    @property
+    def resumable_because(self) -> str:
+        """The verdict on the run as a sentence, with each part by name."""
+        return self.run.because
+
+    @property
+    def ok(self) -> bool:
+        """Whether the restore is exact and, where there is a run, resumable."""
+        return self.exact and self.resumable is not False
 
     def __str__(self) -> str:
         lines = [f"restored {', '.join(self.restored) or 'nothing'}"]
         lines += [f"changed {entry}" for entry in self.changed]
         lines += [f"left out {entry}" for entry in self.left_out]
+        lines += [f"not resumable: {self.resumable_because}"] if self.resumable is False else []
         return "\n".join([*lines, *(f"warning: {entry}" for entry in self.warnings)])
 
 
@@ -73,7 +105,7 @@ def restore(
         notes.used += [part.path for part in parts.rng]
         absent = set_random_state(rng, backend, run.model)
         notes.left_out += [f"rng_state/{name}: this program has no such generator" for name in absent]
-    notes.left_out += _not_asked_for(parts, notes.used)
+    notes.left_out += _not_asked_for(tree, notes.used)
     for text in notes.warnings:
         warnings.warn(text, CheckpointWarning, stacklevel=3)
     return RestoreReport(
@@ -83,6 +115,8 @@ def restore(
         changed=tuple(changed),
         load=load,
         extra=extra,
+        run=judge_restore(parts, objects, states, load, has_rng=rng is not None),
+        fresh=tuple(name for name in objects if name not in states),
         **facts,
     )
 
@@ -132,11 +166,13 @@ def _own_random_state(tree: Tree, backend: Backend, model: object, notes: Notes)
     return None
 
 
-def _not_asked_for(parts: TrainingParts, used: Sequence[Path]) -> list[str]:
+def _not_asked_for(tree: Tree, used: Sequence[Path]) -> list[str]:
     """Return the parts that no live object takes, nor a part of it, nor one that it is a part of."""
+    parts = find_parts(tree)
     known = [*parts.models, *parts.averages, *parts.optimizers, *parts.schedulers, *parts.rng]
     known += [] if parts.scaler is None else [parts.scaler]
-    return [f"{part.key}: not asked for" for part in known if not any(_overlap(part, path) for path in used)]
+    left = [part for part in known if not any(_overlap(part, path) for path in used) and not is_users(tree, part)]
+    return [f"{part.key}: not asked for" for part in left]
 
 
 def _overlap(part: Part, path: Path) -> bool:

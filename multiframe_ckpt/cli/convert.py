@@ -49,6 +49,12 @@ __all__ = ["convert_command"]
 @click.option("--no-digest", "digest", flag_value=False, default=True, help="Write no digests into DST.")
 @click.option("--no-durable", "durable", flag_value=False, default=True, help="Do not wait until DST is on the disk.")
 @click.option(
+    "--ties",
+    type=click.Choice(["each", "once"]),
+    default="each",
+    help="Write tied tensors under each name, or one of them, and name the others.",
+)
+@click.option(
     "--strict", is_flag=True, help="End with status 1 unless the conversion is exact and, of a run, resumable."
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done; write nothing.")

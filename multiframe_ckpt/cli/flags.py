@@ -34,6 +34,7 @@ VALUES = {
     "model_only": "--model-only",
     "optimizer_dtype": "--optimizer-dtype",
     "rename": "--rename",
+    "ties": "--ties",
 }
 
 #: Those whose option may stand without a value, and has it behind an equals sign.

@@ -1,6 +1,8 @@
 """How checkpoints lie on disk: a file or a folder a format, and the table that finds them."""
 
 from .base import (
+    EACH,
+    ONCE,
     VERSIONS,
     Changes,
     Format,
@@ -25,7 +27,9 @@ from .opening import (
 )
 
 __all__ = [
+    "EACH",
     "FORMATS",
+    "ONCE",
     "VERSIONS",
     "Changes",
     "Format",

@@ -21,6 +21,8 @@ from ..storage.folders import Folder
 from ..tree import File, LazyTensor, Sharing, Tree
 
 __all__ = [
+    "EACH",
+    "ONCE",
     "VERSIONS",
     "Changes",
     "Format",
@@ -43,6 +45,8 @@ __all__ = [
 Versions: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Tree]]]
 #: Where that stands among the facts of what was opened.
 VERSIONS = "module_versions"
+#: What ``ties`` may be: tied tensors are written under each name, or once where the format's readers understand that.
+EACH, ONCE = "each", "once"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,9 @@ class ReadOptions:
 class WriteOptions:
     """How a checkpoint is written: with digests, with the user's own metadata, over what is there, and durably.
 
-    ``allow_unknown`` writes objects that were not built as plain dicts of their parts. ``versions`` are those of the
-    modules of state dicts, by the key of each: ``{"model_state_dict": {"l1": {"version": 1}, …}}``.
+    ``ties`` is ``each`` where tied tensors may be written under each name, ``once`` where one is to be written, and the
+    others named. ``allow_unknown`` writes objects that were not built as plain dicts of their parts. ``versions`` are those
+    of the modules of state dicts, by the key of each: ``{"model_state_dict": {"l1": {"version": 1}, …}}``.
     """
 
     digest: bool = True
@@ -67,6 +72,7 @@ class WriteOptions:
     durable: bool = True
     allow_unknown: bool = False
     versions: Versions = field(default_factory=dict)
+    ties: str = EACH
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +141,9 @@ class Changes:
     """What writing a tree changes.
 
     ``widened``: key → name of the exact wider dtype stored instead, remembered so that the way back is exact.
-    ``duplicated``: groups of keys that name one tensor, written once each; the tie is remembered and read back.
+    ``duplicated``: groups of keys that name one tensor, written under each, which takes ``duplicated_nbytes`` more; the tie
+    is remembered and read back.
+    ``named_once``: groups of keys that name one tensor, written under the first, and the others named beside it.
     ``lost_ties``: groups of keys whose tensors lie on each other in one storage; each becomes a tensor of its own.
     ``lost_metadata``: keys of the user's metadata that the format has no place for.
     ``lost_versions``: keys of state dicts beside which the versions of their modules are not kept.
@@ -143,6 +151,8 @@ class Changes:
 
     widened: Mapping[str, str] = field(default_factory=dict)
     duplicated: tuple[tuple[str, ...], ...] = ()
+    duplicated_nbytes: int = 0
+    named_once: tuple[tuple[str, ...], ...] = ()
     lost_ties: tuple[tuple[str, ...], ...] = ()
     lost_metadata: tuple[str, ...] = ()
     lost_versions: tuple[str, ...] = ()
@@ -151,7 +161,9 @@ class Changes:
     def of(cls, sharing: Sharing, *, duplicates: bool, widened: Mapping[str, str] | None = None) -> Changes:
         """Return the changes of a format that keeps ties, or ``duplicates`` tied tensors, and no other sharing."""
         ties = tuple(map(tuple, sharing.ties)) if duplicates else ()
-        return cls(widened or {}, ties, tuple(map(tuple, sharing.overlaps)))
+        nbytes = sum((len(keys) - 1) * sharing.tensors[keys[0]].nbytes for keys in ties)
+        overlaps = tuple(map(tuple, sharing.overlaps))
+        return cls(widened or {}, duplicated=ties, duplicated_nbytes=nbytes, lost_ties=overlaps)
 
 
 class Plan(ABC):

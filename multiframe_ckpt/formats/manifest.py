@@ -267,7 +267,8 @@ def assemble_with_facts(
 ) -> tuple[Tree, dict[str, object]]:
     """Return the tree as :func:`assemble` does, and facts of it: the versions of modules, where the manifest has some."""
     manifest = read_manifest(text, where)
-    listed_members = [entry.member for entry in manifest.entries]
+    once = _named_once(manifest.entries)
+    listed_members = [entry.member for entry in manifest.entries if entry.name not in once]
     if len(set(listed_members)) != len(listed_members):
         raise _malformed(f"{where}: found a member listed twice")
     require_named(dict.fromkeys(listed_members), members, where, _CHANGED_HINT)
@@ -279,6 +280,13 @@ def assemble_with_facts(
     _tie(manifest.entries, table, where)
     tree = table if manifest.flat else fill_tree(manifest.tree, table, where)
     return tree, {VERSIONS: manifest.versions} if manifest.versions else {}
+
+
+def _named_once(entries: Sequence[ManifestEntry]) -> set[str]:
+    """Return the tensors that are the members of those that they are tied to."""
+    member_of = {entry.name: entry.member for entry in entries}
+    tied = [entry for entry in entries if entry.tied_to not in (None, entry.name)]
+    return {entry.name for entry in tied if member_of.get(entry.tied_to or "") == entry.member}
 
 
 def require_named(listed: Collection[str], present: Collection[str], where: str, hint: str) -> None:

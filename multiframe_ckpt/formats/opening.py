@@ -17,6 +17,7 @@ from ..storage.files import open_file
 from ..storage.folders import Folder, files_below, open_folder
 from ..tree import File, LazyTensor, map_leaves
 from .base import Format, Head, Opened, ReadOptions, WritableFormat
+from .strangers import Stranger, impostor_at, stranger_at
 
 __all__ = [
     "FORMATS",
@@ -146,7 +147,10 @@ def head_of(place: File | Folder) -> Head:
 
 
 def recognised(head: Head) -> Format:
-    """Return the first format that recognises a place; raise UnknownFormatError where none does."""
+    """Return the first format that recognises a place; raise UnknownFormatError, which says what it is, where none does."""
+    impostor = impostor_at(head)
+    if impostor is not None:
+        raise _unknown(head, impostor)
     for kind in FORMATS.available():
         format = kind()
         try:
@@ -161,8 +165,17 @@ def recognised(head: Head) -> Format:
                 CheckpointWarning,
                 stacklevel=2,
             )
-    raise UnknownFormatError(
-        f"{head.place.where}: found {_looks_like(head)}, expected one of {', '.join(FORMATS.names())}"
+    raise _unknown(head, stranger_at(head))
+
+
+def _unknown(head: Head, stranger: Stranger | None) -> UnknownFormatError:
+    if stranger is not None:
+        return UnknownFormatError(
+            f"{head.place.where}: found {stranger.title}, expected a checkpoint; {stranger.remedy}"
+        )
+    return UnknownFormatError(
+        f"{head.place.where}: found {_looks_like(head)}, expected one of {', '.join(FORMATS.names())}; if it is one of "
+        "these, name it: format='torch'"
     )
 
 

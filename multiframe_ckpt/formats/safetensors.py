@@ -15,16 +15,27 @@ from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
-from ..dtypes import DTYPES, DType
-from ..errors import DamagedError, DtypeRefusedError, FormatError, ValueRefusedError
+from ..dtypes import DTYPES, UINT8, DType
+from ..errors import DamagedError, DtypeRefusedError, FormatError, KeyRefusedError, ValueRefusedError
 from ..progress import OnProgress
 from ..storage.folders import Folder
 from ..storage.parallel import batches, in_parallel
 from ..storage.transfer import CopyJob, copy_batch, write_at
 from ..terminal.text import short_repr
-from ..tree import File, InFile, LazyTensor, Sharing, Tree
+from ..tree import File, InFile, LazyTensor, Sharing, Tree, Unknown, tensor_table
 from ..tree.shapes import require_shape
-from .base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions, require_file
+from .base import (
+    ONCE,
+    Changes,
+    Head,
+    Opened,
+    Plan,
+    ProgressMeter,
+    ReadOptions,
+    WritableFormat,
+    WriteOptions,
+    require_file,
+)
 from .manifest import (
     METADATA_KEY,
     Manifest,
@@ -43,11 +54,13 @@ MAX_HEADER_NBYTES = 100_000_000  # tensor.rs: MAX_HEADER_SIZE
 _METADATA = "__metadata__"
 #: transformers refuses a file that has metadata without it.
 _FORMAT = ("format", "pt")
+_WHITE_SPACE = b" \t\r\n"  # that of JSON, with which some writers align a header at its front
 _PREFIX_NBYTES = 8  # the header's length, little-endian
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 #: So many shapes are kept for the tensors that have the same: a file could make very many of one hash.
 _MAX_KEPT_SHAPES = 256
 _ONLY_INT = {int}  # and no bool
+_SHOWN_TAG = 40
 _DTYPE_OF_TAG = {row.safetensors: row for row in DTYPES if row.safetensors}
 
 
@@ -60,12 +73,8 @@ class SafetensorsFormat(WritableFormat):
 
     def recognises(self, head: Head) -> bool:
         """Return whether a JSON object begins where the file's first eight bytes promise a header."""
-        start = head.start[: _PREFIX_NBYTES + 1]
-        return (
-            len(start) == _PREFIX_NBYTES + 1
-            and start[_PREFIX_NBYTES:] == b"{"
-            and _header_length(start) <= MAX_HEADER_NBYTES
-        )
+        header = head.start[_PREFIX_NBYTES:].lstrip(_WHITE_SPACE)
+        return header[:1] == b"{" and _header_length(head.start) <= MAX_HEADER_NBYTES
 
     def open(self, place: File | Folder, options: ReadOptions) -> Opened:
         """Return the tree; a file of another writer is a flat dict of its tensors, in the header's order.
@@ -79,10 +88,16 @@ class SafetensorsFormat(WritableFormat):
         tensors = _read_members(file, header, _PREFIX_NBYTES + size)
         manifest, where = own_manifest(metadata, file.where), f"{file.where}: {METADATA_KEY}"
         user_metadata = _user_metadata(metadata)
+        ties = _ties(user_metadata, tensors)
+        facts: dict[str, object] = {}
         if manifest is not None:
-            return Opened(*assemble_with_facts(manifest, tensors, where, user_metadata), metadata=user_metadata)
-        is_torch = metadata.get(_FORMAT[0]) == _FORMAT[1]
-        return Opened(tensors, {"framework": "torch"} if is_torch else {}, user_metadata)
+            tree, facts = assemble_with_facts(manifest, _known(tensors), where, user_metadata)
+            own_ties = ties.keys() & tensor_table(tree).keys() if ties else ()
+            return Opened(tree, facts, {key: value for key, value in user_metadata.items() if key not in own_ties})
+        _tie(tensors, ties)
+        if metadata.get(_FORMAT[0]) == _FORMAT[1]:
+            facts["framework"] = "torch"
+        return Opened(tensors, facts, {key: value for key, value in user_metadata.items() if key not in ties})
 
     def plan(self, tree: Tree, options: WriteOptions) -> Plan:
         """Say which ties are written twice; refuse complex128 and headers past the format's cap.
@@ -93,8 +108,31 @@ class SafetensorsFormat(WritableFormat):
         return _lay_out(tree, options)
 
 
+def _known(tensors: dict[str, LazyTensor | Unknown]) -> Mapping[str, LazyTensor]:
+    if all(type(tensor) is LazyTensor for tensor in tensors.values()):
+        return tensors  # type: ignore[return-value]  # as they are: there may be hundreds of thousands
+    return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, LazyTensor)}
+
+
 def _user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if key != METADATA_KEY and (key, value) != _FORMAT}
+
+
+def _ties(metadata: Mapping[str, str], tensors: Mapping[str, LazyTensor | Unknown]) -> dict[str, str]:
+    """Return the ties that a file's metadata say, as ``safetensors.torch.save_model`` does: ``{"head": "embedding"}``.
+
+    The first is another name of the second, which alone is written.
+    """
+    return {key: value for key, value in metadata.items() if value in tensors and key not in tensors}
+
+
+def _tie(tensors: dict[str, LazyTensor | Unknown], ties: Mapping[str, str]) -> None:
+    """Add each tie to the tensors of a file, under its name."""
+    for name, first in ties.items():
+        tensor = tensors[first]
+        if isinstance(tensor, LazyTensor) and tensor.alias is None:
+            tensors[first] = tensor.with_(alias=object())
+        tensors[name] = tensors[first]
 
 
 def _header_length(start: bytes) -> int:
@@ -107,9 +145,12 @@ def _damaged(file: File, problem: str) -> DamagedError:
 
 
 class _Entry(NamedTuple):
-    """What the header says of a tensor; small, since a header may have hundreds of thousands."""
+    """What the header says of a tensor; small, since a header may have hundreds of thousands.
 
-    dtype: DType
+    ``dtype`` is the tag where no row of the table has it.
+    """
+
+    dtype: DType | str
     shape: tuple[int, ...]
     start: int
     stop: int
@@ -124,12 +165,12 @@ def _entry_reader() -> Callable[[dict[str, Json]], Json]:
             return entry
         tag, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         well_formed = _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2
-        if not (well_formed and isinstance(tag, str) and tag in _DTYPE_OF_TAG):
+        if not (well_formed and isinstance(tag, str)):
             return entry
         shape = tuple(shape)
         if len(shapes) < _MAX_KEPT_SHAPES:
             shapes.setdefault(shape, shape)
-        return _Entry(_DTYPE_OF_TAG[tag], shapes.get(shape, shape), *offsets)
+        return _Entry(_DTYPE_OF_TAG.get(tag, tag), shapes.get(shape, shape), *offsets)
 
     return read
 
@@ -155,15 +196,16 @@ def _read_header(file: File, size: int) -> tuple[dict[str, Json], dict[str, str]
 def _header_text(file: File, size: int) -> str:
     """Return the header's text, which is all that is held while it is parsed: it may have 100 MB."""
     raw = file.read_at(_PREFIX_NBYTES, size, "header")
-    if raw[:1] != b"{":
-        raise _damaged(file, f"found a header that begins with {raw[:1]!r}, expected '{{'")
+    if raw.lstrip(_WHITE_SPACE)[:1] != b"{":
+        raise _damaged(file, f"found a header that begins with {raw[:8]!r}, expected '{{'")
     return decode_text(raw, f"{file.where}: header")
 
 
-def _read_members(file: File, header: dict[str, Json], data_offset: int) -> dict[str, LazyTensor]:
+def _read_members(file: File, header: dict[str, Json], data_offset: int) -> dict[str, LazyTensor | Unknown]:
     """Return the tensors in the header's order; DamagedError unless their bytes fill the file from ``data_offset`` on.
 
-    The tensors take the places of the entries, one by one: both together would need much memory.
+    Those of dtypes that are not known are unknown objects with their bytes. The tensors take the places of the entries,
+    one by one: both together would need much memory.
     """
     for name, entry in header.items():
         _check_entry(file, name, entry)
@@ -175,9 +217,17 @@ def _read_members(file: File, header: dict[str, Json], data_offset: int) -> dict
         end = stop
     if data_offset + end != file.size:
         raise _damaged(file, f"found {file.size - data_offset} bytes of tensors, expected {end}")
-    for name, (dtype, shape, start, _) in header.items():
-        header[name] = LazyTensor(dtype, shape, InFile(file, dtype, shape, data_offset + start))
+    for name, (dtype, shape, start, stop) in header.items():
+        if isinstance(dtype, str):
+            header[name] = _unknown_tensor(file, dtype, shape, data_offset + start, stop - start)
+        else:
+            header[name] = LazyTensor(dtype, shape, InFile(file, dtype, shape, data_offset + start))
     return header
+
+
+def _unknown_tensor(file: File, tag: str, shape: tuple[int, ...], offset: int, nbytes: int) -> Unknown:
+    stored = LazyTensor(UINT8, (nbytes,), InFile(file, UINT8, (nbytes,), offset))
+    return Unknown(f"safetensors dtype {tag[:_SHOWN_TAG]}", (shape,), {"bytes": stored})
 
 
 def _by_offset(header: dict[str, _Entry]) -> Iterable[str]:
@@ -193,6 +243,11 @@ def _check_entry(file: File, name: str, entry: Json) -> None:
     if not isinstance(entry, _Entry):
         raise _not_a_tensor(where, entry)
     dtype, shape, start, stop = entry
+    if isinstance(dtype, str):  # of which it is not known how many bytes it takes
+        require_shape(shape, UINT8, where)
+        if start > stop:
+            raise DamagedError(f"{where}: found data_offsets {[start, stop]}, expected the first to be no larger")
+        return
     require_shape(shape, dtype, where)  # first: the product of many dimensions would have millions of digits
     if stop - start != prod(shape) * dtype.itemsize:
         raise DamagedError(f"{where}: found data_offsets {[start, stop]}, expected {dtype.name} {shape} to fill them")
@@ -207,10 +262,7 @@ def _not_a_tensor(where: str, entry: Json) -> FormatError:
             return DamagedError(f"{where}: found {short_repr(sizes)}, expected a list of sizes")
     if len(entry["data_offsets"]) != 2:
         return DamagedError(f"{where}: found data_offsets {short_repr(entry['data_offsets'])}, expected two")
-    return FormatError(
-        f"{where}: found dtype {short_repr(entry['dtype'])}, expected one of {', '.join(_DTYPE_OF_TAG)}; "
-        "convert it with the program that wrote it"
-    )
+    return DamagedError(f"{where}: found dtype {short_repr(entry['dtype'])}, expected text such as 'F32'")
 
 
 def _are_sizes(value: Json) -> bool:
@@ -227,6 +279,7 @@ class _Plan(Plan):
     tensors: Mapping[str, LazyTensor]  # by member name, in the tree's order, which the header keeps
     by_offset: tuple[str, ...]
     metadata: Mapping[str, str]
+    ties: Mapping[str, str]  # member of a tensor that is named and not written → that of the one it is
     digest: bool
     changes: Changes
 
@@ -259,7 +312,8 @@ class _Plan(Plan):
 
     def header(self, digests: Mapping[str, str] | None) -> bytes:
         """Return the file's bytes before the tensors'; the same length whatever the digests are."""
-        manifest = self.manifest.text(members_of(self.tensors), digests, _user_metadata(self.metadata))
+        metadata = {**self.metadata, **self.ties}
+        manifest = self.manifest.text(members_of(self.tensors), digests, _user_metadata(metadata))
         offsets, end = {}, 0
         for member in self.by_offset:
             start, end = end, end + self.tensors[member].nbytes
@@ -268,7 +322,7 @@ class _Plan(Plan):
             member: {"dtype": tensor.dtype.safetensors, "shape": list(tensor.shape), "data_offsets": offsets[member]}
             for member, tensor in self.tensors.items()
         }
-        text = dump_json({_METADATA: {**self.metadata, METADATA_KEY: manifest}} | header).encode("ascii")
+        text = dump_json({_METADATA: {**metadata, METADATA_KEY: manifest}} | header).encode("ascii")
         text += b" " * (-len(text) % 8)
         return struct.pack("<Q", len(text)) + text
 
@@ -288,13 +342,18 @@ def _lay_out(tree: Tree, options: WriteOptions) -> _Plan:
                 f"{member}: found dtype {tensor.dtype.name}, expected one that safetensors has a tag for; "
                 "cast it, or write another format, such as format='hdf5' or format='npz'"
             )
-    by_offset = sorted(tensors, key=lambda member: -tensors[member].dtype.itemsize)
+    ties: dict[str, str] = {}
     changes = Changes.of(Sharing(named_tensors(tree)), duplicates=True)
+    if options.ties == ONCE and changes.duplicated:
+        manifest, ties = _named_once(manifest, metadata)
+        tensors = {member: tensor for member, tensor in tensors.items() if member not in ties}
+        changes = replace(changes, duplicated=(), duplicated_nbytes=0, named_once=changes.duplicated)
+    by_offset = sorted(tensors, key=lambda member: -tensors[member].dtype.itemsize)
     is_own = metadata.get(_FORMAT[0], _FORMAT[1]) == _FORMAT[1]
     if is_own and _FORMAT[0] in metadata:
         changes = replace(changes, lost_metadata=(_FORMAT[0],))
     entries = dict([_FORMAT]) | dict(metadata) if is_own else metadata
-    plan = _Plan(manifest, tensors, tuple(by_offset), entries, options.digest, changes)
+    plan = _Plan(manifest, tensors, tuple(by_offset), entries, ties, options.digest, changes)
     size = len(plan.header({})) - _PREFIX_NBYTES
     if size > MAX_HEADER_NBYTES:
         raise ValueRefusedError(
@@ -302,6 +361,19 @@ def _lay_out(tree: Tree, options: WriteOptions) -> _Plan:
             "save fewer plain values, or write another format, such as format='hdf5'"
         )
     return plan
+
+
+def _named_once(manifest: Manifest, metadata: Mapping[str, str]) -> tuple[Manifest, dict[str, str]]:
+    """Return the manifest of a file in which tied tensors are members of their first, and what members they lack."""
+    member_of = {entry.name: entry.member for entry in manifest.entries}
+    ties = {entry.member: member_of[entry.tied_to] for entry in manifest.entries if entry.tied_to is not None}
+    taken = [member for member in ties if member in metadata]
+    if taken:
+        raise KeyRefusedError(
+            f"metadata: found key {taken[0]!r}, expected another: a tied tensor is named by it (ties='once'); rename it"
+        )
+    entries = tuple(entry._replace(member=ties.get(entry.member, entry.member)) for entry in manifest.entries)
+    return replace(manifest, entries=entries), ties
 
 
 def _fits(name: str) -> bool:

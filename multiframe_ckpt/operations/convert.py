@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..checkpoint import Checkpoint
 from ..errors import UnknownNameError
-from ..formats import VERSIONS, Changes, format_for, writable_format
+from ..formats import EACH, ONCE, VERSIONS, Changes, format_for, writable_format
 from ..progress import OnProgress, silent
 from ..terminal.report import Report
 from ..terminal.text import bulleted, human_size, plural
@@ -72,8 +72,18 @@ class ConvertReport(Report):
 
     @property
     def duplicated(self) -> tuple[tuple[str, ...], ...]:
-        """The groups of tied tensors that were written once each; they are remembered, so no loss."""
+        """The groups of tied tensors that were written under each name; they are remembered, so no loss."""
         return self.changes.duplicated
+
+    @property
+    def duplicated_nbytes(self) -> int:
+        """How many bytes more that takes."""
+        return self.changes.duplicated_nbytes
+
+    @property
+    def named_once(self) -> tuple[tuple[str, ...], ...]:
+        """The groups of tied tensors that were written under the first name, and named by the others."""
+        return self.changes.named_once
 
     @property
     def lost_ties(self) -> tuple[tuple[str, ...], ...]:
@@ -182,7 +192,9 @@ class ConvertReport(Report):
         yield "cast", "", [f"{key} to {dtype}" for key, dtype in self.cast.items()]
         widened = [f"{key} to {dtype}" for key, dtype in self.widened.items()]
         yield "widened", f", as {self.target_format} needs; the way back is exact", widened
-        yield "tied", ", written once each; they come back tied", [" = ".join(keys) for keys in self.duplicated]
+        cost = f", written under each name, {human_size(self.duplicated_nbytes)} more; they come back tied"
+        yield "tied", cost, [" = ".join(keys) for keys in self.duplicated]
+        yield "tied", ", written under the first name alone", [" = ".join(keys) for keys in self.named_once]
         keep = "" if self.target_format == "torch" else "; format='torch' keeps it"
         yield "no longer sharing a storage", keep, [", ".join(keys) for keys in self.lost_ties]
         yield "of unknown type", ", written as plain dicts", list(self.unknown)
@@ -229,6 +241,7 @@ def convert(
     verify: bool = True,
     digest: bool = True,
     durable: bool = True,
+    ties: str = EACH,
     dry_run: bool = False,
     allow_unknown: bool = False,
     allow_incomplete: bool = False,
@@ -247,10 +260,15 @@ def convert(
     optimizers and schedulers are written: by default OneFlow's in OneFlow's formats, PyTorch's in its own, and in
     others as they are. What cannot cross stays as it is and is named in the report. Needs no framework.
 
+    ``ties="once"`` writes one of tied tensors and names the others beside it, in formats whose readers understand that
+    (safetensors); where they are one tensor anyway (torch, hdf5, json) nothing changes.
+
     The target appears whole or not at all. Raise FormatError for a bad source, RefusedError for what the target cannot
     hold, TargetExistsError unless ``overwrite``.
     """
     _require_dialect(backend)
+    if ties not in (EACH, ONCE):
+        raise UnknownNameError(f"ties={ties!r}: found no way to write ties, expected {EACH!r} or {ONCE!r}")
     dtypes = DtypeRules(floating_dtype("dtype", dtype), floating_dtype("optimizer_dtype", optimizer_dtype))
     select = Select(tuple(include), tuple(exclude))
     rules = Rules(select, dtypes, tuple(map(parse_rename, rename)), model_only)
@@ -266,7 +284,9 @@ def convert(
     tree, crossing = cross(edited, dialect)
     versions = rules.carried(opened.meta.get(VERSIONS) or {}, opened.tree, tree)
     checkpoint = replace(opened, tree=tree, meta={**opened.meta, VERSIONS: versions})
-    planned = checkpoint.plan(target, format=writer.name, overwrite=overwrite, digest=digest, durable=durable)
+    planned = checkpoint.plan(
+        target, format=writer.name, overwrite=overwrite, digest=digest, durable=durable, ties=ties
+    )
     if not dry_run:
         planned.write(on_progress)
     carried = Carried(

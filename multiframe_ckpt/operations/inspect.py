@@ -20,7 +20,9 @@ from ..tree import (
     LazyTensor,
     Path,
     Tree,
+    Unknown,
     children,
+    is_leaf,
     is_plain,
     join_key,
     key_of,
@@ -86,8 +88,22 @@ class InspectReport(Report):
     meta: Mapping[str, object]
     resume: Mapping[str, bool]  # which of weights, optimizer, scheduler, rng, progress a resume from it would get
     left_behind: tuple[str, ...] = ()  # what of whole models in the file no state dict has
+    unknown: tuple[str, ...] = ()  # ``key: type`` of objects that were not built
     run: RunVerdict = field(default_factory=RunVerdict)
     tree: Tree = field(default=None, repr=False)  # in which lists of plain values are shown as such
+
+    @property
+    def exact(self) -> bool:
+        """Whether every tensor and value of the file is here: of whole models and unknown objects not all is."""
+        return not (self.left_behind or self.unknown)
+
+    @property
+    def exact_because(self) -> str:
+        """The verdict on exactness as a sentence."""
+        if self.exact:
+            return "every tensor and value of the file is here"
+        counts = {"of whole models left behind": self.left_behind, "of unknown type": self.unknown}
+        return ", ".join(f"{len(items):,} {what}" for what, items in counts.items() if items)
 
     @property
     def resumable(self) -> bool | None:
@@ -122,6 +138,8 @@ class InspectReport(Report):
             "dtypes": ", ".join(f"{name} ({count:,})" for name, count in self.dtypes.items()) or "none",
             "resume": _resume(self.resume),
         }
+        if not self.exact:
+            rows["exact"] = f"no: {self.exact_because}"
         if self.resumable is not None:
             rows["resumable"] = f"{'yes' if self.resumable else 'no'}: {self.resumable_because}"
         yield self.path
@@ -198,9 +216,20 @@ def inspect(checkpoint: Checkpoint | str | os.PathLike[str]) -> InspectReport:
         meta=meta,
         resume=resume_parts(checkpoint.tree),
         left_behind=left_behind,
+        unknown=tuple(f"{key_of(path)}: {node.type_name}" for path, node in _unknown(checkpoint.tree)),
         run=judge_checkpoint(checkpoint.tree, checkpoint.meta.get("framework")),
         tree=checkpoint.tree,
     )
+
+
+def _unknown(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Unknown]]:
+    """Yield the objects that were not built, the outermost of each."""
+    if isinstance(tree, Unknown):
+        yield path, tree
+        return
+    for name, node in () if is_leaf(tree) else children(tree) or ():
+        if not is_leaf(node):
+            yield from _unknown(node, (*path, name))
 
 
 def opened(checkpoint: Checkpoint | str | os.PathLike[str]) -> Checkpoint:

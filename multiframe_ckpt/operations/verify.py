@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import DamagedError, FormatError, IncompleteError, ReplacedError
@@ -15,7 +15,8 @@ from ..storage.parallel import in_parallel
 from ..storage.transfer import read_once
 from ..terminal.report import Report
 from ..terminal.text import bulleted, plural
-from ..tree import TOP, Elementwise, LazyTensor, Strided, tensors
+from ..training import Carried, RunVerdict, judge_move
+from ..tree import TOP, Elementwise, LazyTensor, Strided, Tree, tensors
 
 __all__ = ["VerifyReport", "verify"]
 
@@ -39,6 +40,31 @@ class VerifyReport(Report):
     missing: tuple[str, ...]
     extra: tuple[str, ...]
     problems: tuple[str, ...]
+    run: RunVerdict = field(default_factory=RunVerdict)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every tensor is the one that was written, bit for bit, as its digest says."""
+        return self.whole and not self.unchecked
+
+    @property
+    def exact_because(self) -> str:
+        """The verdict on exactness as a sentence."""
+        if self.exact:
+            return f"all of {plural(self.tensors, 'tensor')} match their digest"
+        problems = f"{plural(len(self.problems), 'problem')} found" if self.problems else ""
+        without = f"{len(self.unchecked):,} without a digest to compare with" if self.unchecked else ""
+        return ", ".join(filter(None, (problems, without)))
+
+    @property
+    def resumable(self) -> bool | None:
+        """Whether the run goes on from what is whole; None where there is no run, or nothing of it can be read."""
+        return self.run.resumable
+
+    @property
+    def resumable_because(self) -> str:
+        """The verdict on the run as a sentence, with each part by name."""
+        return self.run.because
 
     @property
     def whole(self) -> bool:
@@ -71,6 +97,8 @@ class VerifyReport(Report):
             if items:
                 yield f"{title} ({len(items):,}):"
                 yield from bulleted([item or TOP for item in items])
+        if self.problems and self.resumable is not None:
+            yield f"{'resumable' if self.resumable else 'not resumable'}: {self.resumable_because}"
 
 
 def verify(path: str | os.PathLike[str]) -> VerifyReport:
@@ -100,6 +128,7 @@ def _verified(path: Path) -> VerifyReport:
         missing=look.problem.missing if look.problem else (),
         extra=look.unread.extra,
         problems=tuple(dict.fromkeys(texts)),
+        run=judge_move(look.tree, look.tree, Carried(losses=dict.fromkeys(damaged, "damaged"))),
     )
 
 
@@ -108,6 +137,7 @@ class _Look:
     """What headers say of a checkpoint, as far as they can be read, and what is wrong with the whole."""
 
     format: str
+    tree: Tree
     table: Mapping[str, LazyTensor]
     unread: Unread
     problem: FormatError | None = None
@@ -120,9 +150,9 @@ def _looked_at(path: Path, options: ReadOptions) -> _Look:
         return _what_is_left(path, options, problem)
     table = tensors(opened.tree)
     try:
-        return _Look(format.name, table, opened.unread())
+        return _Look(format.name, opened.tree, table, opened.unread())
     except DamagedError as problem:
-        return _Look(format.name, table, Unread(), problem)
+        return _Look(format.name, opened.tree, table, Unread(), problem)
 
 
 def _what_is_left(path: Path, options: ReadOptions, problem: DamagedError | IncompleteError) -> _Look:
@@ -131,8 +161,8 @@ def _what_is_left(path: Path, options: ReadOptions, problem: DamagedError | Inco
     try:
         format, opened = open_path(path, None, replace(options, allow_incomplete=True))
     except FormatError:
-        return _Look(format_at(current_path(path)).name, {}, unread, problem)
-    return _Look(format.name, tensors(opened.tree), unread, problem)
+        return _Look(format_at(current_path(path)).name, {}, {}, unread, problem)
+    return _Look(format.name, opened.tree, tensors(opened.tree), unread, problem)
 
 
 def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSError | None]:

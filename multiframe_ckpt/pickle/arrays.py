@@ -26,7 +26,7 @@ from ..tree import LazyTensor
 from ..tree.shapes import require_shape
 from .raw import Call, Expanding, Global, NotBuilt, Pending
 
-__all__ = ["ArrayPart", "DtypePart", "TextArray", "build_array", "build_number", "bytes_of_pickle"]
+__all__ = ["ArrayPart", "DtypePart", "build_array", "build_number", "bytes_of_pickle", "plain_values"]
 
 _NUMBER = re.compile(r"(bool|(u?int|float|complex)\d{1,3}|[biufc]\d{1,2})_?")
 _SIZED = re.compile(r"[SUV]\d{1,9}")
@@ -178,7 +178,7 @@ def _raw_of(array: np.ndarray) -> object:
     if dtype_of_numpy(dtype) is not None:
         return LazyTensor.from_array(array)
     if dtype.kind in "US":
-        return TextArray(array)
+        return _TextArray(array)
     if dtype.kind in "Mm":
         return _MomentArray(array)
     if dtype.names is not None:
@@ -187,7 +187,12 @@ def _raw_of(array: np.ndarray) -> object:
     return Call(_ARRAY, (str(dtype), array.shape), {"bytes": LazyTensor.from_array(stored)})
 
 
-class TextArray(Expanding):
+def plain_values(array: np.ndarray) -> Any:
+    """Return an array of text, bytes, dates or time spans as nested lists, one without dimensions as its value."""
+    return (_MomentArray if array.dtype.kind in "Mm" else _TextArray)(array).values()
+
+
+class _TextArray(Expanding):
     """An array of text, or of bytes."""
 
     def __init__(self, array: np.ndarray) -> None:
@@ -267,6 +272,5 @@ def build_number(dtype: object, raw: object = b"") -> object:
     row: DType | None = dtype_of_numpy(kind)
     if row is None and kind.kind not in "USMm":
         raise NotBuilt
-    values = _MomentArray(array) if kind.kind in "Mm" else TextArray(array)
-    value: object = values.values()[0] if row is None else array[0].item()
+    value: object = plain_values(array)[0] if row is None else array[0].item()
     return value if isinstance(value, bool | int | float | complex | str | bytes) else float(value)  # type: ignore[arg-type]

@@ -30,7 +30,8 @@ _REMEMBERED_CONTAINER = 200
 
 #: An unknown object of less than this size, a member of an enum, is shown in a key with what it was made of.
 _SMALL_OBJECT = 800
-#: Containers and Unknown nodes lie no deeper: a tree's walks go through MAX_DEPTH levels, from 0 on.
+#: Containers and Unknown nodes lie no deeper: a tree's walks go through MAX_DEPTH levels, from 0 on, so that what holds
+#: others at the last one is an Unknown itself.
 _DEEPEST = MAX_DEPTH - 1
 
 _LEAVES = frozenset({type(None), bool, int, float, complex})
@@ -114,7 +115,7 @@ class Resolver:
         """Resolve what was not met before, and remember its tree."""
         if id(raw) in self._open_ids:
             return Unknown(f"{_kind_of(raw)}, which holds this"), _UNKNOWN
-        if depth >= _DEEPEST:
+        if depth > _DEEPEST or (depth == _DEEPEST and _holds_others(raw)):
             return Unknown(f"{_kind_of(raw)}, below {_DEEPEST} others"), _UNKNOWN
         self._open_ids.add(id(raw))
         tree, size = self._contents(raw, depth + 1)
@@ -228,6 +229,14 @@ class Resolver:
             setattr(unknown, name, node)
             size += node_size
         return unknown, size
+
+
+def _holds_others(raw: object) -> bool:
+    """Return whether a container holds more than plain values and tensors."""
+    if isinstance(raw, Pending):
+        return False
+    values = raw.values() if isinstance(raw, dict) else raw if isinstance(raw, list | tuple) else [raw]
+    return not all(type(value) in _LEAVES or isinstance(value, str | bytes | Pending) for value in values)
 
 
 def _places(node: Tree, wanted: Container[int], path: Path) -> Iterator[tuple[Path, int]]:

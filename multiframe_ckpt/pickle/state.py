@@ -34,6 +34,12 @@ _DICT_ENTRY, _SET_MEMBER, _LIST_ITEM = 72, 100, 9  # while the container grows
 _FIRST_ENTRY, _GROWN_LIST = 160, 32  # what a dict takes for its first entry, and a list that has grown at its end
 _CONTAINER, _BUILT_VALUE, _UNKNOWN_CALL, _STORAGE_REFERENCE, _GLOBAL = 64, 128, 320, 200, 400
 
+#: Packages whose pickles run code as they mean to, honest ones too, and what to do with one.
+_PICKLERS_OF_CODE = {
+    package: f"{package} keeps functions and classes as code; with the program that wrote it, save its state dict alone"
+    for package in ("dill", "cloudpickle", "joblib", "jsonpickle")
+}
+
 _MAX_NAME = 1000
 _SHOWN_NAME = 200
 
@@ -136,9 +142,10 @@ class State:
         if len(module) + len(name) > _MAX_NAME:
             raise ValueError(f"a name of more than {_MAX_NAME} characters")
         if is_dangerous(module, name):
+            advice = _PICKLERS_OF_CODE.get(module.partition(".")[0], "do not load this file anywhere")
             raise UnsafeError(
                 f"{self.where}: found {f'{module}.{name}'[:_SHOWN_NAME]} in a pickle, a name by which files run code, "
-                "expected none in a checkpoint; nothing was run, and no option lets it pass: do not load this file anywhere"
+                f"expected none in a checkpoint; nothing was run, and no option lets it pass: {advice}"
             )
         self.charge(_GLOBAL + len(module) + len(name))
         new = self.names[module, name] = Global(module, name)

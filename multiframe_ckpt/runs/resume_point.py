@@ -24,7 +24,7 @@ class ResumePoint:
 
     path: Path | None = None
     ended: Position | None = None
-    report: RestoreReport = field(default_factory=RestoreReport)
+    report: RestoreReport = field(default_factory=RestoreReport, repr=False)
 
     @property
     def epoch(self) -> int:

@@ -8,11 +8,12 @@ what is a random state, and whether the tensors of a dict are its own or a check
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from ..dtypes import UINT8
-from ..tree import LazyTensor, Tree, children, has_tensors, leaves
+from ..tree import LazyTensor, Tree, children, has_tensors, is_leaf, leaves
 from .dialects import is_optimizer_state, is_scheduler_state
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "is_scaler_state",
     "is_state",
     "may_be_optimizer",
+    "may_hold_states",
 ]
 
 #: Where training checkpoints keep the weights, the usual name first. Lightning says state_dict, DeepSpeed module.
@@ -49,6 +51,8 @@ _NO_WEIGHTS = ("callbacks", "loops")
 #: Words by which programs call a running average of weights, and states of an optimizer that no dialect knows.
 _AVERAGES = {"ema", "swa", "average", "averaged", "avg", "polyak"}
 _OPTIMIZERS = {"optimizer", "optimizers", "optim", "optims", "optimiser"}
+#: More optimizers than this nobody keeps in one list; asking each of a hundred thousand records would take seconds.
+_MOST_STATES = 256
 _SCALER = {"scale", "growth_factor", "backoff_factor", "growth_interval"}
 #: What random generators are called by those who keep their states.
 _GENERATORS = {
@@ -98,7 +102,7 @@ def may_be_optimizer(name: object) -> bool:
 def is_random_state(name: object, node: Tree) -> bool:
     """Return whether a node is the state of random generators, which its name tells, or the size of torch's."""
     words = _words(name)
-    is_named = "rng" in words or {"random", "state"} <= words
+    is_named = "rng" in words or "rngs" in words or ("random" in words and bool({"state", "states"} & words))
     return (is_named and isinstance(node, Mapping | list | tuple | LazyTensor | bytes)) or _is_of_torch(node)
 
 
@@ -133,7 +137,7 @@ def is_average(name: object) -> bool:
 
 def holds_states(node: Tree) -> bool:
     """Return whether a state of an optimizer, scheduler or scaler is somewhere inside a container."""
-    return any(is_state(child) or holds_states(child) for _, child in _containers(node))
+    return any(is_state(child) or holds_states(child) for _, child in may_hold_states(node))
 
 
 def holds_weights(name: object, node: Tree) -> bool:
@@ -158,10 +162,12 @@ def is_like_modules(name: object, node: Tree) -> bool:
     )
 
 
-def _containers(node: Tree) -> Iterator[tuple[Any, Tree]]:
-    for name, child in (entries(node) or {}).items():
-        if not isinstance(child, LazyTensor) and children(child) is not None:
-            yield name, child
+def may_hold_states(node: Tree) -> list[tuple[Any, Tree]]:
+    """Return the containers in a container, among which states may be; none where they are many: layers, or records."""
+    inside = (entries(node) or {}).items()
+    containers = ((name, child) for name, child in inside if not is_leaf(child))
+    some = list(islice(containers, _MOST_STATES + 1))
+    return some if len(some) <= _MOST_STATES else []
 
 
 def _words(name: object) -> set[str]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
-from ..tree import LazyTensor, Path, Tree, Unknown, has_tensors, leaves
+from ..tree import LazyTensor, Path, Tree, Unknown, has_tensors, is_leaf, leaves
 from .candidates import (
     OPTIMIZER_KEYS,
     WEIGHT_KEYS,
@@ -32,6 +32,7 @@ from .candidates import (
     is_random_state,
     is_scaler_state,
     may_be_optimizer,
+    may_hold_states,
 )
 from .dialects import is_optimizer_state, is_scheduler_state, optimizer_dialect
 from .parts import Part, TrainingParts
@@ -266,17 +267,14 @@ def _inside(tree: Tree, optimizer: Part) -> Part:
 
 def _states(node: Tree, path: Path, is_wanted: Callable[[Tree], bool]) -> Iterator[tuple[Path, Tree]]:
     """Yield a state with its path, or those of a list or dict of states, however nested."""
-    if isinstance(node, LazyTensor):
-        return
-    inside = entries(node)
-    if inside is None:
+    if is_leaf(node):
         return
     if is_wanted(node):
         yield path, node
         return
     if is_optimizer_state(node) or is_scheduler_state(node):
         return
-    for name, child in inside.items():
+    for name, child in may_hold_states(node):
         yield from _states(child, (*path, name), is_wanted)
 
 

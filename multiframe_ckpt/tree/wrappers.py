@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["bare_name", "matching_names"]
+__all__ = ["OF_WRAPPERS", "bare_name", "matching_names"]
+
+#: What a wrapper keeps beside the module's own tensors: torch's AveragedModel how many it has averaged.
+OF_WRAPPERS = ("n_averaged",)
 
 #: What wrappers of torch and OneFlow call the module inside, wherever they stand in a name.
 _WRAPPERS = {"module", "_orig_mod"}

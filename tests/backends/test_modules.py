@@ -12,6 +12,7 @@ import pytest
 import multiframe_ckpt as mfc
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")  # torch 2.0, of its own storages
 TARGETS = ["a.pth", "a.safetensors", "a.npz", "a.h5", "a.json", "folder"]
 
 

@@ -185,6 +185,7 @@ def test_a_disabled_scaler_takes_no_state_and_the_report_says_so() -> None:
     saved = trained(adam) | {"scaler": scaler(enabled=True)}
     report = mfc.Checkpoint.from_run(**saved).restore(**trained(adam, steps=0) | {"scaler": scaler(enabled=False)})
     assert report.left_out == ("scaler_state_dict: the live scaler is disabled and takes no state",)
+    assert report.restored == ("model", "optimizer")
 
 
 @needs_scaler
@@ -247,6 +248,22 @@ def test_groups_without_an_option_that_a_step_needs_are_refused(name: str) -> No
     with pytest.raises(mfc.MismatchError, match=f"param_groups/0: found a parameter group without '{name}'"):
         mfc.Checkpoint(state).load_into(live["optimizer"])
     assert bits(live) == before
+
+
+class Fussy:
+    """An object of a program's own, whose loading refuses what nobody else could know."""
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": 1}
+
+    def load_state_dict(self, state: Any) -> None:
+        raise RuntimeError("not on a Tuesday")
+
+
+def test_an_object_of_a_programs_own_that_refuses_its_state_is_named_with_what_stands_before_it() -> None:
+    live = {"model": Net(), "fussy": Fussy()}
+    with pytest.raises(mfc.MismatchError, match=r"^fussy: .*not on a Tuesday.*loaded already: model$"):
+        mfc.Checkpoint.from_objects({"model": Net(), "fussy": Fussy()}).load_into(live)
 
 
 def test_a_tied_model_takes_no_two_values() -> None:

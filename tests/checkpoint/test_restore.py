@@ -81,6 +81,10 @@ def test_a_restored_run_goes_on_bit_for_bit_random_numbers_included(kept: Path) 
     assert report.restored == ("model", "optimizer", "scheduler", "rng")
     assert (report.epoch, report.step, report.metrics) == (2, 3, {"accuracy": 0.5, "seen": 24})
     assert report.left_out == ()
+    assert (report.exact, report.resumable, report.ok) == (True, True, True)
+    assert report.resumable_because == (
+        "the run goes on with model, optimizer, scheduler, progress (epoch 2, step 3), random state"
+    )
 
 
 def test_what_was_not_asked_for_is_named(kept: Path) -> None:
@@ -92,6 +96,25 @@ def test_what_was_not_asked_for_is_named(kept: Path) -> None:
         "scheduler_state_dict",
         "rng_state",
     ]
+    assert (report.exact, report.resumable) == (True, False)
+    assert "optimizer: not asked for; scheduler: not asked for; what goes on: model" in report.resumable_because
+    assert "not decisive: random state: not set" in report.resumable_because
+    assert "not resumable: the run does not go on: optimizer: not asked for" in str(report)
+
+
+def test_weights_alone_are_restored_exactly_and_are_no_run(tmp_path: Path) -> None:
+    net, *_ = build()
+    mfc.Checkpoint.from_run(model=net).save(tmp_path / "w.pt")
+    report = mfc.open(tmp_path / "w.pt").restore(model=net)
+    assert (report.exact, report.resumable, report.ok) == (True, None, True)
+
+
+def test_what_does_not_fit_without_strict_is_neither_exact_nor_resumable(kept: Path) -> None:
+    net, *_ = build(width=7)
+    report = mfc.open(kept).restore(model=net, rng=False, strict=False)
+    assert (report.exact, report.resumable, report.ok) == (False, False, False)
+    assert "mismatched" in report.exact_because
+    assert "model: " in report.resumable_because and "not loaded" in report.resumable_because
 
 
 @pytest.mark.parametrize(
@@ -118,6 +141,8 @@ def test_a_part_the_checkpoint_lacks_starts_fresh_with_a_warning(tmp_path: Path)
     with pytest.warns(mfc.CheckpointWarning, match=r"optimizer: .*starts fresh, with the learning rate.*0\.01"):
         report = mfc.open(tmp_path / "w.pt").restore(model=net, optimizer=optim)
     assert report.restored == ("model",)
+    assert (report.exact, report.exact_because, report.resumable) == (False, "optimizer was not restored", False)
+    assert "optimizer: it starts fresh" in report.resumable_because
 
 
 def test_a_strict_restore_that_does_not_fit_touches_nothing(kept: Path) -> None:

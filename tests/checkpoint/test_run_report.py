@@ -159,6 +159,23 @@ def test_tensors_and_states_among_extra_come_back_live_and_whole(tmp_path: Path)
     assert (extra["centre"].shape, extra["data"]["mean"].shape, extra["position"]) == ((1,), (3,), [3, "a"])
 
 
+def test_states_among_extra_are_the_users_own_and_no_part_of_the_run() -> None:
+    live, other = run(), advance(run(lambda optim: lr_scheduler.StepLR(optim, 1)))
+    kept = {"other": other["optimizer"], "schedule": other["scheduler"], "net": other["model"]}
+    checkpoint = mfc.Checkpoint.from_run(**live, extra=kept)
+    fresh = run(lambda optim: lr_scheduler.StepLR(optim, 1))
+    with pytest.warns(mfc.CheckpointWarning, match=r"^scheduler: found none in the checkpoint"):
+        report = checkpoint.restore(**fresh)
+    assert (report.restored, report.left_out, {*report.extra}) == (("model", "optimizer"), (), {*kept})
+    assert fresh["scheduler"].last_epoch == 0
+
+
+@pytest.mark.parametrize("name", ["loss", "model_state_dict", "rng_state", "within_epoch", "save_count"])
+def test_extra_takes_no_name_of_the_layout_whether_or_not_that_is_there(name: str) -> None:
+    with pytest.raises(mfc.ValueRefusedError, match=f"^extra: found the entry '{name}'"):
+        mfc.Checkpoint.from_run(epoch=1, extra={name: 1})
+
+
 def test_the_entries_of_a_manager_are_not_extra(tmp_path: Path) -> None:
     with mfc.CheckpointManager(tmp_path) as manager:
         manager.save(epoch=0, step=5, model=run()["model"], extra={"mine": 1}, loss=0.5, metrics={"a": 1})

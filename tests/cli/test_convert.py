@@ -101,7 +101,7 @@ def test_widened_and_tied_tensors_are_reported_as_no_loss(run, tmp_path):
     mfc.Checkpoint({"a": shared, "b": shared, "bf": brain}).save(tmp_path / "tied.pth")
     said = run("convert", "tied.pth", "folder").stdout
     assert "widened (1), as oneflow needs; the way back is exact:\n  bf to float32\n" in said
-    assert "tied (1), written once each; they come back tied:\n  a = b\n" in said
+    assert "tied (1), written under each name, 12 B more; they come back tied:\n  a = b\n" in said
     assert "\nexact:" in said
 
 
@@ -264,3 +264,14 @@ def test_the_verdicts_as_json_are_bools_and_sentences_and_every_part_by_name(run
         ("progress", True, True),
     ]
     assert document(run("convert", model, "b", "--json"))["resumable"] is None
+
+
+def test_ties_are_written_once_on_request(run, tmp_path):
+    shared = mfc.LazyTensor.from_array(np.ones(3, np.float32), alias="tied")
+    mfc.Checkpoint({"a": shared, "b": shared}).save(tmp_path / "tied.pth")
+    said = run("convert", "tied.pth", "once.safetensors", "--ties", "once", "--strict")
+    assert said.exit_code == 0
+    assert "tied (1), written under the first name alone:\n  a = b\n" in said.stdout
+    refused = run("convert", "tied.pth", "folder", "--ties", "once")
+    assert refused.exit_code == 2
+    assert "leave --ties each, or write --to safetensors" in refused.stderr

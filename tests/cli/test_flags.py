@@ -19,7 +19,7 @@ PACKAGE = Path(multiframe_ckpt.__file__).parent
 #: Rooms that are about flags: the command line, and what scripts parse.
 ABOUT_FLAGS = {"cli", "interactive", "script.py"}
 #: Parameters that errors name and no option of the command line sets: of managers, of loading, of other libraries.
-WITHOUT_OPTION = {"async_save", "copy", "device", "strict", "x"}  # x: whichever is formatted in
+WITHOUT_OPTION = {"async_save", "copy", "device", "rng", "strict", "x"}  # x: whichever is formatted in
 
 
 @pytest.mark.parametrize(

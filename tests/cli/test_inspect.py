@@ -65,7 +65,7 @@ def test_the_keys_of_inspect_as_json_are_these(run, model):
     summary = json.loads(run("inspect", "model.pth", "--json").stdout)
     assert set(summary) == {
         *("path", "format", "framework", "tensors", "parameters", "nbytes", "dtypes", "values", "meta", "resume"),
-        *("resumable", "resumable_because", "parts", "left_behind"),
+        *("resumable", "resumable_because", "parts", "left_behind", "exact", "exact_because", "unknown"),
     }
     assert summary["tensors"][0] == {
         "key": "module.l1.weight",
@@ -199,7 +199,20 @@ def test_verify_of_what_is_no_checkpoint_is_2(run, tmp_path):
 def test_the_keys_of_verify_as_json_are_these(run, model):
     report = json.loads(run("verify", model, "--json").stdout)
     assert set(report) == {
-        *("path", "format", "tensors", "checked", "unchecked", "damaged", "missing", "extra", "problems", "whole", "ok")
+        *(
+            "path",
+            "format",
+            "tensors",
+            "checked",
+            "unchecked",
+            "damaged",
+            "missing",
+            "extra",
+            "problems",
+            "whole",
+            "ok",
+        ),
+        *("exact", "exact_because", "resumable", "resumable_because"),
     }
 
 

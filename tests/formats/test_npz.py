@@ -94,12 +94,6 @@ def test_arrays_of_text_become_plain_values(tmp_path):
     assert read(FORMAT, tmp_path / "x.npz") == {"name": "net", "classes": [["a", "bé"]], "raw": [b"x"]}
 
 
-def test_an_object_array_is_refused_by_name_and_never_unpickled(tmp_path):
-    np.savez(tmp_path / "x.npz", fine=np.ones(1), bad=np.array([{}], dtype=object))
-    with pytest.raises(UnsafeError, match=r"'bad.npy'.*pickle"):
-        read(FORMAT, tmp_path / "x.npz")
-
-
 @pytest.mark.parametrize("name", ["", "..", "../up", "/root", "a\\b", "a\nb", "x.npy", "\ud800", "x" * 2000])
 def test_a_name_that_unpackers_trip_over_lies_under_a_neutral_one(tmp_path, name):
     tree = {name: LazyTensor.from_array(np.ones(2))}
@@ -151,16 +145,19 @@ def test_headers_are_as_numpy_writes_them():
             npy(more=", 'x': 1"),
             npy(descr="<f3"),
             npy(descr="<x4"),
-            npy(descr="<M8[s]"),
-            npy(descr="|V4"),
+            npy(descr="<M9[s]"),
+            npy(descr="|V5"),
+            npy(descr="|O8"),
+            npy(descr=[("a", "|O8")]),
+            npy(descr=[("a", "<f4", 2, 3)]),
         ),
         *(
-            npy(descr=[("a", "<f4")]),
-            npy(descr="<f16", data=bytes(32)),
+            npy(descr=[("a", "<f8")]),
+            npy(descr="<f16", data=bytes(31)),
             npy(descr="f4,f4"),
             npy(descr="<U2", data=b"\xff" * 16),
         ),
-        *(npy(descr="<U0", data=b""), b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535, npy(more=" " * 20_000)),
+        *(b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535, npy(more=" " * 20_000)),
     ],
 )
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])

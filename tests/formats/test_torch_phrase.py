@@ -109,7 +109,7 @@ def as_text(value: Any) -> Any:
     if isinstance(value, Call):
         return [str(value.type), *map(as_text, (value.args, value.state, value.items, value.entries))]
     if isinstance(value, TorchStorage):
-        return [value.key, value.dtype and value.dtype.name, value.nbytes]
+        return [value.key, str(value.kind), value.dtype and value.dtype.name, value.nbytes]
     if isinstance(value, dict):
         return [[as_text(key), as_text(part)] for key, part in value.items()]
     if isinstance(value, list | tuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.tree import LazyTensor, Unknown, leaves
+from multiframe_ckpt.tree import MAX_DEPTH, LazyTensor, Unknown, leaves
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of its prototypes, and of pickled source code
@@ -246,3 +247,68 @@ def test_an_odd_tensor_among_the_weights_is_left_out_or_taken_apart_on_request(t
     assert "q/args/0" in report.excluded
     mfc.convert(path, tmp_path / "z.safetensors", model_only=True, allow_unknown=True)
     assert list(mfc.open(tmp_path / "z.safetensors").tree) == ["q", "w"]
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x_oneflow", "x.h5", "x.npz", "x.safetensors"])
+def test_a_tree_that_nests_as_deep_as_any_may_is_read_to_its_end(name: str, tmp_path: Path) -> None:
+    tree: Any = {"w": LazyTensor.from_array(np.ones(2, np.float32))}
+    for _ in range(MAX_DEPTH - 1):
+        tree = {"a": tree}
+    mfc.Checkpoint(tree).save(tmp_path / name)
+    assert list(mfc.open(tmp_path / name).tensors()) == ["a/" * (MAX_DEPTH - 1) + "w"]
+
+
+@pytest.mark.parametrize("protocol", [1, 2, 3, 4, 5])
+def test_an_old_stream_of_any_protocol_is_read(protocol: int, tmp_path: Path) -> None:
+    torch.save({"w": torch.arange(6.0)}, tmp_path / "x", pickle_protocol=protocol, _use_new_zipfile_serialization=False)
+    np.testing.assert_array_equal(mfc.open(tmp_path / "x").tree["w"].numpy(), np.arange(6, dtype=np.float32))
+    assert mfc.verify(tmp_path / "x").whole
+
+
+def old_views(views: dict[str, tuple[int, int]]) -> bytes:
+    """Gives a stream as torch 0.3 wrote it: storages that are parts of one, which lies behind all pickles."""
+    name = b"ctorch\nFloatStorage\n"
+
+    def text(value: str) -> bytes:
+        return b"X" + len(value).to_bytes(4, "little") + value.encode()
+
+    tensors = b""
+    for number, (key, (offset, size)) in enumerate(views.items()):
+        view = b"(" + text(f"v{number}") + b"K%cK%ct" % (offset, size)
+        storage = b"(" + text("storage") + name + text("root") + text("cpu") + b"K\x08" + view + b"tQ"
+        tensor = b"ctorch._utils\n_rebuild_tensor\n(" + storage + b"K\x01K%c\x85K\x01\x85tR" % (size - 1)
+        tensors += text(key) + tensor
+    head = [0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True}]
+    pickles = [pickle.dumps(value, 2) for value in head]
+    stored = (8).to_bytes(8, "little") + np.arange(8, dtype=np.float32).tobytes()
+    return b"".join(pickles) + b"\x80\x02}(" + tensors + b"u." + pickle.dumps(["root"], 2) + stored
+
+
+def test_storages_that_lie_in_others_are_read_as_torch_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(old_views({"a": (0, 4), "b": (3, 5)}))
+    expected = torch.load(tmp_path / "x.pth", weights_only=False)
+    tree = mfc.open(tmp_path / "x.pth").tree
+    for key in ("a", "b"):
+        np.testing.assert_array_equal(tree[key].numpy(), expected[key].numpy())
+    assert tree["a"].alias == tree["b"].alias
+
+
+def test_a_storage_that_reaches_out_of_the_one_that_it_lies_in_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(old_views({"a": (4, 5)}))
+    with pytest.raises(mfc.DamagedError, match="reaches out of storage"):
+        mfc.open(tmp_path / "x.pth")
+
+
+def test_an_optimizer_that_was_pickled_is_its_state_dict(opened: Any) -> None:
+    parameters = [torch.nn.Parameter(torch.ones(2) * n) for n in range(1100)]
+    optimizer = torch.optim.Adam([{"params": parameters[:3], "lr": 0.5}, {"params": parameters[3:]}])
+    for parameter in parameters:
+        parameter.grad = torch.ones(2)
+    optimizer.step()
+    tree, expected = opened(optimizer).tree["value"], optimizer.state_dict()
+    assert list(tree["state"]) == list(expected["state"])
+    assert [group["params"] for group in tree["param_groups"]] == [
+        group["params"] for group in expected["param_groups"]
+    ]
+    assert tree["param_groups"][0]["lr"] == 0.5
+    np.testing.assert_array_equal(tree["state"][7]["exp_avg"].numpy(), expected["state"][7]["exp_avg"].numpy())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import multiframe_ckpt as mfc
-from multiframe_ckpt.tree import LazyTensor
+from multiframe_ckpt.tree import LazyTensor, Unknown
 
 
 def tensor(*shape: int, dtype: str = "float32") -> LazyTensor:
@@ -95,3 +95,12 @@ def test_a_run_without_its_weights_or_its_optimizer_does_not_go_on() -> None:
     report = mfc.inspect(mfc.Checkpoint({"model": NET, "scheduler": scheduler}))
     assert report.resumable is False
     assert "optimizer: none in it" in report.resumable_because
+
+
+def test_objects_that_were_not_built_are_named_and_not_exact() -> None:
+    tree = {"model": NET, "callbacks": [Unknown("mine.Callback", state={"inner": Unknown("mine.Other")})]}
+    report = mfc.inspect(mfc.Checkpoint(tree))
+    assert (report.exact, report.unknown) == (False, ("callbacks/0: mine.Callback",))
+    assert report.exact_because == "1 of unknown type"
+    assert "exact       no: 1 of unknown type" in str(report)
+    assert mfc.inspect(mfc.Checkpoint({"model": NET})).exact

@@ -238,3 +238,27 @@ def test_what_never_was_a_variable_is_extra_and_no_damage(foreign: Path) -> None
         warnings.simplefilter("ignore", mfc.CheckpointWarning)
         report = mfc.verify(foreign)
     assert (report.whole, report.extra) == (True, (".ipynb_checkpoints/a.ipynb", "notes.txt"))
+
+
+def test_damage_says_whether_the_run_goes_on(tmp_path: Path) -> None:
+    arrays = {name: LazyTensor.from_array(np.full(300, number + 0.5, np.float32)) for number, name in enumerate("wmes")}
+    optimizer = {"state": {0: {"momentum_buffer": arrays["m"]}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    tree: Tree = {"model": {"w": arrays["w"]}, "optimizer": optimizer, "ema": {"w": arrays["e"]}}
+    mfc.Checkpoint(tree).save(tmp_path / "run.pt")
+    whole = mfc.verify(tmp_path / "run.pt")
+    assert (whole.exact, whole.resumable) == (True, True)
+    for name, goes_on in {"m": False, "e": True, "w": False}.items():
+        raw = bytearray((tmp_path / "run.pt").read_bytes())
+        raw[raw.index(arrays[name].numpy().tobytes()) + 5] ^= 1
+        (tmp_path / "damaged.pt").write_bytes(raw)
+        report = mfc.verify(tmp_path / "damaged.pt")
+        assert (report.whole, report.exact, report.resumable) == (False, False, goes_on)
+    assert "model: 1 damaged" in report.resumable_because
+    assert "not resumable: the run does not go on" in str(report)
+
+
+def test_what_has_no_digest_is_not_called_exact(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    mfc.save(arrays, tmp_path / "x.safetensors", digest=False)
+    report = mfc.verify(tmp_path / "x.safetensors")
+    assert (report.whole, report.exact, report.resumable) == (True, False, None)
+    assert report.exact_because == "3 without a digest to compare with"

@@ -49,6 +49,15 @@ def test_a_run_that_counts_steps_has_names_of_steps_and_goes_on_with_the_next(tm
     assert checkpoints_in(tmp_path) == ["checkpoint_step_00009999", "checkpoint_step_00012000"]
 
 
+def test_where_a_run_goes_on_is_one_short_line_however_much_was_restored(tmp_path):
+    many = {f"l{number}": np.zeros(1, np.float32) for number in range(500)}
+    manager = CheckpointManager(tmp_path)
+    manager.save(1, many, step=7, extra={"large": np.zeros(1000)})
+    start = manager.resume(model=many)
+    assert (str(start), len(repr(start).splitlines())) == ("epoch 1, step 8, within the epoch", 1)
+    assert repr(start).endswith("ended=Position(epoch=1, step=7, within_epoch=True))")
+
+
 def test_asking_for_a_clock_that_the_checkpoint_does_not_say_is_an_error_and_no_beginning_at_0(tmp_path):
     CheckpointManager(tmp_path / "steps").save(step=5, model=weights())
     CheckpointManager(tmp_path / "epochs").save(5, weights())

@@ -218,6 +218,13 @@ def test_the_random_generators_go_on_where_they_stood(tmp_path):
     assert np.random.rand(5).tolist() == expected
 
 
+def test_generators_that_were_set_are_not_said_to_be_left_out(tmp_path):
+    manager = CheckpointManager(tmp_path)
+    manager.save(0, weights(), loss=0.1)
+    report = manager.resume(model=weights()).report
+    assert (report.restored, report.left_out) == (("model", "rng"), ())
+
+
 def test_a_run_written_by_hand_is_picked_up(tmp_path):
     mfc.save({"epoch": 7, "model": weights(7), "loss": 0.5}, tmp_path / "checkpoint_epoch_0007.pth")
     manager = CheckpointManager(tmp_path)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from multiframe_ckpt.errors import KeyRefusedError, ValueRefusedError
-from multiframe_ckpt.training import choose_weights, find_parts
+from multiframe_ckpt.training import candidates, choose_weights, find_parts
 from multiframe_ckpt.tree import LazyTensor, Unknown, tensors
 
 
@@ -68,6 +69,20 @@ SHAPES: dict[str, tuple[Any, list[str]]] = {
     "MMEngine": ({"meta": {}, "state_dict": NET, "message_hub": {"logs": {"loss": tensor(90)}}}, ["state_dict"]),
     "histories": ({"net_g": NET, "losses": [tensor(), tensor()], "optimizer": OPTIMIZER}, ["net_g"]),
     "random states": ({"net_g": NET, "rng_state": tensor(9), "torch_rng": {"cpu": tensor(9)}}, ["net_g"]),
+    "Accelerate": ({"unet": NET, "random_states": {"cuda": tensor(9)}, "ema_unet": NET}, ["unet"]),
+    "Composer": (
+        {"state": {"model": NET, "optimizers": {"AdamW": OPTIMIZER}}, "rng": [{"cuda": tensor(9)}]},
+        ["state/model"],
+    ),
+    "fairseq": (
+        {"model": NET, "extra_state": {"metrics": []}, "last_optimizer_state": OPTIMIZER, "cfg": {}},
+        ["model"],
+    ),
+    "reinforcement": (
+        {"actor": NET, "critic": OTHER, "actor_optimizer": OPTIMIZER, "temperature": tensor(1)},
+        ["actor", "critic"],
+    ),
+    "a state dict and statistics": ({"state_dict": NET, "mean": tensor(3), "std": tensor(3)}, ["state_dict"]),
     "an unknown optimizer by its name": ({"net_g": NET, "optimizer_G": {"shadow": NET}}, ["net_g"]),
     "scheduler, scaler and optimizer alone": ({"a": OPTIMIZER, "b": SCHEDULER, "c": SCALER}, []),
     "one tensor": (tensor(3), ["(top)"]),
@@ -90,6 +105,14 @@ def test_one_model_is_chosen_and_several_or_none_are_an_error_that_lists_them(tr
         choose_weights(tree)
     for key in keys:
         assert f"'{key}' (2 tensors, " in str(caught.value)
+
+
+def test_records_are_not_each_asked_for_states_and_layers_neither() -> None:
+    layers = {f"layer{i}": {"kernel": tensor(2, 2)} for i in range(2_000)}
+    tree = {"params": layers, "vocabulary": [{"word": i} for i in range(5_000)], "opt": OPTIMIZER}
+    with mock.patch.object(candidates, "is_optimizer_state", wraps=candidates.is_optimizer_state) as asked:
+        assert [part.key for part in find_parts(tree).models] == ["params"]
+    assert asked.call_count < 100
 
 
 def test_a_nested_model_is_taken_whole() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import FormatError, UnsafeError
+from ...errors import UnsafeError
 from ...tree.boxes import Box
 
 __all__ = ["SAFE_FILTERS", "Chunks"]
@@ -52,21 +52,16 @@ class Chunks:
         self.nbytes = prod(self._shape) * dataset.dtype.itemsize if self._shape else 0
         self._seen: set[tuple[int, ...]] = set()
 
-    def require_known(self) -> None:
-        """Raise FormatError for filters that only plugins undo, or whose order nobody can look through."""
+    def obstacle(self) -> str | None:
+        """Return why it is not read: filters that only plugins undo, or whose order nobody can look through."""
         unknown = sorted({one.code for one in self.filters} - SAFE_FILTERS)
         if unknown:
-            raise FormatError(
-                f"{self._where}: found HDF5 filter {unknown[0]}, which is a plugin, expected one of HDF5's own; write it "
-                "again with them (h5repack does)"
-            )
+            return f"an HDF5 dataset behind filter {unknown[0]}, which is a plugin (h5repack removes it)"
         ends = [number for number, one in enumerate(self.filters) if one.code in _ENDS]
         if ends and any(one.code in {*_ENDS, _DEFLATE} for one in self.filters[: ends[-1]]):
             codes = ", ".join(str(one.code) for one in self.filters)
-            raise FormatError(
-                f"{self._where}: found the HDF5 filters {codes}, expected one that compresses; write it again with one "
-                "(h5repack does)"
-            )
+            return f"an HDF5 dataset behind filters {codes}, of which one alone can compress (h5repack removes them)"
+        return None
 
     def require_sound(self, box: Box | None = None) -> None:
         """Raise UnsafeError for a chunk, of those that a box crosses or of all, that holds more than its shape says."""

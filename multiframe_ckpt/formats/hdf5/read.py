@@ -1,8 +1,9 @@
 """Hdf5Reader: walks an HDF5 file's groups and gives its datasets as lazy tensors.
 
-HDF5 can make a reader open other files, or walk for ever. Nothing of the kind is followed: external and soft links,
-virtual datasets, external storage and groups with two names are refused, each by name. The file is read through
-one descriptor of ours, so h5py holds none of its own and no lock, and a file that is replaced is still read whole.
+HDF5 can make a reader open other files, or walk for ever. Nothing of the kind is followed: external links, virtual
+datasets and external storage are refused, each by name; soft links and groups with a second name stand in the tree as
+unknown objects, as do datasets of types and filters that are not known. The file is read through one descriptor of ours,
+so h5py holds none of its own and no lock, and a file that is replaced is still read whole.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import DTYPES, DType, dtype_of_numpy, is_numpys_own, unsigned_of
+from ...dtypes import DTYPES, UINT8, DType, dtype_of_numpy, is_numpys_own, unsigned_of
 from ...errors import DamagedError, FormatError, UnsafeError
 from ...storage.zip_reader import FREE_INFLATED, MAX_TIMES_INFLATED
-from ...tree import MAX_DEPTH, MISSING, Computed, File, LazyTensor, Missing, Source, Tree, leaves
+from ...tree import MAX_DEPTH, MISSING, Computed, File, LazyTensor, Missing, Source, Tree, Unknown, leaves
 from ...tree.boxes import Box, as_slices, shape_of
 from ...tree.shapes import require_shape
 from ...tree.sources import native
@@ -29,6 +30,7 @@ __all__ = ["Hdf5Reader"]
 #: Text becomes plain values at once; a file may hold so many characters of it, or as many as it has bytes.
 _LEAST_TEXT_LIMIT = 1 << 24
 _MAX_TEXTS = 100_000
+_SHOWN_TYPE = 200
 #: Dtypes that HDF5 does not have: unsigned ints with an attribute that names them.
 _DTYPE_OF_ATTRIBUTE = {row.name: row for row in DTYPES if not is_numpys_own(row)}
 
@@ -46,7 +48,7 @@ class Hdf5Reader:
         self._text_limit = self._text_left = max(_LEAST_TEXT_LIMIT, file.size)
         self._heaps_are_checked = False
         self._unpacked_nbytes = 0
-        self._group_addresses: set[int] = set()
+        self._group_paths: dict[int, str] = {}  # by the address of the group
         self._tensors: dict[int, LazyTensor] = {}  # by the address of the dataset: several links may lead to one
 
     @contextmanager
@@ -75,8 +77,15 @@ class Hdf5Reader:
     def text_attributes(self) -> dict[str, str]:
         """Return the root attributes that are text."""
         with self._errors("root attributes"):
-            values = {name: self._attribute(name) for name in self._h5.attrs}
+            values = {name: self._attribute(name) for name in self._h5.attrs if self._has_dtype(name)}
             return {name: value for name, value in values.items() if isinstance(value, str)}
+
+    def _has_dtype(self, name: str) -> bool:
+        try:
+            self._h5.attrs.get_id(name).dtype  # noqa: B018  (h5py makes it when it is asked for)
+        except TypeError:  # a type that NumPy has no equivalent for, such as HDF5's of time
+            return False
+        return True
 
     def _attribute(self, name: str) -> Any:
         if self._h5.attrs.get_id(name).dtype.hasobject:
@@ -103,24 +112,29 @@ class Hdf5Reader:
         """Return every tensor by its path in the file."""
         return {"/".join(path): leaf for path, leaf in leaves(self.nested()) if isinstance(leaf, LazyTensor)}
 
-    def _group(self, group: Any, path: tuple[str, ...]) -> dict[str, Tree]:
+    def _group(self, group: Any, path: tuple[str, ...]) -> Tree:
         where = f"group '/{'/'.join(path)}'"
         with self._errors(where):
             address = self._h5py.h5o.get_info(group.id).addr
             names = list(group)
-        if address in self._group_addresses or len(path) > MAX_DEPTH:
-            raise UnsafeError(
-                f"{self._file.where}: {where}: found a group that is reached twice or nests deeper than {MAX_DEPTH}, "
-                "expected a tree; write the file without links between groups"
-            )
-        self._group_addresses.add(address)
+        if address in self._group_paths:
+            return Unknown(f"the HDF5 group {self._group_paths[address]!r} under another name")
+        if len(path) == MAX_DEPTH - 1 and any(self._is_group(group, name) for name in names):
+            return Unknown(f"an HDF5 group below {MAX_DEPTH - 1} others")
+        self._group_paths[address] = f"/{'/'.join(path)}"
         nodes = ((name, self._node(group, (*path, name))) for name in names)
         return {name: node for name, node in nodes if node is not MISSING}
+
+    def _is_group(self, group: Any, name: str) -> bool:
+        is_own = isinstance(group.get(name, getlink=True), self._h5py.HardLink)
+        return is_own and group.get(name, getclass=True) is self._h5py.Group
 
     def _node(self, group: Any, path: tuple[str, ...]) -> Tree | Missing:
         where = f"'/{'/'.join(path)}'"
         with self._errors(where):
             link = group.get(path[-1], getlink=True)
+            if isinstance(link, self._h5py.SoftLink):
+                return Unknown(f"an HDF5 link to {link.path!r}"[:_SHOWN_TYPE])
             if not isinstance(link, self._h5py.HardLink):
                 raise UnsafeError(
                     f"{self._file.where}: {where}: found a link that may lead out of the file, expected the data itself; "
@@ -139,13 +153,19 @@ class Hdf5Reader:
                 return None
             info = self._h5py.h5o.get_info(dataset.id)
             if info.addr not in self._tensors:
+                obstacle = self._type_obstacle(dataset)
+                if obstacle is not None:
+                    return Unknown(obstacle, (tuple(dataset.shape),))
                 chunks = Chunks(dataset, f"{self._file.where}: {where}")
-                chunks.require_known()
-                self._count_unpacked(dataset, chunks, where)
+                obstacle = chunks.obstacle() or self._size_obstacle(dataset, chunks)
+                if obstacle is not None:
+                    return Unknown(obstacle, (tuple(dataset.shape),))
                 if self._h5py.check_string_dtype(dataset.dtype) is not None:
                     chunks.require_sound()
                     return self._dataset_text(dataset, where)
                 tensor = self._dataset_tensor(dataset, chunks, where)
+                if tensor is None:
+                    return self._unknown_dataset(dataset, chunks, where)
                 self._tensors[info.addr] = tensor.with_(alias=object()) if info.rc > 1 else tensor
         return self._tensors[info.addr]
 
@@ -157,26 +177,30 @@ class Hdf5Reader:
                 "copy them into it (h5repack does)"
             )
 
-    def _count_unpacked(self, dataset: Any, chunks: Chunks, where: str) -> None:
-        """Refuse a file whose datasets hold, unpacked, many times what it has: reading them could fill the memory."""
+    def _type_obstacle(self, dataset: Any) -> str | None:
+        """Return why a dataset is not read: its type."""
+        try:
+            dataset.dtype  # noqa: B018  (h5py makes it when it is asked for)
+        except TypeError as problem:  # of HDF5's types of time, which NumPy has no equivalent for
+            return f"an HDF5 dataset of a type that h5py does not read ({problem})"[:_SHOWN_TYPE]
+        return None
+
+    def _size_obstacle(self, dataset: Any, chunks: Chunks) -> str | None:
+        """Return why a dataset is not read: with it, those of the file would unpack to many times what the file has."""
         stored_nbytes, nbytes = dataset.id.get_storage_size(), prod(dataset.shape) * dataset.dtype.itemsize
         if nbytes + chunks.nbytes <= stored_nbytes or (nbytes <= stored_nbytes and not chunks.filters):
-            return
-        self._unpacked_nbytes += nbytes + chunks.nbytes
-        if self._unpacked_nbytes > max(FREE_INFLATED, MAX_TIMES_INFLATED * self._file.size):
-            raise UnsafeError(
-                f"{self._file.where}: {where}: found datasets that unpack from {self._file.size} bytes to "
-                f"{self._unpacked_nbytes} and more, expected at most {MAX_TIMES_INFLATED} times as many; if you trust the "
-                "file, write it again without compression (h5repack does)"
-            )
+            return None
+        unpacked_nbytes = self._unpacked_nbytes + nbytes + chunks.nbytes
+        if unpacked_nbytes > max(FREE_INFLATED, MAX_TIMES_INFLATED * self._file.size):
+            return f"an HDF5 dataset of {nbytes:,} bytes, of which {stored_nbytes:,} are stored (h5repack unpacks it)"
+        self._unpacked_nbytes = unpacked_nbytes
+        return None
 
-    def _dataset_tensor(self, dataset: Any, chunks: Chunks, where: str) -> LazyTensor:
+    def _dataset_tensor(self, dataset: Any, chunks: Chunks, where: str) -> LazyTensor | None:
+        """Return the tensor of a dataset, or None for one whose elements are no numbers."""
         dtype = dtype_of_numpy(np.dtype(dataset.dtype.str))
         if dtype is None:
-            raise FormatError(
-                f"{self._file.where}: {where}: found HDF5 type {dataset.dtype}, expected numbers, booleans or text; "
-                "write it as another type"
-            )
+            return self._opaque_tensor(dataset, chunks, where)
         require_shape(dataset.shape, dtype, f"{self._file.where}: {where}")
         stored, dtype = dtype, self._named_dtype(dataset, dtype)
         tensor = self._in_file(dataset, stored, where) or LazyTensor(
@@ -184,10 +208,39 @@ class Hdf5Reader:
         )
         return tensor if dtype is stored else tensor.view_as(dtype, None)
 
+    def _opaque_tensor(self, dataset: Any, chunks: Chunks, where: str) -> LazyTensor | None:
+        """Return the tensor of opaque bytes where an attribute says what they are: how Keras writes bfloat16."""
+        is_opaque = dataset.dtype.kind == "V" and dataset.dtype.names is None and dataset.dtype.subdtype is None
+        dtype = self._attribute_dtype(dataset) if is_opaque else None
+        if dtype is None or dtype.itemsize != dataset.dtype.itemsize:
+            return None
+        require_shape(dataset.shape, dtype, f"{self._file.where}: {where}")
+        whole = tuple(map(range, dataset.shape))
+        return LazyTensor.from_function(
+            dtype, dataset.shape, lambda: self.read(dataset, chunks, whole, where).view(dtype.numpy)
+        )
+
+    def _unknown_dataset(self, dataset: Any, chunks: Chunks, where: str) -> Unknown:
+        """Return a dataset of no numbers as its bytes, where they are all there is to it."""
+        title, shape = f"HDF5 type {dataset.dtype}"[:_SHOWN_TYPE], tuple(dataset.shape)
+        if dataset.dtype.hasobject:
+            return Unknown(title, (shape,))
+        width = dataset.dtype.itemsize
+        require_shape((*shape, width), UINT8, f"{self._file.where}: {where}")
+
+        def read() -> np.ndarray:
+            array = np.ascontiguousarray(self.read(dataset, chunks, tuple(map(range, shape)), where))
+            return array.reshape(-1).view(np.uint8).reshape(*shape, -1)
+
+        return Unknown(title, (shape,), {"bytes": LazyTensor.from_function(UINT8, (*shape, width), read)})
+
     def _named_dtype(self, dataset: Any, stored: DType) -> DType:
-        name = dataset.attrs.get("dtype")
-        dtype = _DTYPE_OF_ATTRIBUTE.get(name) if isinstance(name, str) else None
+        dtype = self._attribute_dtype(dataset)
         return dtype if dtype and stored is unsigned_of(dtype.itemsize) else stored
+
+    def _attribute_dtype(self, dataset: Any) -> DType | None:
+        name = dataset.attrs.get("dtype")
+        return _DTYPE_OF_ATTRIBUTE.get(name) if isinstance(name, str) else None
 
     def _in_file(self, dataset: Any, dtype: DType, where: str) -> LazyTensor | None:
         """Return the tensor where its bytes lie whole in the file as NumPy would have them, else None."""
@@ -204,9 +257,9 @@ class Hdf5Reader:
             return np.asarray(dataset[as_slices(box)])
 
     def _dataset_text(self, dataset: Any, where: str) -> Tree:
-        if dataset.size > _MAX_TEXTS:
-            raise FormatError(f"{self._file.where}: {where}: found {dataset.size} texts, expected at most {_MAX_TEXTS}")
         fixed_length = self._h5py.check_string_dtype(dataset.dtype).length or 0
+        if dataset.size > _MAX_TEXTS or fixed_length * dataset.size > self._text_left:
+            return Unknown(f"HDF5 type {dataset.dtype}", (tuple(dataset.shape),))
         self._count_text(fixed_length * dataset.size, where)
         if not fixed_length:
             self._require_sound_heaps()

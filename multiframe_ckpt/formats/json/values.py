@@ -35,6 +35,7 @@ _QUIET_NAN = {
     "float8_e5m2": 0x7E,
     "float8_e4m3fnuz": 0x80,
     "float8_e5m2fnuz": 0x80,
+    "float8_e8m0fnu": 0xFF,
 }
 _NAN_TEXT = re.compile(r"nan:0x[0-9a-f]+")
 _BLANK_BRACKETS = bytes.maketrans(b"[]", b"  ")
@@ -208,7 +209,7 @@ def _as_array(values: list[Any], dtype: DType) -> np.ndarray:
         [(position, value) for position, value in enumerate(values) if type(value) is str] if str in kinds else []
     )
     for position, _ in not_finite:
-        values[position] = 0.0
+        values[position] = 1.0  # which every dtype has: float8_e8m0fnu has no zero
     with np.errstate(over="ignore", invalid="ignore"):
         numbers = np.array(values, np.float64).astype(dtype.numpy)
     _require(bool(np.isfinite(numbers.astype(np.float64)).all()), "numbers out of range")

@@ -1,6 +1,6 @@
 """The header of ``.npy`` data: a magic, a version, and a Python literal of dtype, order and shape.
 
-Source: NumPy 2.4 ``numpy/lib/_format_impl.py``. The literal is parsed, never evaluated; object arrays are refused.
+Source: NumPy 2.4 ``numpy/lib/_format_impl.py``. The literal is parsed, never evaluated.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import DamagedError, FormatError, UnsafeError
+from ...errors import DamagedError
 
-__all__ = ["MAX_HEADER_NBYTES", "ArrayHeader", "header_bytes", "read_header"]
+__all__ = ["MAGIC", "MAX_HEADER_NBYTES", "ArrayHeader", "header_bytes", "read_header"]
 
 #: NumPy's own bound (``_MAX_HEADER_SIZE``) on the literal of a file that is not trusted.
 MAX_HEADER_NBYTES = 10_000
-_MAGIC = b"\x93NUMPY"
+MAGIC = b"\x93NUMPY"
 _LENGTH_FORMAT = {1: "<H", 2: "<I", 3: "<I"}
 _ALIGNMENT = 64
 _DTYPE_TEXT = re.compile(r"[<>|][biufcmMSUVO]\d*(\[.*\])?")
+_MAX_FIELDS, _MAX_FIELDS_DEPTH = 1000, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,13 @@ class ArrayHeader:
 def header_bytes(descr: str, shape: tuple[int, ...]) -> bytes:
     """Return a version 1.0 header, padded with spaces to a multiple of 64 bytes as NumPy does."""
     text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode("ascii")
-    text += b" " * (-(len(_MAGIC) + 4 + len(text) + 1) % _ALIGNMENT) + b"\n"
-    return _MAGIC + b"\x01\x00" + struct.pack("<H", len(text)) + text
+    text += b" " * (-(len(MAGIC) + 4 + len(text) + 1) % _ALIGNMENT) + b"\n"
+    return MAGIC + b"\x01\x00" + struct.pack("<H", len(text)) + text
 
 
 def read_header(start: bytes, where: str) -> ArrayHeader:
     """Read a header from the first bytes of the data, of which MAX_HEADER_NBYTES + 12 are enough."""
-    length_format = _LENGTH_FORMAT.get(start[6]) if len(start) > 12 and start[:6] == _MAGIC and start[7] == 0 else None
+    length_format = _LENGTH_FORMAT.get(start[6]) if len(start) > 12 and start[:6] == MAGIC and start[7] == 0 else None
     if length_format is None:
         raise DamagedError(f"{where}: found no .npy header, expected one of version 1 to 3; fetch the file again")
     text_offset = 8 + struct.calcsize(length_format)
@@ -87,14 +88,30 @@ def _header_entries(text: str) -> dict[str, Any] | None:
     return header
 
 
-def _numpy_dtype(descr: object, where: str) -> np.dtype:
-    if isinstance(descr, str) and descr[1:2] == "O":
-        raise UnsafeError(
-            f"{where}: found an object array, which is a pickle, expected numbers; save its parts as arrays"
-        )
-    if not isinstance(descr, str) or not _DTYPE_TEXT.fullmatch(descr):
-        raise FormatError(f"{where}: found dtype {str(descr)[:80]!r}, expected numbers, booleans or text")
+def _numpy_dtype(descr: Any, where: str) -> np.dtype:
     try:
-        return np.dtype(descr)
+        return _checked_dtype(descr, 0)
     except (TypeError, ValueError):
-        raise DamagedError(f"{where}: found dtype {descr[:80]!r}, which does not exist; fetch the file again") from None
+        raise DamagedError(
+            f"{where}: found dtype {str(descr)[:80]!r}, which does not exist; fetch the file again"
+        ) from None
+
+
+def _checked_dtype(descr: Any, depth: int) -> np.dtype:
+    """Return the dtype of text, or of a list of fields, made of parts that were looked at; TypeError for any other."""
+    if isinstance(descr, str) and _DTYPE_TEXT.fullmatch(descr):
+        return np.dtype(descr)
+    if not isinstance(descr, list) or len(descr) > _MAX_FIELDS or depth == _MAX_FIELDS_DEPTH:
+        raise TypeError("a dtype that is neither text nor a list of fields")
+    return np.dtype([_field(entry, depth + 1) for entry in descr])
+
+
+def _field(entry: Any, depth: int) -> tuple[Any, ...]:
+    if not isinstance(entry, tuple) or len(entry) not in (2, 3):
+        raise TypeError("a field that is not its name, dtype and shape")
+    name, descr, *shape = entry
+    title_and_name = name if isinstance(name, tuple) else (name,)
+    sizes: Any = shape[0] if shape else ()
+    if not all(type(part) is str for part in title_and_name) or not all(type(size) is int for size in sizes):
+        raise TypeError("a field that is not its name, dtype and shape")
+    return (name, _checked_dtype(descr, depth), *shape)

@@ -1,13 +1,15 @@
 """npz: a zip archive of ``.npy`` members, one a tensor, as ``numpy.savez`` writes and ``numpy.load`` reads.
 
+Arrays of text, dates and objects are plain values; those of anything else are listed as bytes.
+
 Members are stored and aligned, so that they can be mapped. What a flat archive cannot say stands as a manifest (see
 ``manifest.py``) between the last member and the zip directory, where ``numpy.load`` does not see it: its keys are the
-tensors' names and nothing else. Nothing is ever unpickled. docs/formats/npz.md has the bytes.
+tensors' names and nothing else. A pickle, which an array of objects is, is read as ``pickle`` does: nothing of it is run.
+docs/formats/npz.md has the bytes.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -15,13 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ...dtypes import DType, dtype_of_numpy, is_numpys_own, unsigned_of
-from ...errors import DamagedError, FormatError
+from ...dtypes import UINT8, DType, dtype_of_numpy, is_numpys_own, unsigned_of
+from ...errors import DamagedError
+from ...pickle.arrays import plain_values
+from ...pickle.known import PLAIN
+from ...pickle.machine import PickleMachine, translated_errors
+from ...pickle.resolve import Resolver
 from ...progress import OnProgress
 from ...storage.folders import Folder
 from ...storage.zip_reader import Member, ZipReader
 from ...storage.zip_writer import NewMember, ZipWriter
-from ...tree import File, LazyTensor, Sharing, Tree, Turned, elementwise
+from ...tree import File, LazyTensor, Sharing, Tree, Turned, Unknown, elementwise
 from ...tree.digests import crc32
 from ...tree.shapes import require_shape
 from ..base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions, require_file
@@ -35,14 +41,16 @@ from ..manifest import (
     named_tensors,
 )
 from ..tree_json import is_utf8
-from .npy import MAX_HEADER_NBYTES, ArrayHeader, header_bytes, read_header
+from .npy import MAGIC, MAX_HEADER_NBYTES, ArrayHeader, header_bytes, read_header
 
 __all__ = ["NpzFormat"]
 
 _SUFFIX = ".npy"
 _MAX_NAME_NBYTES = 1000  # a zip file takes 65535 bytes, many an unpacker fewer
-#: Arrays of text become plain values, which are read at once and take many times their bytes.
+#: Arrays of text and dates become plain values, which are read at once and take many times their bytes.
 _MAX_TEXT_NBYTES, _MAX_TEXTS = 1 << 26, 100_000
+#: Bytes of an array of objects, which is read at once.
+_MAX_PICKLE_NBYTES = 1 << 26
 
 
 class NpzFormat(WritableFormat):
@@ -144,17 +152,19 @@ def _is_npz(archive: ZipReader) -> bool:
 
 
 def _read_member(archive: ZipReader, name: str) -> Tree:
-    """Return the tensor of a member, or the plain value of an array of text."""
+    """Return the tensor of a member, the plain value of an array of text, dates or objects, or an unknown array."""
     where = f"{archive.file.where}: {name!r}"
     start = archive.head(name, MAX_HEADER_NBYTES + 12)
+    if not name.endswith(_SUFFIX) and not start.startswith(MAGIC):
+        return Unknown(
+            "a file that is no array", None, {"bytes": _member_bytes(archive, name, 0, (archive.members[name].size,))}
+        )
     header = read_header(start, where)
-    if header.dtype.kind in "SU":
-        return _text_member(archive, name, header, where)
+    if header.dtype.hasobject:
+        return _object_member(archive, name, header, where)
     dtype = dtype_of_numpy(header.dtype)
     if dtype is None:
-        raise FormatError(
-            f"{where}: found dtype {header.dtype}, expected one of multiframe_ckpt.dtypes.DTYPES; save it as another"
-        )
+        return _other_member(archive, name, header, where)
     require_shape(header.shape, dtype, where)
     _require_size(archive, name, header, where)
     offset = archive.stored_at(name)
@@ -195,20 +205,34 @@ def _member_array(archive: ZipReader, name: str, header: ArrayHeader) -> np.ndar
     return flat.reshape(header.shape[::-1]).T if header.fortran else flat.reshape(header.shape)
 
 
-def _text_member(archive: ZipReader, name: str, header: ArrayHeader, where: str) -> Tree:
+def _other_member(archive: ZipReader, name: str, header: ArrayHeader, where: str) -> Tree:
+    """Return an array of no numbers: plain values where they are text or dates and few, else its bytes."""
+    require_shape((*header.shape, header.dtype.itemsize), UINT8, where)
     _require_size(archive, name, header, where)
-    if not 0 < header.nbytes <= _MAX_TEXT_NBYTES:
-        raise FormatError(
-            f"{where}: found text of {header.nbytes} bytes, expected 1 to {_MAX_TEXT_NBYTES}; save it elsewhere"
-        )
-    if prod(header.shape) > _MAX_TEXTS:
-        raise FormatError(
-            f"{where}: found {prod(header.shape)} texts, expected at most {_MAX_TEXTS}; save them elsewhere"
-        )
-    array = _member_array(archive, name, header)
-    if header.dtype.kind == "U":
-        code_points = np.ascontiguousarray(array).reshape(-1).view(header.dtype.byteorder + "u4")
-        if int(code_points.max()) > sys.maxunicode:  # NumPy would make text of them that Python cannot hold
-            raise DamagedError(f"{where}: found code points that no text has; fetch the file again")
-    text: Tree = array.tolist()
-    return text
+    few = prod(header.shape) <= _MAX_TEXTS and header.nbytes <= _MAX_TEXT_NBYTES
+    if header.dtype.kind in "SUMm" and few:
+        with translated_errors(where, lambda: "found an array"):
+            array = _member_array(archive, name, header) if header.nbytes else np.empty(0, header.dtype)
+            values: Tree = plain_values(array)
+            return values
+    shape = (*(header.shape[::-1] if header.fortran else header.shape), header.dtype.itemsize)
+    stored = _member_bytes(archive, name, header.size, shape)
+    return Unknown("numpy.ndarray", (str(header.dtype), header.shape), {"bytes": stored})
+
+
+def _member_bytes(archive: ZipReader, name: str, start: int, shape: tuple[int, ...]) -> LazyTensor:
+    """Return bytes of a member, from ``start`` on, as a tensor."""
+    offset = archive.stored_at(name)
+    if offset is None:
+        return LazyTensor.from_function(UINT8, shape, lambda: archive.inflated(name)[start:].reshape(shape))
+    return LazyTensor.in_file(archive.file, UINT8, shape, offset + start, what=name)
+
+
+def _object_member(archive: ZipReader, name: str, header: ArrayHeader, where: str) -> Tree:
+    """Return the objects of an array, which are a pickle behind its header: known ones as plain values."""
+    size = archive.members[name].size
+    if size > _MAX_PICKLE_NBYTES:
+        return Unknown("numpy.ndarray", (str(header.dtype), header.shape))
+    pickled = archive.head(name, size)[header.size :]
+    machine = PickleMachine(pickled, where=where, builders=PLAIN)
+    return Resolver(where, len(pickled)).tree(machine.run())

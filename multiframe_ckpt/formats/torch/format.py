@@ -35,7 +35,7 @@ class TorchFormat(WritableFormat):
     def open(self, place: File | Folder, options: ReadOptions) -> Opened:
         """Return the tree over the file."""
         file = require_file(place, self)
-        if is_legacy(file.read_at(0, min(16, file.size))):
+        if is_legacy(file.read_at(0, min(32, file.size))):
             tree, facts = read_legacy(file, options)
             return Opened(tree, {"framework": "torch", "container": "legacy stream", **facts})
         archive = TorchZip(ZipReader(file), options)

@@ -12,27 +12,32 @@ Source: torch 2.13 ``torch/serialization.py`` (``_legacy_save``, ``_legacy_load`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from ...dtypes import UINT8
 from ...errors import DamagedError, FormatError
 from ...pickle.machine import PickleMachine
-from ...pickle.modules import module_state_dict
+from ...pickle.optimizers import object_state_dict
 from ...pickle.resolve import Resolver
 from ...tree import File, LazyTensor, Tree
 from ..base import ReadOptions
-from .tensors import TORCH_BUILDERS, TORCH_NAMES, TorchStorage
+from .tensors import TORCH_BUILDERS, TORCH_NAMES, StorageView, TorchStorage
 
 __all__ = ["is_legacy", "read_legacy"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
+#: The magic number as the protocols of pickle write it: in decimal up to 1, in bytes from 2 on, in a frame from 4 on.
+_START = re.compile(
+    rb"L%dL\n\.|\x80[\x02-\x05](?:\x95.{8})?\x8a\x0a%b" % (_MAGIC, re.escape(_MAGIC.to_bytes(10, "little"))), re.DOTALL
+)
 
 
 def is_legacy(head: bytes) -> bool:
     """Return whether a file that begins with ``head`` is such a stream."""
-    return head[:1] == b"\x80" and head[2:14] == b"\x8a\x0a" + _MAGIC.to_bytes(10, "little")
+    return _START.match(head) is not None
 
 
 def read_legacy(file: File, options: ReadOptions) -> tuple[Tree, Mapping[str, object]]:
@@ -41,7 +46,7 @@ def read_legacy(file: File, options: ReadOptions) -> tuple[Tree, Mapping[str, ob
     versions: dict[int, tuple[object, object]] = {}
 
     def persistent_load(identifier: object) -> object:
-        return _persistent_load(file.where, storages, identifier)
+        return _persistent_load(storages, identifier)
 
     values: list[Any] = []
     end = 0
@@ -59,11 +64,11 @@ def read_legacy(file: File, options: ReadOptions) -> tuple[Tree, Mapping[str, ob
             f"{file.where}: found another header than protocol {_PROTOCOL} has, expected it; fetch it again"
         )
     _bind_storages(file, storages, keys, end, "little" if system.get("little_endian", True) else "big")
-    resolver = Resolver(file.where, end, names=TORCH_NAMES, simplify=module_state_dict, versions=versions)
+    resolver = Resolver(file.where, end, names=TORCH_NAMES, simplify=object_state_dict, versions=versions)
     return resolver.tree(raw), resolver.facts
 
 
-def _persistent_load(where: str, storages: dict[str, TorchStorage], identifier: object) -> object:
+def _persistent_load(storages: dict[str, TorchStorage], identifier: object) -> object:
     """Answer ("storage", …) with a storage, and ("module", class, file, source) with the class's name."""
     if not isinstance(identifier, tuple) or not identifier:
         raise TypeError("a persistent id that is no tuple")
@@ -73,9 +78,8 @@ def _persistent_load(where: str, storages: dict[str, TorchStorage], identifier: 
     storage = storages.setdefault(key, TorchStorage(kind, key, count))
     if view is None:
         return storage
-    raise DamagedError(
-        f"{where}: found a storage view of torch < 0.4, expected plain storages; save it again with torch ≥ 1"
-    )
+    _, first_element, size = view  # of torch < 0.4, where storages could lie in others
+    return StorageView(storage, first_element, size)
 
 
 def _bind_storages(

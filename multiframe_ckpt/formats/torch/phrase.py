@@ -18,7 +18,7 @@ from struct import Struct
 from ...pickle.opcodes import CONTAINER_NBYTES, HANDLERS, NUMBER_NBYTES, TEXT_NBYTES, TUPLE_NBYTES, Handler
 from ...pickle.raw import Global
 from ...pickle.state import State
-from .tensors import TorchTensor
+from .tensors import TorchTensor, has_elements
 
 __all__ = ["TORCH_HANDLERS"]
 
@@ -60,9 +60,9 @@ def _mark_or_tensor(state: State, offset: int) -> int:
     key, first_element = key_text.decode(), _int_of(first)
     (sizes, sizes_nbytes), (strides, strides_nbytes) = _ints_of(shape), _ints_of(stride)
     reference = (memo[word_index[0]], memo[type_index[0]], key, memo[device_index[0]], _int_of(count))
-    storage = state.outside_object(reference)
-    if storage.dtype is None:  # which no tensor is built over
+    if not has_elements(reference[1]):  # no tensor is built over it
         return HANDLERS[_MARK](state, offset)
+    storage = state.outside_object(reference)
     tensor = TorchTensor(storage, first_element, sizes, strides, storage.dtype)
     state.budget -= _KEPT_NBYTES + len(key_text) + _nbytes(count) + _nbytes(first) + sizes_nbytes + strides_nbytes
     if remembers:

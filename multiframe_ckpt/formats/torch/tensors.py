@@ -20,7 +20,15 @@ from ...tree.boxes import c_strides
 from ...tree.cast import cast
 from ...tree.shapes import is_small_shape, require_shape
 
-__all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "TorchStorage", "TorchTensor", "most_expanded"]
+__all__ = [
+    "TORCH_BUILDERS",
+    "TORCH_NAMES",
+    "StorageView",
+    "TorchStorage",
+    "TorchTensor",
+    "has_elements",
+    "most_expanded",
+]
 
 _DTYPE_OF_STORAGE = {row.torch_storage: row for row in DTYPES if row.torch_storage}
 _DTYPE_OF_TORCH = {row.torch: row for row in DTYPES if row.torch}
@@ -48,7 +56,7 @@ class TorchStorage(Pending):
     def __init__(self, kind: object, key: object, count: object) -> None:
         if not (isinstance(kind, Global) and isinstance(key, str) and type(count) is int and count >= 0):
             raise TypeError("a storage without a type, a key and a count")
-        self.dtype = UINT8 if kind.name == "UntypedStorage" else _DTYPE_OF_STORAGE.get(kind.name)
+        self.dtype: DType | None = UINT8 if kind.name == "UntypedStorage" else _DTYPE_OF_STORAGE.get(kind.name)
         self.itemsize = self.dtype.itemsize if self.dtype else _ODD_ITEMSIZES.get(kind.name)
         self.kind, self.key = kind, key
         self.nbytes: int | None = None if self.itemsize is None else count * self.itemsize
@@ -80,6 +88,36 @@ class TorchStorage(Pending):
         return self.stored
 
 
+def has_elements(kind: object) -> bool:
+    """Return whether arrays have the elements of storages of a class."""
+    return isinstance(kind, Global) and (kind.name == "UntypedStorage" or kind.name in _DTYPE_OF_STORAGE)
+
+
+class StorageView(Pending):
+    """A storage of torch < 0.4 that is a part of another."""
+
+    __slots__ = ("first_element", "size", "storage")
+
+    def __init__(self, storage: TorchStorage, first_element: object, size: object) -> None:
+        if type(first_element) is not int or type(size) is not int:
+            raise TypeError("a view of a storage that is not of ints")
+        if first_element < 0 or size < 0 or storage.dtype is None or first_element + size > storage.size(storage.dtype):
+            raise DamagedError(f"found a view that reaches out of storage {storage.key!r}, expected one inside it")
+        self.storage, self.first_element, self.size = storage, first_element, size
+
+    @property
+    def dtype(self) -> DType | None:
+        """That of the storage."""
+        return self.storage.dtype
+
+    def set_state(self, state: object) -> None:
+        """Take what BUILD gives it: nothing torch writes."""
+
+    def resolve(self) -> LazyTensor:
+        """Return the part as a 1-D tensor."""
+        return TorchTensor(self, 0, (self.size,), (1,), self.storage.dtype or UINT8).resolve()
+
+
 class TorchTensor(Pending):
     """A tensor of the pickle: a view into a storage."""
 
@@ -95,6 +133,9 @@ class TorchTensor(Pending):
         dtype: DType,
         flags: dict[str, bool] | None = None,
     ) -> None:
+        if isinstance(storage, StorageView) and type(offset) is int and offset >= 0:
+            offset += storage.first_element
+            storage = storage.storage
         if not isinstance(storage, TorchStorage):
             raise TypeError(f"a tensor over a {type(storage).__name__}")
         self._storage, self._offset = storage, offset

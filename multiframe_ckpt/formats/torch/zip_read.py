@@ -12,7 +12,7 @@ from typing import Any
 from ...dtypes import UINT8
 from ...errors import DamagedError, FormatError, UnsafeError
 from ...pickle.machine import PickleMachine
-from ...pickle.modules import module_state_dict
+from ...pickle.optimizers import object_state_dict
 from ...pickle.resolve import Resolver
 from ...storage.zip_reader import Member, ZipReader
 from ...tree import Computed, InFile, LazyTensor, Tree
@@ -82,7 +82,7 @@ class TorchZip:
             self._where,
             len(pickled),
             names=TORCH_NAMES,
-            simplify=module_state_dict,
+            simplify=object_state_dict,
             versions=machine.versions,
             stored_nbytes=stored_nbytes,
         )

@@ -59,6 +59,8 @@ HEADERS = {
     "a NUL": "\0",
     "nothing": "",
 }
+#: Listed as bytes.
+_UNKNOWN = {"fields", "nothing but bytes"}
 _RAW = {
     "no magic": b"NUMPY\x01\x00" + bytes(80),
     "a version of the future": b"\x93NUMPY\x09\x00" + struct.pack("<H", 60) + _said().encode() + bytes(16),
@@ -87,11 +89,14 @@ def _texts(kind: str, place: Path) -> None:
 
 
 CASES: dict[str, Hostile] = {
-    **{f"a header with {title}": Hostile(partial(_member, _header(text))) for title, text in HEADERS.items()},
+    **{
+        f"a header with {title}": Hostile(partial(_member, _header(text)), "whole" if title in _UNKNOWN else "headers")
+        for title, text in HEADERS.items()
+    },
     **{title: Hostile(partial(_member, raw)) for title, raw in _RAW.items()},
-    "a pickle that NumPy wrote": Hostile(_pickled),
-    "a million texts": Hostile(partial(_texts, "U2")),
-    "a million bytestrings": Hostile(partial(_texts, "S2")),
+    "a pickle that NumPy wrote": Hostile(_pickled, "never"),
+    "a million texts": Hostile(partial(_texts, "U2"), "whole"),
+    "a million bytestrings": Hostile(partial(_texts, "S2"), "whole"),
     "a member both with and without its suffix": Hostile(
         partial(zipped, records={"a.npy": npy(np.ones(1)), "a": npy(np.ones(1))})
     ),

@@ -60,6 +60,8 @@ HEADERS: dict[str, Any] = {
     "metadata that nests": {"__metadata__": {"a": {"b": "c"}}, "a": entry(shape=[4], offsets=[0, 16])},
     "metadata that is a tensor": {"__metadata__": entry(shape=[4], offsets=[0, 16])},
 }
+#: Which safetensors reads as well.
+_HONEST = "a header that begins with a space"
 _GOOD = json.dumps({"a": entry(shape=[4], offsets=[0, 16])}).encode()
 _DEEP = b'{"a":' * 150_000 + b"1" + b"}" * 150_000
 RAW = {
@@ -105,8 +107,11 @@ def _index(shard: str, place: Path) -> None:
 _CONTROL = ("\x1b[31mred", "\x1b]0;title\x07", "a\r\nb", "right\u202eleft", "\x9b2J", "\x00", "\x7f", "a\u2028b")
 
 CASES: dict[str, Hostile] = {
-    **{title: Hostile(partial(written, header, bytes(16))) for title, header in HEADERS.items()},
-    **{title: Hostile(partial(_raw, raw)) for title, raw in RAW.items()},
+    **{
+        title: Hostile(partial(written, header, bytes(16)), "whole" if title == "a dtype of nobody" else "headers")
+        for title, header in HEADERS.items()
+    },
+    **{title: Hostile(partial(_raw, raw), "never" if title == _HONEST else "headers") for title, raw in RAW.items()},
     **{
         f"an index that names {shard!r}": Hostile(partial(_index, shard))
         for shard in ("../outside/shard.safetensors", "{outside}/shard.safetensors", "/dev/zero", "pipe", "x" * 5000)
@@ -118,8 +123,8 @@ CASES: dict[str, Hostile] = {
         partial(written, {"__metadata__": {name: name for name in _CONTROL}}, b""), "never"
     ),
     "a dtype in control characters": Hostile(
-        partial(written, {"a": entry("\x1b[2J\x1b]0;x\x07\n", [4], [0, 16])}, bytes(16))
+        partial(written, {"a": entry("\x1b[2J\x1b]0;x\x07\n", [4], [0, 16])}, bytes(16)), "whole"
     ),
     "a name a megabyte long": Hostile(partial(written, {"x" * 900_000: entry("U8", [0], [0, 0])}, b""), "never"),
-    "a bad name a megabyte long": Hostile(partial(written, {"\x1b" * 150_000: entry("F0", [0], [0, 0])}, b"")),
+    "a bad name a megabyte long": Hostile(partial(written, {"\x1b" * 150_000: entry("F0", [0], [0, 0])}, b""), "whole"),
 }
