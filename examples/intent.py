@@ -64,7 +64,7 @@ class Classifier(nn.Module):
 
 
 def main() -> None:
-    """Train or restores, then tests."""
+    """Train or restore, then test."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=20, help="how often the sentences are gone through; default 20")
     arguments = mfc.add_checkpoint_arguments(parser).parse_args()
@@ -113,14 +113,14 @@ def first_lines(text: str) -> list[str]:
 
 
 def features(text: str) -> list[int]:
-    """Return the buckets of a text's words and run of three letters; CRC-32, as Python's own hash changes by process."""
+    """Return the buckets of a text's words and runs of three letters; CRC-32, as Python's own hash changes by process."""
     words = re.findall(r"\w+", text.lower())
     runs = [f" {word} "[i : i + 3] for word in words for i in range(len(word))]
     return [crc32(part.encode()) % BUCKETS for part in (*words, *runs)] or [0]
 
 
 def trained(names: list[str], sentences: Sentences, run: mfc.RunFolder, arguments: argparse.Namespace) -> Trained:
-    """Train from the start, or go on with ``--resume``; with ``--save_model`` keeps the run and then the model."""
+    """Train from the start, or go on with ``--resume``; with ``--save_model`` keep the run and then the model."""
     started = time.perf_counter()
     torch.manual_seed(arguments.seed)
     model = Classifier(len(names))

@@ -18,7 +18,7 @@ import multiframe_ckpt as mfc
 
 
 def main() -> None:
-    """Train, saves, reloads and compare."""
+    """Train, save, reload and compare."""
     arguments = parse_arguments()
     framework = importlib.import_module(arguments.backend)
     model = trained(framework, arguments.epochs)

@@ -55,7 +55,7 @@ class Moved:
 
 
 def main() -> None:
-    """Move a run both ways, draws the curves, and judges."""
+    """Move a run both ways, draw the curves, and judge."""
     arguments = parse_arguments()
     pythons = {"torch": sys.executable, "oneflow": arguments.oneflow_python}
     both = [move(here, there, pythons, arguments) for here, there in (("torch", "oneflow"), ("oneflow", "torch"))]

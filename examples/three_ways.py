@@ -24,7 +24,7 @@ import multiframe_ckpt as mfc
 
 
 def main() -> None:
-    """Train one epoch, keeps it in three ways, and go on from the third."""
+    """Train one epoch, keep it in three ways, and go on from the third."""
     folder = parse_arguments().output_dir
     torch.manual_seed(SEED)
     run = new_run()

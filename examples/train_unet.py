@@ -27,7 +27,7 @@ BATCH = 4
 
 
 def main() -> None:
-    """Train, keeps, and say how large a checkpoint is with and without the optimizer."""
+    """Train, keep the run, and say how large a checkpoint is with and without the optimizer."""
     arguments = parse_arguments()
     torch.manual_seed(arguments.seed)
     train, test = (read(arguments.h5, name) for name in ("train", "test"))

@@ -156,23 +156,38 @@ class TorchBackend(TensorBackend["Tensor"]):
     def _steps(
         self, optimizer: Any, parameter: Tensor, dtypes: Mapping[str, Any], moments: Mapping[str, LazyTensor]
     ) -> bool:
-        torch = self._torch
-        shadow = torch.nn.Parameter(torch.ones([2] * parameter.dim(), dtype=parameter.dtype))
-        shadow.grad = torch.ones_like(shadow, requires_grad=False)
         group = next(group for group in optimizer.param_groups if any(parameter is other for other in group["params"]))
-        plain = dict.fromkeys({"foreach", "fused", "capturable"} & group.keys(), False)
-        entry = {name: torch.ones([2] * len(moments[name].shape), dtype=dtype) for name, dtype in dtypes.items()}
-        cls: Any = type(optimizer)
-        fresh = cls.__new__(cls)
-        fresh.__setstate__({"defaults": {}, "state": {}, "param_groups": [{**group, **plain, "params": [shadow]}]})
-        fresh.state = defaultdict(dict, {shadow: defaultdict(lambda: torch.tensor(1.0), entry)})  # counts, such as step
+        ranks = {name: len(moments[name].shape) for name in dtypes}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                fresh.step()
+                self._step_tiny(type(optimizer), group, parameter, dtypes, ranks)
         except Exception:  # a step may raise anything; whatever it is, it means no
             return False
         return True
+
+    def _step_tiny(
+        self,
+        cls: Any,
+        group: Mapping[str, Any],
+        parameter: Tensor,
+        dtypes: Mapping[str, Any],
+        ranks: Mapping[str, int],
+    ) -> None:
+        torch = self._torch
+
+        def tiny(rank: int, dtype: Any) -> Tensor:  # torch 2.0 computes with no float16 on the CPU, and with bfloat16
+            return torch.ones([2] * rank, dtype=torch.bfloat16 if dtype is torch.float16 else dtype)
+
+        shadow = torch.nn.Parameter(tiny(parameter.dim(), parameter.dtype))
+        shadow.grad = torch.ones_like(shadow, requires_grad=False)
+        plain = dict.fromkeys({"foreach", "fused", "capturable"} & group.keys(), False)
+        entry = {name: tiny(ranks[name], dtype) for name, dtype in dtypes.items()}
+        optimizer = cls.__new__(cls)
+        optimizer.__setstate__({"defaults": {}, "state": {}, "param_groups": [{**group, **plain, "params": [shadow]}]})
+        # What else a state has, such as step, are counts.
+        optimizer.state = defaultdict(dict, {shadow: defaultdict(lambda: torch.tensor(1.0), entry)})
+        optimizer.step()
 
     def accepts_keys(self, module: Module, state: Mapping[str, Tree]) -> bool:
         """Ask a copy of the module without memory whether its hooks and overrides take these keys, as torch would.

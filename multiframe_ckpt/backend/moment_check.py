@@ -6,8 +6,8 @@ Moments may be of another dtype than their parameter (float32 beside bfloat16 is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias, TypeVar
 
 from ..tree import LazyTensor, Path, Tree, key_of
 from .report import Mismatch, described
@@ -18,20 +18,20 @@ __all__ = ["moment_problems"]
 
 T = TypeVar("T")
 
+Shape: TypeAlias = tuple[int, ...]
+
 #: What frameworks call tensors of an optimizer that have a value for each element of the parameter.
 _ALIKE = {
-    *(
-        "exp_avg",
-        "exp_avg_sq",
-        "max_exp_avg_sq",
-        "exp_inf",
-        "momentum_buffer",
-        "momentum_buf",
-        "square_avg",
-        "grad_avg",
-    ),
-    *("square_avgs", "acc_delta", "acc_deltas", "sum", "ax", "prev", "step_size", "exp_avg_diff", "exp_avg_slow"),
+    *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "exp_avg_diff", "exp_avg_slow"),
+    *("momentum_buffer", "momentum_buf", "square_avg", "square_avgs", "grad_avg", "acc_delta"),
+    *("acc_deltas", "sum", "ax", "prev", "step_size", "variance"),
 }
+#: Those of torch's Adafactor, and of its LBFGS, which has one for all parameters: their shapes by the parameter's.
+_FACTORED: Mapping[str, Callable[[Shape], Shape]] = {
+    "row_var": lambda shape: (*shape[:-1], 1),
+    "col_var": lambda shape: (*shape[:-2], 1, *shape[-1:]),
+}
+_FLAT = ("d", "prev_flat_grad")
 
 
 def moment_problems(
@@ -42,21 +42,23 @@ def moment_problems(
     if not parameters or not isinstance(source, Mapping):
         return
     kept = [ops.to_lazy(parameter, key_of(path)) for parameter in parameters]
-    shapes = {parameter.shape for parameter in kept}
+    is_own = ops.is_own_optimizer(optimizer)
     entries = [*zip(_entries(ops, source), _entries(ops, current), strict=False)]
     if len(entries) != len(parameters):  # an optimizer around another, whose state has groups of its own
         return
     for ((index, saved), (_, live)), parameter, lazy in zip(entries, parameters, kept, strict=True):
-        wrong = {}
-        for name, tensor in saved.items():
-            shape = _shape(name, tensor, live.get(name), lazy.shape, shapes, is_own=ops.is_own_optimizer(optimizer))
-            if shape != tensor.shape:
-                wrong[name] = f"{tensor.dtype.name} {shape}"
+        own = _own_shapes(saved, lazy.shape, kept) if is_own else _likely_shapes(saved, lazy.shape, kept, live)
+        own |= {name: lazy.shape for name, tensor in live.items() if tensor.shape == lazy.shape}
+        wrong = {
+            name: f"{tensor.dtype.name} {own[name]}"
+            for name, tensor in saved.items()
+            if name in own and tensor.shape != own[name]
+        }
         others = {name: tensor for name, tensor in saved.items() if name not in wrong and tensor.dtype != lazy.dtype}
         wrong |= {
             name: f"{tensor.dtype.name} {others[name].shape}"
             for name, tensor in live.items()
-            if name in others and tensor.dtype != others[name].dtype and not ops.is_own_optimizer(optimizer)
+            if name in others and tensor.dtype != others[name].dtype and not is_own
         }
         if others and not ops.takes_moments(optimizer, parameter, saved):
             wrong |= {name: f"{lazy.dtype.name} {tensor.shape}" for name, tensor in others.items()}
@@ -77,21 +79,21 @@ def _tensors(ops: TensorOps[T], entry: object) -> dict[str, LazyTensor]:
     return {name: leaf for name, leaf in lazy.items() if isinstance(leaf, LazyTensor) and leaf.shape}
 
 
-def _shape(
-    name: str,
-    saved: LazyTensor,
-    live: LazyTensor | None,
-    own: tuple[int, ...],
-    others: set[tuple[int, ...]],
-    *,
-    is_own: bool,
-) -> tuple[int, ...]:
-    """Return the shape that a tensor is to have: its parameter's where that is known, else the one it has.
+def _own_shapes(saved: Mapping[str, LazyTensor], shape: Shape, kept: Sequence[LazyTensor]) -> dict[str, Shape]:
+    """Return the shapes that the framework's own optimizers give their tensors, as far as they are known."""
+    alike = {name: shape for name in saved if name in _ALIKE}
+    factored = {name: _FACTORED[name](shape) for name in saved if name in _FACTORED and len(shape) > 1}
+    flat = {name: (sum(tensor.size for tensor in kept),) for name in saved if name in _FLAT}
+    return alike | factored | flat
 
-    The framework's own optimizers keep to it. Another's may factor a moment (GaLore's), but never gives it the very shape
-    of another parameter, unless the live one has it.
+
+def _likely_shapes(
+    saved: Mapping[str, LazyTensor], shape: Shape, kept: Sequence[LazyTensor], live: Mapping[str, LazyTensor]
+) -> dict[str, Shape]:
+    """Return the shapes that another's optimizers should have given where they gave the very shape of another parameter.
+
+    They may factor a moment, as GaLore does, so that any other shape is theirs; and so is one that the live tensor has.
     """
-    if live is not None and live.shape == own:
-        return own
-    moved = name in _ALIKE and (is_own or saved.shape in others)
-    return own if moved and (live is None or live.shape != saved.shape) else saved.shape
+    others = {tensor.shape for tensor in kept}
+    moved = {name for name, tensor in saved.items() if name in _ALIKE and tensor.shape in others}
+    return {name: shape for name in moved if name not in live or live[name].shape != saved[name].shape}

@@ -43,6 +43,7 @@ FORMATS: Registry[type[Format]] = Registry(
         "npz": "multiframe_ckpt.formats.numpy.npz:NpzFormat",
         "hdf5": "multiframe_ckpt.formats.hdf5.format:Hdf5Format",  # whose signature may stand inside another file's values
         "json": "multiframe_ckpt.formats.json.format:JsonFormat",
+        "pickle": "multiframe_ckpt.formats.plain_pickle:PickleFormat",
     },
     group="multiframe_ckpt.formats",
 )

@@ -163,7 +163,9 @@ class ArrayPart(Pending):
         return tuple(shape), dtype, bool(fortran), data
 
 
-def _array_over(raw: bytes, dtype: np.dtype, shape: tuple[int, ...], *, fortran: bool = False) -> np.ndarray:
+def _array_over(
+    raw: bytes | memoryview, dtype: np.dtype, shape: tuple[int, ...], *, fortran: bool = False
+) -> np.ndarray:
     require_shape(shape, dtype_of_numpy(dtype) or UINT8, "a NumPy array in a pickle")
     if prod(shape) * dtype.itemsize != len(raw):
         raise DamagedError(
@@ -245,11 +247,11 @@ class _ObjectArray(Expanding):
         return array.reshape(self._shape).tolist()
 
 
-def bytes_of_pickle(value: object) -> bytes:
+def bytes_of_pickle(value: object) -> bytes | memoryview:
     """Return the bytes that a pickle holds as bytes, or as Python 2's str; an int would be a size to allocate."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
-    if isinstance(value, bytes):
+    if isinstance(value, bytes | memoryview):
         return value
     raise TypeError(f"a {type(value).__name__} where bytes stand")
 

@@ -53,7 +53,7 @@ def _encode(text: object, encoding: object = "utf-8", *_: object) -> bytes:
 
 
 def _build_bytes(value: object = b"", *encoding: object) -> bytes:
-    return _encode(value, *encoding) if isinstance(value, str) else bytes_of_pickle(value)
+    return _encode(value, *encoding) if isinstance(value, str) else bytes(bytes_of_pickle(value))
 
 
 def _reconstruct(kind: Any, base: object = None, state: object = None) -> object:
@@ -126,7 +126,7 @@ def _time_builder(kind: Callable[..., object]) -> Callable[..., object]:
     """Return a builder of dates or times, which pickles give as bytes."""
 
     def build(state: object, *rest: object) -> object:
-        return kind(bytes_of_pickle(state), *rest)
+        return kind(bytes(bytes_of_pickle(state)), *rest)
 
     return build
 

@@ -28,6 +28,8 @@ _MAX_DIGITS = 4300
 _MAX_MARKS = 10_000
 #: The memory of a number, of empty containers and of empty text.
 NUMBER_NBYTES, CONTAINER_NBYTES, _SET_NBYTES, TUPLE_NBYTES, TEXT_NBYTES = 32, 64, 224, 48, 56
+#: Bytes of a byte string that is not copied out of a file's map, and the memory of a view of it.
+_LEFT_NBYTES, _VIEW_NBYTES = 1 << 20, 256
 _WIDEST_CHARACTER = 4  # bytes; one character past the first 65,536 makes all of its text as wide
 
 _U8, _U16, _U32, _I32, _U64, _F64 = map(Struct, ("<B", "<H", "<I", "<i", "<Q", ">d"))
@@ -102,6 +104,22 @@ def _sized(length: Struct, make: Callable[[bytes], object]) -> Handler:
     return handle
 
 
+def _bytes_left(length: Struct) -> Handler:
+    """Return the handler of bytes behind their number: many of them stay where they are, in the map of a file."""
+    unpack, size, copy = length.unpack_from, length.size, _sized(length, bytes)
+
+    def handle(state: State, offset: int) -> int:
+        start = offset + size
+        stop: int = start + unpack(state.data, offset)[0]
+        if stop - start < _LEFT_NBYTES or stop > state.size or isinstance(state.data, bytes):
+            return copy(state, offset)
+        state.stack.append(memoryview(state.data)[start:stop])
+        state.budget -= _VIEW_NBYTES
+        return stop
+
+    return handle
+
+
 def _on_line(make: Callable[[bytes], object]) -> Handler:
     """Return the handler of a value that stands on a line."""
 
@@ -127,7 +145,10 @@ def _sized_text(length: Struct) -> Handler:
             raise IndexError("it ends too soon")
         ascii = raw.isascii()
         state.stack.append(raw.decode() if ascii else raw.decode("utf-8", "surrogatepass"))
-        state.budget -= TEXT_NBYTES + (len(raw) if ascii else _WIDEST_CHARACTER * len(raw))
+        if ascii or len(raw) < _LEFT_NBYTES:
+            state.budget -= TEXT_NBYTES + (len(raw) if ascii else _WIDEST_CHARACTER * len(raw))
+        else:  # an array, as protocol 2 writes bytes: each is a character, and most of them are two bytes here
+            state.budget -= getsizeof(state.stack[-1])
         return stop
 
     return handle
@@ -136,6 +157,12 @@ def _sized_text(length: Struct) -> Handler:
 def _python2_text(raw: bytes) -> str:
     """Decode a Python 2 str so that ``encode("utf-8", "surrogateescape")`` gives back its bytes."""
     return raw.decode("utf-8", "surrogateescape")
+
+
+def _python2_bytes(state: State, offset: int) -> int:
+    """Push a str of Python 2: text, unless there is so much of it that it can only be an array's bytes."""
+    (length,) = _I32.unpack_from(state.data, offset)
+    return (_LONG_STRING if length >= _LEFT_NBYTES else _SHORT_STRING)(state, offset)
 
 
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.)|$)", re.DOTALL)
@@ -177,6 +204,8 @@ def _signed_int(raw: bytes) -> int:
         raise ValueError(f"an int of more than {MAX_INT_NBYTES} bytes")
     return int.from_bytes(raw, "little", signed=True)
 
+
+_SHORT_STRING, _LONG_STRING = _sized(_I32, _python2_text), _bytes_left(_I32)
 
 # Most opcodes of a pickle work on the stack and the memo, so that their handlers do by themselves what is usual.
 
@@ -430,16 +459,16 @@ _HANDLER_BY_CHARACTER: dict[str, Handler] = {
     "F": _on_line(_float),  # FLOAT
     "G": _number(_F64),  # BINFLOAT
     "S": _on_line(_unquoted),  # STRING
-    "T": _sized(_I32, _python2_text),  # BINSTRING
+    "T": _python2_bytes,  # BINSTRING
     "U": _sized(_U8, _python2_text),  # SHORT_BINSTRING
     "V": _on_line(lambda line: line.decode("raw-unicode-escape")),  # UNICODE
     "X": _sized_text(_U32),  # BINUNICODE
     "\x8c": _sized_text(_U8),  # SHORT_BINUNICODE
     "\x8d": _sized_text(_U64),  # BINUNICODE8
-    "B": _sized(_U32, bytes),  # BINBYTES
+    "B": _bytes_left(_U32),  # BINBYTES
     "C": _sized(_U8, bytes),  # SHORT_BINBYTES
-    "\x8e": _sized(_U64, bytes),  # BINBYTES8
-    "\x96": _sized(_U64, bytes),  # BYTEARRAY8
+    "\x8e": _bytes_left(_U64),  # BINBYTES8
+    "\x96": _bytes_left(_U64),  # BYTEARRAY8
     "(": _mark,  # MARK
     "0": _pop,  # POP
     "1": _pop_mark,  # POP_MARK

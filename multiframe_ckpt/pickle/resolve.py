@@ -100,6 +100,8 @@ class Resolver:
             value = raw.resolve()
             if type(value) is LazyTensor:
                 return value, _LEAF
+        elif kind is memoryview:
+            return bytes(raw), _LEAF + len(raw) // 2
         elif kind is str or kind is bytes:
             return raw, _LEAF + len(raw) // 2
         elif kind is LazyTensor or kind is Unknown:

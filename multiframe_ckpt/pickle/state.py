@@ -34,11 +34,13 @@ _DICT_ENTRY, _SET_MEMBER, _LIST_ITEM = 72, 100, 9  # while the container grows
 _FIRST_ENTRY, _GROWN_LIST = 160, 32  # what a dict takes for its first entry, and a list that has grown at its end
 _CONTAINER, _BUILT_VALUE, _UNKNOWN_CALL, _STORAGE_REFERENCE, _GLOBAL = 64, 128, 320, 200, 400
 
+#: How torch pickles a storage by itself: as a pickle within the pickle.
+_OF_TORCH = "_load_from_bytes"
 #: Packages whose pickles run code as they mean to, honest ones too, and what to do with one.
 _PICKLERS_OF_CODE = {
     package: f"{package} keeps functions and classes as code; with the program that wrote it, save its state dict alone"
     for package in ("dill", "cloudpickle", "joblib", "jsonpickle")
-}
+} | {_OF_TORCH: "tensors were pickled without torch.save; if you trust the file, torch.save what pickle.load gives"}
 
 _MAX_NAME = 1000
 _SHOWN_NAME = 200
@@ -142,7 +144,9 @@ class State:
         if len(module) + len(name) > _MAX_NAME:
             raise ValueError(f"a name of more than {_MAX_NAME} characters")
         if is_dangerous(module, name):
-            advice = _PICKLERS_OF_CODE.get(module.partition(".")[0], "do not load this file anywhere")
+            advice = _PICKLERS_OF_CODE.get(
+                name if name == _OF_TORCH else module.partition(".")[0], "do not load this file anywhere"
+            )
             raise UnsafeError(
                 f"{self.where}: found {f'{module}.{name}'[:_SHOWN_NAME]} in a pickle, a name by which files run code, "
                 f"expected none in a checkpoint; nothing was run, and no option lets it pass: {advice}"

@@ -5,7 +5,7 @@ Where contents leave a choice nothing is chosen: the error lists the candidates 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeGuard
 
 from ..errors import KeyRefusedError, ValueRefusedError
@@ -106,9 +106,15 @@ def size_of(part: Part) -> str:
 
 def count_parameters(parts: TrainingParts) -> int:
     """Return the number of elements of the models' parameters: tied ones once, and no buffers that are known by name."""
-    weights = [leaf for part in parts.models for path, leaf in leaves(part.tree) if _is_parameter(leaf, path)]
-    distinct = {i if leaf.identity is None else leaf.identity: leaf.size for i, leaf in enumerate(weights)}
-    return sum(distinct.values())
+    weights = (leaf for part in parts.models for path, leaf in leaves(part.tree) if _is_parameter(leaf, path))
+    seen: set[Hashable] = set()
+    count = 0
+    for leaf in weights:  # there may be hundreds of thousands: only those that may be tied are remembered
+        identity = leaf.identity
+        if identity is None or identity not in seen:
+            count += leaf.size
+            seen.update(() if identity is None else (identity,))
+    return count
 
 
 def _is_parameter(leaf: Tree, path: Path) -> TypeGuard[LazyTensor]:

@@ -77,6 +77,31 @@ def test_moments_of_another_shape_are_found_in_warm_and_cold_optimizers(make: An
     refused(saved, live, "optimizer/state/0")
 
 
+FACTORED = hasattr(optim, "Adafactor")
+
+
+@pytest.mark.skipif(not FACTORED, reason="this torch has no Adafactor")
+def test_factored_and_flat_moments_have_shapes_of_their_own() -> None:
+    saved, live = (
+        trained(lambda net: optim.Adafactor(net.parameters())),
+        trained(lambda net: optim.Adafactor(net.parameters()), steps=0),
+    )
+    assert "optimizer" in mfc.Checkpoint.from_run(**saved).restore(**live).restored
+    tree = mfc.Checkpoint.from_run(**saved).tree
+    entry = tree["optimizer_state_dict"]["state"][4]  # of the third layer's weight, 4 by 3
+    entry["row_var"], entry["col_var"] = entry["col_var"], entry["row_var"]
+    with pytest.raises(mfc.MismatchError, match=r"state/4/row_var: found float32 \(1, 3\), expected float32 \(4, 1\)"):
+        mfc.Checkpoint(tree).restore(**trained(lambda net: optim.Adafactor(net.parameters()), steps=0))
+
+
+def test_the_flat_moments_of_lbfgs_are_of_the_same_parameters() -> None:
+    saved, live = (optim.LBFGS(Net().parameters()) for _ in range(2))
+    first = next(iter(saved.param_groups[0]["params"]))
+    saved.state[first]["d"] = torch.zeros(7)
+    with pytest.raises(mfc.MismatchError, match=r"state/0/d: found float32 \(7,\), expected float32 \(40,\)"):
+        mfc.Checkpoint.from_objects(saved).load_into(live)
+
+
 @pytest.mark.skipif(not NAMES, reason="this torch keeps no names of parameters")
 def test_moments_that_would_be_swapped_are_a_mismatch_where_their_parameters_have_names() -> None:
     def pairs(net: Any) -> Any:

@@ -41,6 +41,16 @@ def test_the_next_save_after_a_sigterm_is_made_in_any_case_and_is_the_last(tmp_p
         assert manager.latest().epoch == 2
 
 
+def test_a_run_that_saves_by_steps_leaves_within_its_epoch_and_goes_on_there(tmp_path, before):
+    with CheckpointManager(tmp_path, save_freq=100, save_on_sigterm=True) as manager, pytest.raises(SystemExit):
+        for step in range(200, 300):
+            if step == 217:
+                terminate()
+            manager.save(2, WEIGHTS, step=step)
+    start = CheckpointManager(tmp_path).resume(model=WEIGHTS)
+    assert (start.epoch, start.step, start.within_epoch) == (2, 218, True)
+
+
 def test_a_sigterm_during_a_save_ends_the_run_with_that_save(tmp_path, before, monkeypatch):
     real = TorchPlan.write
 
