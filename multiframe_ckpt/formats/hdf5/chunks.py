@@ -109,8 +109,8 @@ class Chunks:
 def _has(entry: range | int, span: range) -> bool:
     if isinstance(entry, int):
         return entry in span
-    lowest, highest = (min(entry), max(entry)) if entry else (0, -1)
-    return lowest < span.stop and highest >= span.start
+    ends = (entry[0], entry[-1]) if entry else (0, -1)
+    return min(ends) < span.stop and max(ends) >= span.start
 
 
 def _inflated(raw: bytes, _: tuple[int, ...], most: int) -> bytes | None:
