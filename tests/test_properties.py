@@ -36,6 +36,9 @@ FORMATS = ("torch", "oneflow", "oneflow-pickle", "safetensors", "npz", "hdf5", "
 PAIRS = list(itertools.product(FORMATS, FORMATS))
 REASONS = ("excluded", "cast", "lost_ties", "unknown", "lost_metadata", "inexact")
 TREES = int(os.environ.get("MULTIFRAME_TREES", "400"))
+#: What begins a heap of HDF5's: a tensor that holds it makes a file that is refused where it has text of varying length
+#: (docs/formats/hdf5.md), which these laws are not about. Hypothesis draws it, since it stands in the library's source.
+HEAP = b"GCOL\x01\0\0\0"
 FEW = settings(deadline=None, max_examples=-(-TREES // len(PAIRS)), suppress_health_check=list(HealthCheck))
 MORE = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
 
@@ -90,6 +93,7 @@ def plain_states() -> st.SearchStrategy[dict[str, Any]]:
 @contextmanager
 def source_of(tree: Any, format: str, metadata: dict[str, str] | None = None) -> Iterator[Path]:
     """Gives the path of the tree written in a format; trees that it refuses are drawn again."""
+    assume(not any(HEAP in tensor.numpy().tobytes() for tensor in mfc.Checkpoint(tree).tensors().values()))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "source"
         try:

@@ -33,7 +33,7 @@ def _versions(obj: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Mapping
     if isinstance(obj, Mapping):
         facts = getattr(obj, "_metadata", None)
         if are_versions(facts):
-            yield path, facts
+            yield path, {name: dict(module) for name, module in facts.items()}  # an OrderedDict is part of no tree
             return
     elif not isinstance(obj, list | tuple):
         if all(hasattr(type(obj), name) for name in ("named_modules", "state_dict")):

@@ -36,11 +36,11 @@ class Chosen:
     record: CheckpointRecord
     checkpoint: Checkpoint
 
-    def restore(self, live: RunState, *, strict: bool) -> RestoreReport:
+    def restore(self, live: RunState, *, rename: Sequence[str] = (), strict: bool) -> RestoreReport:
         """Load the parts of the run that are named; see ``Checkpoint.restore``."""
-        return restore(self.checkpoint.tree, live, strict=strict)
+        return restore(self.checkpoint.tree, live, rename=rename, strict=strict, where=str(self.record.path))
 
-    def resume(self, live: RunState, *, strict: bool) -> ResumePoint:
+    def resume(self, live: RunState, *, rename: Sequence[str] = (), strict: bool) -> ResumePoint:
         """Restore, and return where to go on; touch nothing where the headers do not say where that is."""
         ended = self.record.position
         if not ended.is_known:
@@ -48,7 +48,7 @@ class Chosen:
                 f"{self.record.path}: found no epoch and no step, expected one to go on from; use restore(), and say where "
                 "to begin"
             )
-        return ResumePoint(self.record.path, ended, self.restore(live, strict=strict))
+        return ResumePoint(self.record.path, ended, self.restore(live, rename=rename, strict=strict))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ docs/keeping_runs.md says what is written when, and in which order, so that a ki
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -285,6 +285,7 @@ class CheckpointManager:
         scaler: object = None,
         which: Which = "latest",
         rng: bool = True,
+        rename: Sequence[str] = (),
         strict: bool = True,
     ) -> RestoreReport:
         """Load a checkpoint into live objects: ``latest``, ``best``, an epoch or step by its number, a name, or a path.
@@ -295,7 +296,7 @@ class CheckpointManager:
         live = RunState(model, optimizer, scheduler, scaler, rng=rng and self._options.rng)
         passed_over: list[str] = []
         try:
-            return self._load(which, lambda chosen: chosen.restore(live, strict=strict), passed_over)
+            return self._load(which, lambda chosen: chosen.restore(live, rename=rename, strict=strict), passed_over)
         finally:
             warn_of(passed_over)
 
@@ -307,11 +308,13 @@ class CheckpointManager:
         scheduler: object = None,
         scaler: object = None,
         which: Which = "latest",
+        rename: Sequence[str] = (),
         strict: bool = True,
     ) -> ResumePoint:
         """Restore the run and return where to go on: ``start.epoch``, ``start.step``, and whether ``within_epoch``.
 
         Both are 0 where nothing was saved. A number for ``which`` is an epoch, or in a run that counts steps alone a step.
+        ``rename`` and ``strict`` are those of :meth:`Checkpoint.restore`.
 
         Raise FileNotFoundError where there are checkpoints and none of them can be used: going on from 0 would bury
         them.
@@ -324,7 +327,7 @@ class CheckpointManager:
         live = RunState(model, optimizer, scheduler, scaler, rng=self._options.rng)
         passed_over: list[str] = []
         try:
-            return self._load(which, lambda chosen: chosen.resume(live, strict=strict), passed_over)
+            return self._load(which, lambda chosen: chosen.resume(live, rename=rename, strict=strict), passed_over)
         finally:
             warn_of(passed_over)
 

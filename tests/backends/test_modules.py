@@ -96,6 +96,15 @@ def test_a_save_of_live_objects_keeps_versions_as_torch_does(tmp_path: Path, sha
     assert state._metadata == net.state_dict()._metadata
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_live_state_dict_and_its_versions_are_saved_in_every_format(tmp_path: Path, target: str) -> None:
+    state = network().state_dict()
+    assert type(state._metadata) is not dict  # torch's own is an OrderedDict
+    mfc.save(state, tmp_path / target)
+    mfc.convert(tmp_path / target, tmp_path / "back.pt")
+    assert load(tmp_path / "back.pt")._metadata == state._metadata
+
+
 def test_a_run_that_is_kept_keeps_the_versions_of_its_model(tmp_path: Path) -> None:
     net = network()
     with mfc.CheckpointManager(tmp_path, rng=False) as manager:

@@ -263,6 +263,18 @@ def test_the_advice_of_an_error_is_taken_by_restore_and_load_into(nested: bool) 
     assert torch.equal(live[1].weight, net[1].weight)
 
 
+def test_the_advice_is_taken_by_a_manager_too(tmp_path: Path) -> None:
+    net, live = (nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)) for _ in range(2))
+    saved = {f"backbone.{key}": value for key, value in net.state_dict().items()}
+    with mfc.CheckpointManager(tmp_path) as manager:
+        manager.save(epoch=0, model=saved)
+        with pytest.raises(mfc.MismatchError, match=r"checkpoint_epoch_0000.*rename=\['backbone\.\*=\*'\]"):
+            manager.resume(model=live)
+        manager.resume(model=live, rename=["backbone.*=*"])
+        manager.restore(model=live, rename=["backbone.*=*"])
+    assert torch.equal(live[1].weight, net[1].weight)
+
+
 def test_an_error_says_which_checkpoint_it_is(tmp_path: Path) -> None:
     mfc.Checkpoint.from_run(model=nn.Linear(3, 2)).save(tmp_path / "run.pth")
     checkpoint, live = mfc.open(tmp_path / "run.pth"), nn.Linear(3, 4)
