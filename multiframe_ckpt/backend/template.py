@@ -168,9 +168,9 @@ def _plain_value(value: object, key: str) -> Tree:
 
 
 def _storages_to_keep(table: Mapping[str, LazyTensor]) -> set[Hashable]:
-    """Return the aliases of storages that two different tensors look into, or one tensor whole but not in C order."""
+    """Return the aliases of storages that two different tensors look into, or one that is larger, or not in C order."""
     permuted = {tensor.alias for tensor in table.values() if _is_permuted(tensor)}
-    return {*Sharing(table).split_aliases, *permuted}
+    return {*Sharing(table).kept_aliases, *permuted}
 
 
 def _is_permuted(tensor: LazyTensor) -> bool:

@@ -9,7 +9,7 @@ import re
 import shlex
 from ast import literal_eval
 
-__all__ = ["OPTIONAL_VALUES", "SWITCHES", "VALUES", "as_flags"]
+__all__ = ["COMMANDS", "OPTIONAL_VALUES", "SWITCHES", "VALUES", "as_flags"]
 
 #: Parameter and the value that an option sets → that option.
 SWITCHES = {
@@ -40,12 +40,17 @@ VALUES = {
 #: Those whose option may stand without a value, and has it behind an equals sign.
 OPTIONAL_VALUES = {"model_only"}
 
+#: What the library says to call → the command that does it.
+COMMANDS = {"mfc.inspect(path)": "multiframe-ckpt inspect PATH"}
+
 _TEXT = r"'(?:[^'\\]|\\.)*'|" + r'"(?:[^"\\]|\\.)*"'
 _PARAMETER = re.compile(rf"(?<![\w./-])(\w+)=(True|False|{_TEXT}|\[(?:{_TEXT})(?:, (?:{_TEXT}))*\])")
 
 
 def as_flags(message: str) -> str:
     """Return a message of the library with options in the place of the parameters that have one."""
+    for call, command in COMMANDS.items():
+        message = message.replace(call, command)
     return _PARAMETER.sub(_flag, message)
 
 

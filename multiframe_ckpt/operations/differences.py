@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..terminal.text import short_repr
 from ..tree import TOP, LazyTensor, Tree
-from ..tree.digests import chunks_of
+from .side_by_side import unlike_pieces, without_repeats
 
 __all__ = ["Change", "Tolerance", "compare"]
 
@@ -66,13 +65,32 @@ def compare(key: str, a: Tree, b: Tree, tolerance: Tolerance) -> tuple[Change | 
     change = Change(key, _described(a), _described(b))
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return change, 0.0
-    x, y = a.numpy(), b.numpy()
-    if all(map(np.array_equal, _chunks(x), _chunks(y))):
+    x, y = without_repeats(a, b)
+    partings = [_parted(*pair, tolerance) for pair in unlike_pieces(x, y)]
+    if not partings:
         return None, None
-    return _parted(replace(change, size=a.size), x, y, tolerance)
+    times = a.size // x.size
+    differing, nans, infinities = (
+        times * sum(getattr(parting, name) for parting in partings) for name in ("differing", "nans", "infinities")
+    )
+    largest = max(parting.largest for parting in partings)
+    if not differing:
+        return None, largest
+    shown = largest if differing > nans + infinities else None
+    return replace(change, size=a.size, differing=differing, largest=shown, nans=nans, infinities=infinities), largest
 
 
-def _parted(change: Change, x: np.ndarray, y: np.ndarray, tolerance: Tolerance) -> tuple[Change | None, float]:
+@dataclass(frozen=True, slots=True)
+class _Parting:
+    """How two pieces part: how many elements are unlike, and by how much the finite ones at the most."""
+
+    differing: int
+    nans: int
+    infinities: int
+    largest: float
+
+
+def _parted(x: np.ndarray, y: np.ndarray, tolerance: Tolerance) -> _Parting:
     """Return how two arrays of one dtype and shape differ, whose bytes do."""
     unlike = _bits(x) != _bits(y)
     distances = _distances(x, y)
@@ -86,11 +104,8 @@ def _parted(change: Change, x: np.ndarray, y: np.ndarray, tolerance: Tolerance) 
         unlike = unlike & ~(near | (distances == 0))
     else:
         nans = nans | (unlike & np.isnan(_wide(x)) & np.isnan(_wide(y)))
-    if not unlike.any():
-        return None, largest
     count, nan_count, infinite_count = (int(np.count_nonzero(which & unlike)) for which in (unlike, nans, infinities))
-    shown = largest if count > nan_count + infinite_count else None
-    return replace(change, differing=count, largest=shown, nans=nan_count, infinities=infinite_count), largest
+    return _Parting(count, nan_count, infinite_count, largest)
 
 
 def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -107,10 +122,6 @@ def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _wide(array: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # a signalling NaN is invalid in every cast
         return array.reshape(-1).astype(np.complex128 if array.dtype.kind == "c" else np.float64)
-
-
-def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
-    return (np.frombuffer(chunk, np.uint8) for chunk in chunks_of(array))
 
 
 def _bits(array: np.ndarray) -> np.ndarray:

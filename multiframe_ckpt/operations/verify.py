@@ -16,7 +16,7 @@ from ..storage.transfer import read_once
 from ..terminal.report import Report
 from ..terminal.text import bulleted, plural
 from ..training import Carried, RunVerdict, judge_move
-from ..tree import TOP, LazyTensor, Tree, tensors
+from ..tree import TOP, Elementwise, LazyTensor, Strided, Tree, tensors
 
 __all__ = ["VerifyReport", "verify"]
 
@@ -167,6 +167,7 @@ def _what_is_left(path: Path, options: ReadOptions, problem: DamagedError | Inco
 
 def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSError | None]:
     """Read each tensor, the same bytes once and large ones several at a time; return what is wrong with it, or None."""
+    table = {key: stored(tensor) for key, tensor in table.items()}
     place_of = {key: _place(tensor) for key, tensor in table.items()}
     first: dict[object, str] = {}  # several tensors may lie in one place
     for key, place in place_of.items():
@@ -175,6 +176,17 @@ def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSErro
     checks = in_parallel(lambda key: _check(key, table[key]), keys, lambda key: table[key].nbytes)
     problems = {places[number]: problem for number, problem in checks}
     return {key: problems[place] for key, place in place_of.items()}
+
+
+def stored(tensor: LazyTensor) -> LazyTensor:
+    """Return what there is to read of a tensor: of an expanded one, its storage, and not the same bytes over and over.
+
+    What is made of another tensor's elements is read as that.
+    """
+    source = tensor.source
+    if isinstance(source, Strided) and source.is_expanded:
+        return stored(source.storage)
+    return stored(source.base) if isinstance(source, Elementwise) and tensor.digest is None else tensor
 
 
 def _place(tensor: LazyTensor) -> object:

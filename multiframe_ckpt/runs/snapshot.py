@@ -53,7 +53,7 @@ def snapshot(tree: Tree, memory: Memory, *, later: Container[Hashable] = ()) -> 
     """
     tree = synchronized(tree)
     tensors = [(path, leaf) for path, leaf in leaves(tree) if isinstance(leaf, LazyTensor)]
-    shared = Sharing({str(number): tensor for number, (_, tensor) in enumerate(tensors)}).split_aliases
+    shared = Sharing({str(number): tensor for number, (_, tensor) in enumerate(tensors)}).kept_aliases
     copies = _laid_out(tensors, shared, memory)
     copied = {owner: copy.tensor() for owner, copy in copies.items()}
 

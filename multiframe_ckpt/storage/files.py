@@ -8,10 +8,11 @@ that reads past a map's end.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
@@ -92,6 +93,25 @@ class LocalFile(File):
     def opened(self) -> LocalFile:
         """Return the file, which is open."""
         return self
+
+    def data_spans(self, offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
+        """Ask the system, where it knows of holes."""
+        status = os.fstat(self._descriptor.number)
+        if status.st_blocks * 512 >= status.st_size or not hasattr(os, "SEEK_DATA"):
+            yield offset, nbytes
+            return
+        end = offset + nbytes
+        while offset < end:
+            try:
+                start = os.lseek(self._descriptor.number, offset, os.SEEK_DATA)
+                stop = os.lseek(self._descriptor.number, start, os.SEEK_HOLE)
+            except OSError as problem:
+                if problem.errno != errno.ENXIO:  # not that there is none behind
+                    yield offset, end - offset
+                return
+            if start < end:
+                yield start, min(stop, end) - start
+            offset = stop
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill a buffer; the system may read fewer bytes than it is asked for in one call."""

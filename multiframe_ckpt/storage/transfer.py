@@ -42,10 +42,13 @@ __all__ = [
     "as_elements",
     "copy",
     "copy_batch",
+    "data_spans",
     "materialized",
     "read_once",
     "read_small",
+    "read_span",
     "read_through",
+    "recut",
     "write_all_at",
     "write_at",
 ]
@@ -118,6 +121,31 @@ def _copied(target: memoryview, pieces: Iterable[memoryview]) -> Iterator[memory
         target[offset : offset + len(piece)] = piece
         yield piece
         offset += len(piece)
+
+
+def recut(pieces: Iterable[memoryview], sizes: Iterable[int]) -> Iterator[memoryview]:
+    """Yield bytes that come in pieces in pieces of these sizes, each good until the next is asked for.
+
+    The sizes add up to all there is; when the last is asked for, so is the end of ``pieces``, where digests are compared.
+    """
+    left, buffer = memoryview(b""), bytearray()
+    source = iter(pieces)
+    for size in sizes:
+        left = left or next(source, left)
+        if len(left) >= size:
+            yield left[:size]
+            left = left[size:]
+            continue
+        buffer += bytes(max(0, size - len(buffer)))
+        filled = 0
+        while filled < size:
+            left = left or next(source)
+            taken = left[: size - filled]
+            buffer[filled : filled + len(taken)] = taken
+            left, filled = left[len(taken) :], filled + len(taken)
+        yield memoryview(buffer)[:size]
+    for _ in source:
+        pass
 
 
 def read_small(key: str, tensor: LazyTensor) -> bytes | memoryview:
@@ -284,9 +312,36 @@ def read_through(table: Mapping[str, LazyTensor]) -> Iterator[str]:
 
 
 def read_once(key: str, tensor: LazyTensor) -> None:
-    """Read a tensor and keep nothing of it; DamagedError where its bytes are not the ones its file promised."""
-    for _ in HashingReader(key, tensor):
-        pass
+    """Read a tensor and keep nothing of it; DamagedError where its bytes are not the ones its file promised.
+
+    Where nothing is promised, holes are passed over: nothing lies there that could be read or not.
+    """
+    if tensor.digest is not None or tensor.extent is None:
+        for _ in HashingReader(key, tensor):
+            pass
+        return
+    for span in data_spans(tensor):
+        for _ in read_span(tensor, span, _buffer()):
+            pass
+
+
+def data_spans(tensor: LazyTensor) -> list[range]:
+    """Return the parts of a tensor's bytes that are stored, and no holes of its file: all of them, where nobody tells."""
+    extent = tensor.extent
+    if extent is None or tensor.digest is not None:
+        return [range(tensor.nbytes)]
+    with extent.file.opened() as file:
+        spans = list(file.data_spans(extent.offset, extent.nbytes))
+    return [range(start - extent.offset, start - extent.offset + nbytes) for start, nbytes in spans]
+
+
+def read_span(tensor: LazyTensor, span: range, buffer: memoryview) -> Iterator[memoryview]:
+    """Yield the bytes of a part of a tensor that lies whole in a file, piece by piece."""
+    extent = tensor.extent
+    if extent is None:
+        raise ValueError(f"{tensor!r}: found no place in a file, expected one")
+    part = Extent(extent.file, extent.offset + span.start, len(span))
+    return _read(part, (buffer[: min(len(buffer), len(span) - start)] for start in range(0, len(span), len(buffer))))
 
 
 def materialized(tree: Tree) -> Tree:

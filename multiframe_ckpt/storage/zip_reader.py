@@ -18,7 +18,7 @@ from ..errors import DamagedError, FormatError, UnsafeError
 from ..tree import File
 from ..tree.digests import PIECE, crc32
 
-__all__ = ["MAX_DEFLATE_RATIO", "Member", "ZipReader"]
+__all__ = ["FREE_INFLATED", "MAX_TIMES_INFLATED", "Member", "ZipReader"]
 
 _LOCAL = struct.Struct("<4s2xHH4xIIIHH")  # signature, flags, method, CRC, packed size, size, name and extra lengths
 _ENTRY = struct.Struct("<4s4xHH4xIIIHHH8xI")  # the same, comment length, offset of the local header
@@ -34,9 +34,9 @@ _ZIP64 = 1  # the extra field that holds what does not fit into 32 bits
 _IN_ZIP64 = 0xFFFFFFFF  # stands for a size or an offset that does not fit
 _END_IN_ZIP64 = (0xFFFF, _IN_ZIP64, _IN_ZIP64)  # the same of a number of members, the directory's size and its offset
 #: Bytes that compressed members may inflate to, or how many times the size of the file.
-_FREE_INFLATED, _MAX_TIMES_INFLATED = 64 << 20, 4
+FREE_INFLATED, MAX_TIMES_INFLATED = 64 << 20, 4
 #: Deflate can do no better: a larger claim is a lie.
-MAX_DEFLATE_RATIO = 1032
+_MAX_DEFLATE_RATIO = 1032
 
 
 class Member(NamedTuple):
@@ -150,7 +150,7 @@ class ZipReader:
         offset = self._data_offset(header_offset, raw_name, shared, (flags, method, crc, packed_size, size), name)
         if offset + packed_size > self.file.size:  # asked here, so that the name is formatted for an error only
             self.file.require(offset, packed_size, f"member {name!r}")
-        most = packed_size if stored else MAX_DEFLATE_RATIO * (packed_size + 1)
+        most = packed_size if stored else _MAX_DEFLATE_RATIO * (packed_size + 1)
         if size > most or (stored and size != packed_size):
             raise DamagedError(
                 f"{self._where(name)}: found {packed_size} bytes said to hold {size}, expected at most {most}; "
@@ -210,10 +210,10 @@ class ZipReader:
     def _require_modest(self) -> None:
         """Refuse an archive that would inflate to many times its size: reading it could fill the memory."""
         inflated = sum(member.size for member in self.members.values() if not member.stored)
-        if inflated > max(_FREE_INFLATED, _MAX_TIMES_INFLATED * self.file.size):
+        if inflated > max(FREE_INFLATED, MAX_TIMES_INFLATED * self.file.size):
             raise UnsafeError(
                 f"{self.file.where}: found compressed members that inflate from {self.file.size} bytes to {inflated}, "
-                f"expected at most {_MAX_TIMES_INFLATED} times as many; if you trust the file, zip it again without "
+                f"expected at most {MAX_TIMES_INFLATED} times as many; if you trust the file, zip it again without "
                 "compression"
             )
 

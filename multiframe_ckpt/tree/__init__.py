@@ -31,7 +31,7 @@ from .nodes import (
     tensors,
     walk,
 )
-from .sharing import Sharing, tied_groups
+from .sharing import Sharing, is_expanded, tied_groups
 from .sources import Computed, Extent, File, InFile, InMemory, Source
 from .tensor import LazyTensor
 from .turned import Reshaped, Rows, Turned
@@ -72,6 +72,7 @@ __all__ = [
     "expect_tensor",
     "has_tensors",
     "has_unknown",
+    "is_expanded",
     "is_leaf",
     "is_plain",
     "join_key",

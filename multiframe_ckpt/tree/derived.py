@@ -41,6 +41,11 @@ class Strided(Source):
         return self.strides == c_strides(self.shape) or prod(self.shape) <= 1
 
     @property
+    def is_expanded(self) -> bool:
+        """Whether the elements are more than the storage has bytes for, so that some lie on each other."""
+        return prod(self.shape) * self.dtype.itemsize > self.storage.nbytes
+
+    @property
     def covers(self) -> bool:
         """Whether the view is all of its storage, in C order."""
         return self.is_dense and prod(self.shape) * self.dtype.itemsize == self.storage.nbytes
@@ -90,7 +95,9 @@ class Strided(Source):
         steps = tuple(step * size for step in self.strides)
         start = self.offset * size if prod(self.shape) else 0
         array = np.ndarray(self.shape, self.dtype.numpy, raw, start, steps)
-        return array if array.flags.aligned else array.copy()
+        if array.flags.aligned:
+            return array
+        return self._over(raw.copy()) if self.is_expanded else array.copy()
 
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Read piece by piece where the bytes lie whole in a file."""

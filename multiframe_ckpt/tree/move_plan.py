@@ -140,7 +140,7 @@ def _matched(shapes: Mapping[str, Shape], rules: Sequence[Move]) -> dict[str, Mo
         if not matches:
             raise KeyRefusedError(
                 f"layout=[{str(rule)!r}]: found no tensor it matches, expected at least one; "
-                "see the keys with: multiframe-ckpt inspect"
+                "see the keys with: mfc.inspect(path)"
             )
         for move in matches:
             _require_sources(move, shapes)

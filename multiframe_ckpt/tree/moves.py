@@ -227,7 +227,7 @@ class Move:
         try:
             return shape()
         except ValueError as problem:
-            raise ValueRefusedError(f"{self._rule}: {problem}; see the shapes with: multiframe-ckpt inspect") from None
+            raise ValueRefusedError(f"{self._rule}: {problem}; see the shapes with: mfc.inspect(path)") from None
 
 
 _NUMBERS = r"-?\d+(?:,-?\d+)*"

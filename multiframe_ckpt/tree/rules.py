@@ -17,7 +17,7 @@ from ..errors import KeyRefusedError
 
 __all__ = ["Rename", "Select", "matching", "new_name", "parse_rename", "renamed", "require_matches"]
 
-_NO_TENSOR = "found no tensor it matches, expected at least one; see the keys with: multiframe-ckpt inspect"
+_NO_TENSOR = "found no tensor it matches, expected at least one; see the keys with: mfc.inspect(path)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from .derived import Strided
 from .sources import Source
 from .tensor import LazyTensor
 
-__all__ = ["Sharing", "tied_groups"]
+__all__ = ["Sharing", "is_expanded", "tied_groups"]
 
 #: Whether two views with gaps share an element is hard to say, and a file may hold very many, made to be hard: past so
 #: many steps for a pair, and so many pairs of a storage, they count as lying on each other.
@@ -45,6 +45,17 @@ class Sharing:
     def split_aliases(self) -> frozenset[Hashable]:
         """The aliases of storages that are looked into at more than one place."""
         return frozenset(self.tensors[group[0]].alias for group in self.split)
+
+    @cached_property
+    def expanded_aliases(self) -> frozenset[Hashable]:
+        """The aliases of storages that have fewer bytes than a tensor that looks into them."""
+        expanded = (tensor for tensor in self.tensors.values() if is_expanded(tensor))
+        return frozenset(tensor.alias for tensor in expanded if tensor.alias is not None)
+
+    @property
+    def kept_aliases(self) -> frozenset[Hashable]:
+        """The aliases of storages that are to be kept with the views into them, rather than these each by itself."""
+        return self.split_aliases | self.expanded_aliases
 
     @cached_property
     def overlaps(self) -> list[list[str]]:
@@ -138,6 +149,11 @@ def _groups(names: Iterable[tuple[str, Hashable | None]]) -> list[list[str]]:
         if name is not None:
             groups.setdefault(name, []).append(key)
     return [keys for keys in groups.values() if len(keys) > 1]
+
+
+def is_expanded(tensor: LazyTensor) -> bool:
+    """Return whether a tensor has no bytes of its own for all its elements: it looks into a storage that is smaller."""
+    return isinstance(tensor.source, Strided) and tensor.source.is_expanded
 
 
 def tied_groups(tensors: Mapping[str, LazyTensor]) -> list[list[str]]:

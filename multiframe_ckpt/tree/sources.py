@@ -21,7 +21,7 @@ import numpy as np
 
 from ..dtypes import DType, dtype_of_numpy
 from ..errors import DamagedError, DtypeRefusedError
-from .boxes import Box, c_strides, shape_of, taken
+from .boxes import Box, blocks, c_strides, shape_of, taken
 from .digests import PIECE, bytes_of, chunks_of
 
 if TYPE_CHECKING:  # a tensor has a source, and a source may be made of tensors
@@ -80,6 +80,13 @@ class File(ABC):
     def contents(self) -> bytes | mmap.mmap:
         """Return the whole file for parsers that walk it: mapped where it lies on this machine, else read now."""
         return self.read_at(0, self.size)
+
+    def data_spans(self, offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
+        """Yield where, of these bytes, some are stored, and how many; between them are holes, which are read as zeros.
+
+        All of them, where nobody tells.
+        """
+        yield offset, nbytes
 
     def opened(self) -> AbstractContextManager[File]:
         """Hold the file open for several reads one after another."""
@@ -154,6 +161,21 @@ def native(array: np.ndarray, dtype: DType) -> np.ndarray:
     return array if array.dtype == dtype.numpy else array.astype(dtype.numpy)
 
 
+def pieces_of(array: np.ndarray, dtype: DType, buffer: memoryview) -> Iterator[memoryview]:
+    """Yield an array's bytes in C order and of this machine; of any other layout no more is copied than a buffer holds.
+
+    So an expanded array, whose few bytes stand for many, is never spelled out.
+    """
+    if array.flags.c_contiguous and array.dtype == dtype.numpy:
+        yield from chunks_of(array)
+        return
+    for box in blocks(array.shape, dtype.itemsize, len(buffer)):
+        part = taken(array, box)
+        raw = buffer[: part.nbytes] if part.nbytes <= len(buffer) else memoryview(bytearray(part.nbytes))
+        np.copyto(np.frombuffer(raw, np.uint8).view(dtype.numpy).reshape(part.shape), part, casting="equiv")
+        yield raw
+
+
 class Source(ABC):
     """Where the elements of a tensor come from. Nothing is read until it is asked for."""
 
@@ -202,7 +224,7 @@ class Source(ABC):
 
     def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
         """Yield the bytes in C order, each piece good until the next is asked for; ``buffer`` may be used for them."""
-        return chunks_of(np.asarray(native(self.array(), self.dtype), order="C"))
+        return pieces_of(self.array(), self.dtype, buffer)
 
     def part(self, box: Box) -> Source:
         """Return the source of a part, which reads no more than it must."""
@@ -252,6 +274,10 @@ class InMemory(Source):
     def array(self) -> np.ndarray:
         """Return the array itself, in this machine's byte order."""
         return native(self._array, self.dtype)
+
+    def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
+        """Yield the bytes, put into this machine's order piece by piece."""
+        return pieces_of(self._array, self.dtype, buffer)
 
     def part(self, box: Box) -> InMemory:
         """Return a view of the array."""

@@ -144,10 +144,12 @@ def test_a_hostile_file_is_refused_by_every_verb_and_nothing_of_it_happens(
 @pytest.mark.parametrize("title", LISTED)
 def test_a_file_of_endless_size_or_number_is_listed_at_once(title: str, place: Path, victim: Runner) -> None:
     LISTED[title].make(place)
-    answer = victim.attack(place, only=["inspect", "list"])
+    is_hole = title.endswith("of a terabyte")  # which nothing has to read, but what makes other elements of those there
+    more = ["verify", "diff"] if is_hole and "bfloat16" not in title else ["verify"] if is_hole else []
+    answer = victim.attack(place, only=["inspect", "list", *more])
     found = list(wrongs(LISTED[title], place, answer))
     assert not found, "\n".join(found)
-    assert all(verb["status"] == 0 for verb in answer["verbs"].values())
+    assert all(verb["status"] == 0 and verb["seconds"] < 10 for verb in answer["verbs"].values())
 
 
 @pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")  # torch 2.0, of its own storages

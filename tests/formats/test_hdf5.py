@@ -1,9 +1,12 @@
 """hdf5: the contract, h5py as oracle, files that lead elsewhere."""
 
+import zlib
+
 import h5py
 import numpy as np
 import pytest
 
+import multiframe_ckpt as mfc
 from multiframe_ckpt.dtypes import DTYPES, dtype_named
 from multiframe_ckpt.errors import DamagedError, FormatError, UnsafeError, ValueRefusedError
 from multiframe_ckpt.formats.base import WriteOptions
@@ -326,3 +329,72 @@ def test_a_heap_that_the_library_would_walk_for_ever_is_damage(tmp_path):
     path.write_bytes(blob)
     with pytest.raises(DamagedError, match="global heap"):
         read(FORMAT, path)
+
+
+FILTERS = {
+    "gzip": {"compression": "gzip"},
+    "gzip, shuffled and checked": {"compression": "gzip", "shuffle": True, "fletcher32": True},
+    "lzf": {"compression": "lzf"},
+    "lzf, shuffled and checked": {"compression": "lzf", "shuffle": True, "fletcher32": True},
+    "checked": {"fletcher32": True},
+    "shuffled": {"shuffle": True},
+    "szip": {"compression": "szip"},
+    "scaleoffset": {"scaleoffset": 0},
+}
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize("chunks", [(7, 11), (300, 400), (1, 400)])
+def test_what_the_librarys_filters_packed_is_read_whole_and_in_part(filters, chunks, tmp_path):
+    if filters == "szip" and not h5py.h5z.filter_avail(h5py.h5z.FILTER_SZIP):
+        pytest.skip("this h5py has no szip")
+    array = np.random.default_rng(7).integers(0, 1000, (300, 400), dtype=np.int32)
+    array[100:200] = 5
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("w", data=array, chunks=chunks, **FILTERS[filters])
+        file.create_dataset("sparse", (300, 400), "i4", chunks=chunks, fillvalue=9, **FILTERS[filters])[20:30] = 4
+    tensors = mfc.open(tmp_path / "x.h5").tensors()
+    for index in (..., (slice(290, None), 3), (slice(5, 200, 7), slice(None, None, -3)), (slice(0, 0), 1), (0, 0)):
+        np.testing.assert_array_equal(tensors["w"][index].numpy(), array[index])
+    np.testing.assert_array_equal(tensors["w"].numpy(), array)
+    assert (tensors["sparse"].numpy() == 4).sum() == 4000 and tensors["sparse"][50:52].numpy().tolist() == [
+        [9] * 400
+    ] * 2
+
+
+def test_a_large_chunk_that_lzf_could_not_make_much_smaller_is_read(tmp_path):
+    array = np.random.default_rng(7).integers(0, 16, 1 << 21, dtype=np.uint8)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        dataset = file.create_dataset("w", data=array, chunks=array.shape, compression="lzf")
+        assert 1 << 19 < dataset.id.get_storage_size() < array.nbytes
+    np.testing.assert_array_equal(mfc.open(tmp_path / "x.h5")["w"].numpy(), array)
+
+
+def test_a_part_looks_into_no_other_chunks_than_it_crosses(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        dataset = file.create_dataset("w", data=np.arange(100.0), chunks=(10,), compression="gzip")
+        dataset.id.write_direct_chunk((50,), zlib.compress(bytes(1 << 20)))
+    tensor = mfc.open(tmp_path / "x.h5")["w"]
+    assert tensor[:50].numpy().tolist() == list(range(50)) and tensor[99].numpy() == 99
+    for index in (slice(49, 51), 55, slice(None, None, -30)):
+        with pytest.raises(UnsafeError, match=r"'/w': found a chunk at \(50,\) that unpacks to more than the 80 bytes"):
+            tensor[index].numpy()
+
+
+def test_a_chunk_that_a_filter_was_left_out_for_is_read_as_it_is(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        dataset = file.create_dataset("w", data=np.arange(20.0), chunks=(10,), compression="gzip")
+        dataset.id.write_direct_chunk((10,), np.arange(10.0).tobytes(), filter_mask=1)
+    assert mfc.open(tmp_path / "x.h5")["w"].numpy().tolist() == [*range(10), *range(10)]
+
+
+def test_filters_that_nobody_can_look_through_are_refused_by_name(tmp_path):
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_chunk((64,))
+    creation.set_deflate(9)
+    creation.set_scaleoffset(h5py.h5z.SO_INT, 0)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        h5py.h5d.create(file.id, b"w", h5py.h5t.STD_I32LE, h5py.h5s.create_simple((64,)), creation)
+    node = mfc.open(tmp_path / "x.h5")["w"]
+    assert isinstance(node, mfc.Unknown)
+    assert node.type_name.startswith("an HDF5 dataset behind filters 1, 6, of which one alone can compress")

@@ -7,9 +7,10 @@ stands as a manifest (see ``manifest.py``) in the root attribute ``multiframe_ck
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from ...dtypes import HDF5_MAX_DIMENSIONS, DType, is_numpys_own, unsigned_of
 from ...errors import ValueRefusedError
 from ...progress import OnProgress
 from ...storage.folders import Folder
+from ...storage.transfer import HashingReader, recut
 from ...tree import File, LazyTensor, Sharing, Tree
-from ...tree.digests import digest_of
+from ...tree.boxes import as_slices, blocks, shape_of
+from ...tree.digests import PIECE, digest_of
 from ..base import Changes, Head, Opened, Plan, ProgressMeter, ReadOptions, WritableFormat, WriteOptions, require_file
 from ..manifest import (
     METADATA_KEY,
@@ -128,9 +131,8 @@ class _Plan(Plan):
                 group[name] = file[member_of[entry.tied_to]]
                 digests |= {entry.member: digests[member_of[entry.tied_to]]} if self.options.digest else {}
             else:
-                array = tensor.numpy()
-                _write_dataset(group, name, tensor.dtype, array)
-                digests |= {entry.member: digest_of(array)} if self.options.digest else {}
+                digest = _write_dataset(group, name, tensor, hashed=self.options.digest)
+                digests |= {entry.member: digest} if digest else {}
                 disk.check()
             meter.moved(entry.member, tensor)
         return digests if self.options.digest else None
@@ -144,11 +146,48 @@ def _group_for(file: Any, member: str) -> tuple[Any, str]:
     return group, name
 
 
-def _write_dataset(group: Any, name: str, dtype: DType, array: np.ndarray) -> None:
-    stored = array if is_numpys_own(dtype) else array.view(unsigned_of(dtype.itemsize).numpy)
-    dataset = group.create_dataset(name, data=stored, track_times=False)
-    if not is_numpys_own(dtype):
+def _write_dataset(group: Any, name: str, tensor: LazyTensor, *, hashed: bool) -> str | None:
+    """Write a tensor as a dataset and return its digest, if asked for.
+
+    What lies whole somewhere is written in one call, all other piece by piece, so that no more of it is in memory.
+    """
+    dtype, own = tensor.dtype, is_numpys_own(tensor.dtype)
+    stored = dtype if own else unsigned_of(dtype.itemsize)
+    dataset = group.create_dataset(name, tensor.shape, stored.numpy, track_times=False)
+    digest = _fill(dataset, tensor, stored, hashed=hashed)
+    if not own:
         dataset.attrs["dtype"] = dtype.name
+    return digest
+
+
+def _fill(dataset: Any, tensor: LazyTensor, stored: DType, *, hashed: bool) -> str | None:
+    array = _in_place(tensor)
+    if array is not None:
+        dataset[...] = array.view(stored.numpy)
+        return digest_of(array) if hashed else None
+    reader = HashingReader(str(dataset.name), tensor, ["xxh3"] if hashed else [])
+    for box, part in _in_blocks(tensor, stored, reader):
+        dataset[as_slices(box)] = part
+    return reader.digests["xxh3"] if hashed else None
+
+
+def _in_place(tensor: LazyTensor) -> np.ndarray | None:
+    """Return the elements where they lie whole in a file or in memory, compared with their digest; else None."""
+    if tensor.extent is not None:
+        return tensor.numpy()
+    if not tensor.source.is_in_memory or not tensor.source.array().flags.c_contiguous:
+        return None
+    return tensor.numpy()
+
+
+def _in_blocks(
+    tensor: LazyTensor, stored: DType, pieces: Iterable[memoryview]
+) -> Iterator[tuple[tuple[range, ...], np.ndarray]]:
+    """Yield boxes that fill the tensor's shape, and the elements of each."""
+    boxes = list(blocks(tensor.shape, stored.itemsize, PIECE))
+    sizes = (prod(shape_of(box)) * stored.itemsize for box in boxes)
+    for box, raw in zip(boxes, recut(pieces, sizes), strict=True):
+        yield box, np.frombuffer(raw, np.uint8).view(stored.numpy).reshape(shape_of(box))
 
 
 def _require_few_dimensions(table: Mapping[str, LazyTensor]) -> None:

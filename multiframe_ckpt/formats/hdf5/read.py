@@ -17,23 +17,19 @@ import numpy as np
 
 from ...dtypes import DTYPES, UINT8, DType, dtype_of_numpy, is_numpys_own, unsigned_of
 from ...errors import DamagedError, FormatError, UnsafeError
-from ...storage.zip_reader import MAX_DEFLATE_RATIO
+from ...storage.zip_reader import FREE_INFLATED, MAX_TIMES_INFLATED
 from ...tree import MAX_DEPTH, MISSING, Computed, File, LazyTensor, Missing, Source, Tree, Unknown, leaves
 from ...tree.boxes import Box, as_slices, shape_of
 from ...tree.shapes import require_shape
 from ...tree.sources import native
+from .chunks import Chunks
 from .heaps import require_sound_heaps
 
 __all__ = ["Hdf5Reader"]
 
-#: A dataset may have so many bytes whatever is stored of it; one with more must have bytes to show for them.
-_FREE_NBYTES = 1 << 24
 #: Text becomes plain values at once; a file may hold so many characters of it, or as many as it has bytes.
 _LEAST_TEXT_LIMIT = 1 << 24
 _MAX_TEXTS = 100_000
-#: What HDF5 and h5py decode by themselves: deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf. For any other
-#: filter HDF5 would look on the disk for a plugin, and run it.
-_SAFE_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 _SHOWN_TYPE = 200
 #: Dtypes that HDF5 does not have: unsigned ints with an attribute that names them.
 _DTYPE_OF_ATTRIBUTE = {row.name: row for row in DTYPES if not is_numpys_own(row)}
@@ -51,6 +47,7 @@ class Hdf5Reader:
             self._h5 = h5py.File(file.stream(), "r")
         self._text_limit = self._text_left = max(_LEAST_TEXT_LIMIT, file.size)
         self._heaps_are_checked = False
+        self._unpacked_nbytes = 0
         self._group_paths: dict[int, str] = {}  # by the address of the group
         self._tensors: dict[int, LazyTensor] = {}  # by the address of the dataset: several links may lead to one
 
@@ -154,16 +151,21 @@ class Hdf5Reader:
             self._refuse_foreign_bytes(dataset, where)
             if dataset.shape is None:
                 return None
-            obstacle = self._obstacle(dataset)
-            if obstacle is not None:
-                return Unknown(obstacle, (tuple(dataset.shape),))
-            if self._h5py.check_string_dtype(dataset.dtype) is not None:
-                return self._dataset_text(dataset, where)
             info = self._h5py.h5o.get_info(dataset.id)
             if info.addr not in self._tensors:
-                tensor = self._dataset_tensor(dataset, where)
+                obstacle = self._type_obstacle(dataset)
+                if obstacle is not None:
+                    return Unknown(obstacle, (tuple(dataset.shape),))
+                chunks = Chunks(dataset, f"{self._file.where}: {where}")
+                obstacle = chunks.obstacle() or self._size_obstacle(dataset, chunks)
+                if obstacle is not None:
+                    return Unknown(obstacle, (tuple(dataset.shape),))
+                if self._h5py.check_string_dtype(dataset.dtype) is not None:
+                    chunks.require_sound()
+                    return self._dataset_text(dataset, where)
+                tensor = self._dataset_tensor(dataset, chunks, where)
                 if tensor is None:
-                    return self._unknown_dataset(dataset, where)
+                    return self._unknown_dataset(dataset, chunks, where)
                 self._tensors[info.addr] = tensor.with_(alias=object()) if info.rc > 1 else tensor
         return self._tensors[info.addr]
 
@@ -175,47 +177,50 @@ class Hdf5Reader:
                 "copy them into it (h5repack does)"
             )
 
-    def _obstacle(self, dataset: Any) -> str | None:
-        """Return why a dataset is not read: its type, a filter, or a size that its stored bytes cannot account for."""
+    def _type_obstacle(self, dataset: Any) -> str | None:
+        """Return why a dataset is not read: its type."""
         try:
             dataset.dtype  # noqa: B018  (h5py makes it when it is asked for)
         except TypeError as problem:  # of HDF5's types of time, which NumPy has no equivalent for
             return f"an HDF5 dataset of a type that h5py does not read ({problem})"[:_SHOWN_TYPE]
-        creation = dataset.id.get_create_plist()
-        codes = {creation.get_filter(number)[0] for number in range(creation.get_nfilters())}
-        if codes - _SAFE_FILTERS:
-            return (
-                f"an HDF5 dataset behind filter {min(codes - _SAFE_FILTERS)}, which is a plugin (h5repack removes it)"
-            )
-        chunk_nbytes = prod(dataset.chunks or ()) * dataset.dtype.itemsize
-        nbytes = max(prod(dataset.shape) * dataset.dtype.itemsize, chunk_nbytes)
-        stored_nbytes = dataset.id.get_storage_size()
-        if nbytes > _FREE_NBYTES + MAX_DEFLATE_RATIO * stored_nbytes:
-            return f"an HDF5 dataset of {nbytes:,} bytes, of which {stored_nbytes:,} are stored"
         return None
 
-    def _dataset_tensor(self, dataset: Any, where: str) -> LazyTensor | None:
+    def _size_obstacle(self, dataset: Any, chunks: Chunks) -> str | None:
+        """Return why a dataset is not read: with it, those of the file would unpack to many times what the file has."""
+        stored_nbytes, nbytes = dataset.id.get_storage_size(), prod(dataset.shape) * dataset.dtype.itemsize
+        if nbytes + chunks.nbytes <= stored_nbytes or (nbytes <= stored_nbytes and not chunks.filters):
+            return None
+        unpacked_nbytes = self._unpacked_nbytes + nbytes + chunks.nbytes
+        if unpacked_nbytes > max(FREE_INFLATED, MAX_TIMES_INFLATED * self._file.size):
+            return f"an HDF5 dataset of {nbytes:,} bytes, of which {stored_nbytes:,} are stored (h5repack unpacks it)"
+        self._unpacked_nbytes = unpacked_nbytes
+        return None
+
+    def _dataset_tensor(self, dataset: Any, chunks: Chunks, where: str) -> LazyTensor | None:
         """Return the tensor of a dataset, or None for one whose elements are no numbers."""
         dtype = dtype_of_numpy(np.dtype(dataset.dtype.str))
         if dtype is None:
-            return self._opaque_tensor(dataset, where)
+            return self._opaque_tensor(dataset, chunks, where)
         require_shape(dataset.shape, dtype, f"{self._file.where}: {where}")
         stored, dtype = dtype, self._named_dtype(dataset, dtype)
         tensor = self._in_file(dataset, stored, where) or LazyTensor(
-            stored, dataset.shape, _Dataset(self, dataset, stored, where)
+            stored, dataset.shape, _Dataset(self, dataset, chunks, stored, where)
         )
         return tensor if dtype is stored else tensor.view_as(dtype, None)
 
-    def _opaque_tensor(self, dataset: Any, where: str) -> LazyTensor | None:
+    def _opaque_tensor(self, dataset: Any, chunks: Chunks, where: str) -> LazyTensor | None:
         """Return the tensor of opaque bytes where an attribute says what they are: how Keras writes bfloat16."""
         is_opaque = dataset.dtype.kind == "V" and dataset.dtype.names is None and dataset.dtype.subdtype is None
         dtype = self._attribute_dtype(dataset) if is_opaque else None
         if dtype is None or dtype.itemsize != dataset.dtype.itemsize:
             return None
         require_shape(dataset.shape, dtype, f"{self._file.where}: {where}")
-        return LazyTensor.from_function(dtype, dataset.shape, lambda: self.read(dataset, (), where).view(dtype.numpy))
+        whole = tuple(map(range, dataset.shape))
+        return LazyTensor.from_function(
+            dtype, dataset.shape, lambda: self.read(dataset, chunks, whole, where).view(dtype.numpy)
+        )
 
-    def _unknown_dataset(self, dataset: Any, where: str) -> Unknown:
+    def _unknown_dataset(self, dataset: Any, chunks: Chunks, where: str) -> Unknown:
         """Return a dataset of no numbers as its bytes, where they are all there is to it."""
         title, shape = f"HDF5 type {dataset.dtype}"[:_SHOWN_TYPE], tuple(dataset.shape)
         if dataset.dtype.hasobject:
@@ -224,7 +229,7 @@ class Hdf5Reader:
         require_shape((*shape, width), UINT8, f"{self._file.where}: {where}")
 
         def read() -> np.ndarray:
-            array = np.ascontiguousarray(self.read(dataset, (), where))
+            array = np.ascontiguousarray(self.read(dataset, chunks, tuple(map(range, shape)), where))
             return array.reshape(-1).view(np.uint8).reshape(*shape, -1)
 
         return Unknown(title, (shape,), {"bytes": LazyTensor.from_function(UINT8, (*shape, width), read)})
@@ -245,10 +250,11 @@ class Hdf5Reader:
             return None
         return LazyTensor.in_file(self._file, dtype, dataset.shape, offset, what=where)
 
-    def read(self, dataset: Any, index: tuple[slice | int, ...], where: str) -> np.ndarray:
-        """Return a part of a dataset, read and unpacked by the library."""
+    def read(self, dataset: Any, chunks: Chunks, box: Box, where: str) -> np.ndarray:
+        """Return a part of a dataset, read and unpacked by the library; what it unpacks was looked into before."""
         with self._errors(where):
-            return np.asarray(dataset[index])
+            chunks.require_sound(box)
+            return np.asarray(dataset[as_slices(box)])
 
     def _dataset_text(self, dataset: Any, where: str) -> Tree:
         fixed_length = self._h5py.check_string_dtype(dataset.dtype).length or 0
@@ -277,15 +283,18 @@ class Hdf5Reader:
 class _Dataset(Source):
     """A dataset that the library unpacks: in chunks, compressed, or of foreign byte order."""
 
-    __slots__ = ("_dataset", "_reader", "_where", "dtype", "shape")
+    __slots__ = ("_chunks", "_dataset", "_reader", "_where", "dtype", "shape")
 
-    def __init__(self, reader: Hdf5Reader, dataset: Any, dtype: DType, where: str) -> None:
-        self._reader, self._dataset, self._where = reader, dataset, where
+    def __init__(self, reader: Hdf5Reader, dataset: Any, chunks: Chunks, dtype: DType, where: str) -> None:
+        self._reader, self._dataset, self._chunks, self._where = reader, dataset, chunks, where
         self.dtype, self.shape = dtype, tuple(dataset.shape)
 
     def array(self) -> np.ndarray:
         """Read the whole dataset."""
-        return native(self._reader.read(self._dataset, (), self._where), self.dtype)
+        return native(self._read(tuple(map(range, self.shape))), self.dtype)
+
+    def _read(self, box: Box) -> np.ndarray:
+        return self._reader.read(self._dataset, self._chunks, box, self._where)
 
     def part(self, box: Box) -> Source:
         """Read the chunks that a box crosses."""
@@ -293,6 +302,6 @@ class _Dataset(Source):
         flips = tuple(slice(None, None, -1 if entry.step < 0 else 1) for entry in box if isinstance(entry, range))
 
         def read() -> np.ndarray:
-            return self._reader.read(self._dataset, as_slices(forward), self._where)[flips]
+            return self._read(forward)[flips]
 
         return Computed(self.dtype, shape_of(box), read)

@@ -30,8 +30,9 @@ from ...dtypes import dtype_named
 from ...errors import DamagedError, FormatError
 from ...progress import OnProgress
 from ...storage.folders import Folder
+from ...storage.transfer import HashingReader
 from ...tree import Computed, File, LazyTensor, Sharing, Tree, partition, tied_groups
-from ...tree.digests import digest_of, digest_of_bytes, is_digest
+from ...tree.digests import digest_of_bytes, is_digest
 from ...tree.shapes import require_shape
 from ..base import (
     VERSIONS,
@@ -154,12 +155,23 @@ def _layer_texts(
             layer_headers.append({"name": encode(key), "tied_to": encode(first_of_tie[key])})
             yield _json_text(layer_headers[-1])
         else:
-            array = tensor.numpy()
-            layer_headers.append(_layer_header(key, tensor, digest_of(array) if options.digest else None))
+            layer_headers.append(_layer_header(key, tensor, _digest(key, tensor, options)))
             yield _json_text(layer_headers[-1])[:-1] + ', "values": '
-            yield from _reported(value_texts(array, tensor.dtype), meter, key, tensor)
+            yield from _reported(value_texts(tensor), meter, key, tensor)
             yield "}"
         meter.moved(key, tensor)
+
+
+def _digest(key: str, tensor: LazyTensor, options: WriteOptions) -> str | None:
+    """Read the tensor, compared with its own digest, and return the one that is written before the values, if asked for.
+
+    It is read once more for its values, which takes little beside making text of them.
+    """
+    reader = HashingReader(key, tensor, ["xxh3"])
+    if options.digest or tensor.digest is not None:
+        for _ in reader:
+            pass
+    return reader.digests["xxh3"] if options.digest else None
 
 
 def _reported(texts: Iterator[str], meter: ProgressMeter, key: str, tensor: LazyTensor) -> Iterator[str]:

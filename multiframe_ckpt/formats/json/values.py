@@ -17,6 +17,7 @@ import numpy as np
 
 from ...dtypes import DType, dtype_named, unsigned_of
 from ...errors import DamagedError
+from ...tree import LazyTensor
 
 __all__ = ["PIECE_ELEMENTS", "least_text_nbytes", "parse_values", "value_texts"]
 
@@ -56,21 +57,22 @@ def _brackets_before(shape: tuple[int, ...], start: int, stop: int) -> np.ndarra
     return rows
 
 
-def value_texts(array: np.ndarray, dtype: DType) -> Iterator[str]:
-    """Yield the JSON text of a C-ordered array's values, as nested lists with a row on a line, piece by piece."""
-    if array.size == 0:
+def value_texts(tensor: LazyTensor) -> Iterator[str]:
+    """Yield the JSON text of a tensor's values, as nested lists with a row on a line; they are read piece by piece."""
+    if tensor.size == 0:
         yield "[]"  # whatever its shape: 2**40 empty rows say no more
         return
-    real, shape = _as_real(dtype, array.shape)
-    flat = array.reshape(-1).view(real.numpy)
+    real, shape = _as_real(tensor.dtype, tensor.shape)
+    pieces = _in_pieces(tensor, real)
     if not shape:
-        yield _element_texts(flat, real)[0]
+        yield _element_texts(next(pieces), real)[0]
         return
     depth = len(shape)
     breaks = [", ", *("]" * rows + ",\n" + "[" * rows for rows in range(1, depth))]
     yield "[\n" + "[" * (depth - 1)
-    for start in range(0, flat.size, PIECE_ELEMENTS):
-        texts = _element_texts(flat[start : start + PIECE_ELEMENTS], real)
+    start = 0
+    for flat in pieces:
+        texts = _element_texts(flat, real)
         rows = _brackets_before(shape, start, start + len(texts)).tolist()
         separators = [
             ",\n" if not row and element % _LINE_ELEMENTS == 0 else breaks[row]
@@ -79,7 +81,16 @@ def value_texts(array: np.ndarray, dtype: DType) -> Iterator[str]:
         if start == 0:
             separators[0] = ""
         yield "".join(text for pair in zip(separators, texts, strict=True) for text in pair)
+        start += len(texts)
     yield "]" * (depth - 1) + "\n]"
+
+
+def _in_pieces(tensor: LazyTensor, real: DType) -> Iterator[np.ndarray]:
+    """Yield the elements in C order, as those of a real dtype, so many at a time as are written at a time."""
+    for piece in tensor.source.pieces(memoryview(bytearray(PIECE_ELEMENTS * real.itemsize))):
+        flat = np.frombuffer(piece, np.uint8).view(real.numpy)
+        for start in range(0, flat.size, PIECE_ELEMENTS):
+            yield flat[start : start + PIECE_ELEMENTS]
 
 
 def _element_texts(flat: np.ndarray, dtype: DType) -> list[str]:

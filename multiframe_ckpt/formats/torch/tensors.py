@@ -20,7 +20,15 @@ from ...tree.boxes import c_strides
 from ...tree.cast import cast
 from ...tree.shapes import is_small_shape, require_shape
 
-__all__ = ["TORCH_BUILDERS", "TORCH_NAMES", "StorageView", "TorchStorage", "TorchTensor", "has_elements"]
+__all__ = [
+    "TORCH_BUILDERS",
+    "TORCH_NAMES",
+    "StorageView",
+    "TorchStorage",
+    "TorchTensor",
+    "has_elements",
+    "most_expanded",
+]
 
 _DTYPE_OF_STORAGE = {row.torch_storage: row for row in DTYPES if row.torch_storage}
 _DTYPE_OF_TORCH = {row.torch: row for row in DTYPES if row.torch}
@@ -29,6 +37,11 @@ _ODD_ITEMSIZES = {"QUInt8Storage": 1, "QInt8Storage": 1, "QInt32Storage": 4, "QU
 
 #: An expanded tensor (stride 0) may be this many times larger than its storage, or a GiB, before it counts as a trap.
 _EXPANSION = 64
+
+
+def most_expanded(storage_nbytes: int) -> int:
+    """Return the most bytes that a tensor over a storage of so many may have."""
+    return max(_EXPANSION * storage_nbytes, 1 << 30)
 
 
 class TorchStorage(Pending):
@@ -178,7 +191,7 @@ class TorchTensor(Pending):
                 f"{stored_count}"
             )
         stored_nbytes = self._storage.nbytes or 0
-        if count * self._dtype.itemsize > max(_EXPANSION * stored_nbytes, 1 << 30):
+        if count * self._dtype.itemsize > most_expanded(stored_nbytes):
             raise UnsafeError(
                 f"found a tensor of shape {shape} expanded from {stored_nbytes} bytes, expected at most "
                 f"{_EXPANSION} times its storage; reading it would fill the memory"
@@ -195,8 +208,19 @@ class TorchTensor(Pending):
             return LazyTensor(self._dtype, self._shape, view, storage.alias, digest)
         # Its storage cannot be written as it is: tied only to its equals.
         alias = (storage.alias, self._offset, self._stride, tuple(sorted(self._flags or ())))
+        if view.is_expanded:
+            changed = elementwise(stored_bytes, UINT8, self._bytes_from_stored)
+            again = Strided(changed, self._dtype, self._shape, self._offset, self._stride)
+            return LazyTensor(self._dtype, self._shape, again, alias)
         stored = LazyTensor(self._dtype, self._shape, view, digest=digest)
         return elementwise(stored, self._dtype, self._from_stored, alias=alias)
+
+    def _bytes_from_stored(self, raw: np.ndarray) -> np.ndarray:
+        """Return bytes of the storage, whole elements from the first on, as the tensor has them."""
+        changed = raw.copy()
+        elements = changed[: len(raw) - len(raw) % self._dtype.itemsize].view(self._dtype.numpy)
+        elements[...] = self._from_stored(elements)
+        return changed
 
     def _from_stored(self, array: np.ndarray) -> np.ndarray:
         """Return elements of the storage as the tensor has them."""

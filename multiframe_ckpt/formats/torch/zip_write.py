@@ -16,6 +16,7 @@ from ...tree import Path as TreePath
 from ...tree.boxes import c_strides
 from ..base import Changes, Plan, ProgressMeter, Versions, WriteOptions
 from ..tree_json import dump_json
+from .tensors import most_expanded
 from .zip_read import DIGESTS_RECORD
 
 __all__ = ["TorchPlan", "plan_zip"]
@@ -174,6 +175,19 @@ def _whole_elements(storage: LazyTensor, itemsize: int) -> LazyTensor:
 
 
 def _shared_tensors(sharing: Sharing) -> dict[Hashable, bool]:
-    """Return the tensors that share a record, and whether that is their whole storage: where others lie on them in it."""
+    """Return the tensors that share a record, and whether that is their whole storage: where others lie on them in it.
+
+    So does one that is larger than its storage, as far as readers take it.
+    """
     tied = {sharing.tensors[group[0]].identity: False for group in sharing.ties}
-    return tied | {sharing.tensors[key].identity: True for group in sharing.overlaps for key in group}
+    overlapping = {sharing.tensors[key].identity: True for group in sharing.overlaps for key in group}
+    return (
+        tied | overlapping | {tensor.identity: True for tensor in sharing.tensors.values() if _stays_expanded(tensor)}
+    )
+
+
+def _stays_expanded(tensor: LazyTensor) -> bool:
+    view = tensor.source
+    if not (isinstance(view, Strided) and view.is_expanded and tensor.alias is not None):
+        return False
+    return tensor.nbytes <= most_expanded(view.storage.nbytes)

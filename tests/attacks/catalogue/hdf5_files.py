@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -142,6 +143,51 @@ def _endless_chunk(file: Any, away: Path) -> None:
     file.create_dataset("w", (1 << 40,), np.uint8, chunks=(1 << 31,), compression="gzip")
 
 
+_BOMB = 1 << 28  # bytes that a chunk of 64 unpacks to
+
+
+def _bomb(chunk: bytes, file: Any, away: Path, *, dtype: Any = "u1", **filters: Any) -> None:
+    """A dataset of one chunk, which is not what its filters make of 64 bytes."""
+    dataset = file.create_dataset("w", (64,), dtype, chunks=(64,), **filters)
+    dataset.id.write_direct_chunk((0,), chunk)
+
+
+def _deflated_bomb(file: Any, away: Path, *, times: int = 1, **more: Any) -> None:
+    chunk = bytes(_BOMB)
+    for _ in range(times):
+        chunk = zlib.compress(chunk, 9)
+    _bomb(chunk + bytes(4) * bool(more.get("fletcher32")), file, away, compression="gzip", **more)
+
+
+def _twice_deflated_bomb(file: Any, away: Path) -> None:
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_chunk((64,))
+    creation.set_deflate(9)
+    creation.set_filter(1, 0, (9,))
+    space = h5py.h5s.create_simple((64,))
+    dataset = h5py.h5d.create(file.id, b"w", h5py.h5t.STD_U8LE, space, creation)
+    dataset.write_direct_chunk((0,), zlib.compress(zlib.compress(bytes(_BOMB), 9), 9))
+
+
+def _lzf_bomb(file: Any, away: Path) -> None:
+    """One literal byte, and then copies of what stands before, 264 bytes for each three."""
+    _bomb(b"\0\0" + b"\xe0\xff\0" * (_BOMB // 264), file, away, compression="lzf")
+
+
+def _setup_bomb(place: Path, **filters: Any) -> None:
+    """A filter whose setup in the file's header has many more elements than the chunk."""
+    _file(
+        lambda file, away: file.create_dataset("w", data=np.arange(6000, dtype="i4"), chunks=(6000,), **filters), place
+    )
+    raw = place.read_bytes()
+    setup = raw.index((6000).to_bytes(4, "little") + (0).to_bytes(4, "little") + (4).to_bytes(4, "little"))
+    place.write_bytes(raw[:setup] + (_BOMB).to_bytes(4, "little") + raw[setup + 4 :])
+
+
+def _szip_bomb(file: Any, away: Path) -> None:
+    _bomb((0xF0000000).to_bytes(4, "little") + bytes(60), file, away, compression="szip")
+
+
 #: What each puts into a file beside an honest dataset.
 FILES: dict[str, Callable[[Any, Path], object]] = {
     "a soft link": _link("w", lambda away: h5py.SoftLink("/honest")),
@@ -182,6 +228,13 @@ FILES: dict[str, Callable[[Any, Path], object]] = {
     "compounds": _of_type(np.dtype([("a", "f4"), ("b", "i4")])),
     "opaque bytes": _of_type(np.dtype("V8")),
     "arrays for elements": _of_type(np.dtype(("f4", (2, 2)))),
+    "a compressed gigabyte of zeros": lambda file, away: file.create_dataset(
+        "w", data=np.zeros(1 << 27, "u1"), chunks=(1 << 22,), compression="gzip"
+    ),
+    "many datasets that unpack to much together": lambda file, away: [
+        file.create_dataset(f"w{n}", data=np.zeros(1 << 24, "u1"), chunks=(1 << 22,), compression="gzip")
+        for n in range(6)
+    ],
     "moments": _of_type(h5py.opaque_dtype(np.dtype("M8[s]"))),
 }
 _DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -202,6 +255,7 @@ _UNKNOWN = {
     *("chunks of two gigabytes", "a shape past any memory", "a fill value of terabytes", "a million empty texts"),
     *("texts of a gigabyte each", "references", "region references", "arrays of any length", "compounds"),
     *("opaque bytes", "arrays for elements", "moments"),
+    *("a compressed gigabyte of zeros", "many datasets that unpack to much together"),
 }
 
 CASES: dict[str, Hostile] = {
@@ -210,6 +264,18 @@ CASES: dict[str, Hostile] = {
         for title, fill in FILES.items()
     },
     **{title: Hostile(partial(_damaged, change)) for title, change in _DAMAGE.items()},
+    "a chunk that inflates to much more": Hostile(partial(_file, _deflated_bomb), "values"),
+    "a shuffled chunk that inflates to much more": Hostile(
+        partial(_file, partial(_deflated_bomb, dtype="f8", shuffle=True)), "values"
+    ),
+    "a checked chunk that inflates to much more": Hostile(
+        partial(_file, partial(_deflated_bomb, fletcher32=True)), "values"
+    ),
+    "a chunk of text that inflates to much more": Hostile(partial(_file, partial(_deflated_bomb, dtype="S8"))),
+    "a chunk that inflates twice": Hostile(partial(_file, _twice_deflated_bomb), "values"),
+    "a chunk of runs without end": Hostile(partial(_file, _lzf_bomb), "values"),
+    "a chunk that is set up for many more elements": Hostile(partial(_setup_bomb, scaleoffset=0), "values"),
+    "a chunk of szip that says four gigabytes": Hostile(partial(_file, _szip_bomb), "values"),
     "a bit in a chunk": Hostile(partial(_damaged, _flipped), "values"),
     "a text that lies on itself two hundred times": Hostile(_text_on_text),
     "a heap without an end": Hostile(_endless_heap),

@@ -8,6 +8,7 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 import multiframe_ckpt as mfc
@@ -53,6 +54,23 @@ def sparse_zip(place: Path) -> None:
     locator = b"PK\x06\x07" + struct.pack("<IQI", 0, start + len(directory), 1)
     end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 2, 2, len(directory), 0xFFFFFFFF, 0)
     _sparse(place, head, directory + end64 + locator + end)
+
+
+def sparse_oneflow(data_type: str, place: Path) -> None:
+    """A snapshot with one variable, four bytes an element."""
+    (place / "w").mkdir(parents=True)
+    (place / "w" / "meta").write_text(f"shape {{\n  dim: {_TIB // 4}\n}}\ndata_type: {data_type}\n")
+    _sparse(place / "w" / "out", b"")
+    (place / "snapshot_done").touch()
+
+
+def sparse_hdf5(place: Path) -> None:
+    """A dataset whose place in the file was taken and never written."""
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    with h5py.File(place, "w") as file:
+        h5py.h5d.create(file.id, b"w", h5py.h5t.STD_U8LE, h5py.h5s.create_simple((_TIB,)), creation)
 
 
 def many_safetensors(count: int, floats: int, place: Path) -> None:
@@ -103,6 +121,9 @@ CASES: dict[str, Hostile] = {
 LISTED: dict[str, Hostile] = {
     "a safetensors file of a terabyte": Hostile(sparse_safetensors, "never"),
     "a torch file of a terabyte": Hostile(sparse_zip, "never"),
+    "a OneFlow folder with a variable of a terabyte": Hostile(partial(sparse_oneflow, "kFloat"), "never"),
+    "a OneFlow folder with a bfloat16 variable of a terabyte": Hostile(partial(sparse_oneflow, "kBFloat16"), "never"),
+    "an HDF5 dataset of a terabyte": Hostile(sparse_hdf5, "never"),
     "a safetensors header of 99 MB": Hostile(header_of_99_megabytes, "never"),
     "300,000 tensors of 16 floats": Hostile(partial(many_safetensors, 300_000, 16), "never"),
     "300,000 tensors of a float": Hostile(partial(many_safetensors, 300_000, 1), "never", room=512 * 300_000),
