@@ -289,3 +289,19 @@ def test_every_pin_is_exact(path):
     exact = re.compile(r'[a-z0-9-]+==[a-z0-9.]+( ; python_version (<|>=) "3\.11")?')
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     assert [line for line in lines if not exact.fullmatch(line)] == []
+
+
+#: They stand for a whole run, or for all that can be asked of a conversion or a comparison.
+FRONT_DOORS = {"convert", "diff", "CheckpointManager.__init__", "CheckpointManager.save", "Checkpoint.from_run"}
+
+
+def test_only_the_front_doors_have_more_than_eight_parameters():
+    long = set()
+    for path in (ROOT / "multiframe_ckpt").rglob("*.py"):
+        for holder in ast.walk(ast.parse(path.read_text())):
+            for node in getattr(holder, "body", []) if isinstance(holder, ast.Module | ast.ClassDef) else []:
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    names = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                    if len(set(names) - {"self", "cls"}) > 8:
+                        long.add(f"{holder.name}.{node.name}" if isinstance(holder, ast.ClassDef) else node.name)
+    assert long == FRONT_DOORS

@@ -15,6 +15,7 @@ from ..terminal.report import Report
 from ..terminal.table import table
 from ..terminal.text import bulleted, human_size, plural, printable, safe_repr
 from ..training import PartVerdict, RunVerdict, count_parameters, find_parts, judge_checkpoint
+from ..training.dialects import title_of
 from ..tree import (
     TOP,
     LazyTensor,
@@ -130,7 +131,7 @@ class InspectReport(Report):
         facts = {name: value for name, value in self.meta.items() if not isinstance(value, Mapping)}
         rows = {
             "format": self.format,
-            "framework": _FRAMEWORKS.get(framework, framework) if (framework := self.framework) else "not said",
+            "framework": title_of(self.framework) if self.framework else "not said",
             **{name: value if isinstance(value, str) else safe_repr(value) for name, value in facts.items()},
             "tensors": f"{len(self.tensors):,}",
             "parameters": f"{self.parameters:,}",
@@ -162,8 +163,6 @@ _MOST_LISTED = 10
 _TITLES = {"whole_models": "whole models, read as their state dicts"}
 _TENSOR_HEADER = ("dtype", "shape", "size", "tensor")
 _SHORTEST_VALUE = 20
-#: How people call the frameworks.
-_FRAMEWORKS = {"torch": "PyTorch", "oneflow": "OneFlow"}
 
 
 def _resume(parts: Mapping[str, bool]) -> str:

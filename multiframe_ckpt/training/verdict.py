@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..errors import MultiframeError
 from ..tree import Tree, join_key, leaves
-from .dialects import Dialect, optimizer_dialect, scheduler_dialect
+from .dialects import DIALECTS, Dialect, optimizer_dialect, scheduler_dialect, title_of
 from .parts import Part, TrainingParts
 from .report import Notes, TranslateReport
 from .search import find_parts
@@ -20,10 +20,8 @@ from .translate import foreign_random_states, frameworks_of_parts
 
 __all__ = ["Carried", "PartVerdict", "RunVerdict", "has_random_state", "judge_checkpoint", "judge_move", "keys_below"]
 
-#: How people call the frameworks.
-_TITLES = {"torch": "PyTorch", "oneflow": "OneFlow"}
-#: The names under which this library keeps the states of random generators.
-_GENERATORS = {"python", "numpy", *_TITLES}
+#: The names under which this library keeps the states of random generators, besides those of the frameworks.
+_GENERATORS = {"python", "numpy"}
 _OTHER_ORDER = "batches and dropout come in another order"
 
 
@@ -59,7 +57,7 @@ class RunVerdict:
         """The verdict as a sentence, with its reasons."""
         if self.resumable is None:
             return "there is no run in it: no state of an optimizer, a scheduler or a gradient scaler"
-        place = f" in {_title(self.framework)}" if self.framework else ""
+        place = f" in {title_of(self.framework)}" if self.framework else ""
         kept = ", ".join(str(part) for part in self.parts if part.goes_on)
         lost = "; ".join(str(part) for part in self.parts if not part.goes_on and part.decides)
         told = "; ".join(str(part) for part in self.parts if not part.goes_on and not part.decides)
@@ -220,7 +218,7 @@ def _scaler(parts: TrainingParts, after: TrainingParts, move: Carried) -> Iterat
 
 
 def _one_framework(parts: TrainingParts, move: Carried) -> Iterator[PartVerdict]:
-    frameworks = sorted(map(_title, frameworks_of_parts(parts)))
+    frameworks = sorted(map(title_of, frameworks_of_parts(parts)))
     if move.target is None and len(frameworks) > 1:
         yield PartVerdict("framework", False, f"its states are of {' and '.join(frameworks)}, which no framework takes")
 
@@ -248,7 +246,7 @@ def _random_state(
     if not lost and move.crosses(parts) and any(map(foreign_random_states, parts.rng)):
         lost = f"that of one framework means nothing to another; {_OTHER_ORDER}"
     elif not lost and not has_random_state(parts, framework):
-        lost = f"none of {_title(framework)}'s in it; {_OTHER_ORDER}"
+        lost = f"none of {title_of(framework)}'s in it; {_OTHER_ORDER}"
     yield PartVerdict("random state", not lost, lost, decides=False)
 
 
@@ -258,10 +256,7 @@ def has_random_state(parts: TrainingParts, framework: str | None = None) -> bool
     Without one named it is the framework of the run's states.
     """
     own = {framework} if framework else frameworks_of_parts(parts)
+    known = {*_GENERATORS, *DIALECTS.names(), *own}
     named = [part.tree for part in parts.rng if isinstance(part.tree, Mapping)]
-    kept = [{*map(str, tree)} for tree in named if _GENERATORS & {*map(str, tree)}]
+    kept = [{*map(str, tree)} for tree in named if known & {*map(str, tree)}]
     return bool(parts.rng) and (not own or not kept or any(own & names for names in kept))
-
-
-def _title(framework: str | None) -> str:
-    return _TITLES.get(framework or "", framework or "no framework")

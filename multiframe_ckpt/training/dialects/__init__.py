@@ -39,6 +39,7 @@ __all__ = [
     "note_unheld",
     "optimizer_dialect",
     "scheduler_dialect",
+    "title_of",
 ]
 
 #: In the order in which a state is tried.
@@ -67,6 +68,12 @@ def _loaded(names: tuple[str, ...]) -> tuple[Dialect, ...]:
 def dialect_named(name: str) -> Dialect:
     """Return the dialect called ``name``; UnknownNameError lists what there is."""
     return DIALECTS.get(name)()
+
+
+def title_of(framework: str | None) -> str:
+    """Return how people call a framework: as its dialect does, or by its own name where no dialect is its."""
+    titles = {dialect.name: dialect.title for dialect in dialects()}
+    return titles.get(framework or "", framework or "no framework")
 
 
 def dialects_to_write() -> list[str]:
