@@ -46,7 +46,7 @@ __all__ = [
     "manifest_of",
     "member_names",
     "members_of",
-    "named_tensors",
+    "tensors_by_name",
     "own_manifest",
     "read_manifest",
     "require_named",
@@ -152,7 +152,7 @@ def _is_flat(tree: Tree) -> TypeGuard[dict[str, LazyTensor]]:
     return type(tree) is dict and all(type(key) is str and type(leaf) is LazyTensor for key, leaf in tree.items())
 
 
-def named_tensors(tree: Tree) -> dict[str, LazyTensor]:
+def tensors_by_name(tree: Tree) -> dict[str, LazyTensor]:
     """Return the tensors by the names a manifest has for them: a flat dict's own keys, else the tree's."""
     return dict(tree) if _is_flat(tree) else partition(tree)[1]
 

@@ -17,7 +17,7 @@ from ..progress import OnProgress
 from ..tree import LazyTensor, Sharing, Tree
 from ..tree.digests import digest_of
 from .base import Changes, Plan, ProgressMeter, WriteOptions
-from .manifest import Manifest, manifest_of, members_of, named_tensors
+from .manifest import Manifest, manifest_of, members_of, tensors_by_name
 
 __all__ = ["ManifestPlan", "TablePlan"]
 
@@ -85,7 +85,7 @@ class ManifestPlan(Plan):
         """Return the plan of any tree; tensors whose names do not fit the format get neutral ones."""
         manifest, members = manifest_of(tree, fits=fits, stored_as=lambda dtype: dtype, versions=options.versions)
         manifest.text(members_of(members), {})  # raises for what it cannot hold
-        return cls(manifest, members, options.digest, _changes(named_tensors(tree), options), save)
+        return cls(manifest, members, options.digest, _changes(tensors_by_name(tree), options), save)
 
     @property
     def nbytes(self) -> int:

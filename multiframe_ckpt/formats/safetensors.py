@@ -43,7 +43,7 @@ from .manifest import (
     check_metadata,
     manifest_of,
     members_of,
-    named_tensors,
+    tensors_by_name,
     own_manifest,
 )
 from .tree_json import Json, decode_text, dump_json, is_utf8, load_json
@@ -343,7 +343,7 @@ def _lay_out(tree: Tree, options: WriteOptions) -> _Plan:
                 "cast it, or write another format, such as format='hdf5' or format='npz'"
             )
     ties: dict[str, str] = {}
-    changes = Changes.of(Sharing(named_tensors(tree)), duplicates=True)
+    changes = Changes.of(Sharing(tensors_by_name(tree)), duplicates=True)
     if options.ties == ONCE and changes.duplicated:
         manifest, ties = _named_once(manifest, metadata)
         tensors = {member: tensor for member, tensor in tensors.items() if member not in ties}

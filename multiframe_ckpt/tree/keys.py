@@ -28,19 +28,19 @@ def key_of(path: Path) -> str:
 
 def text_path(path: Path) -> tuple[str, ...]:
     """Return a path as its key tells it: every component as text."""
-    return tuple(part if type(part) is str else _spelled(part) for part in path)
+    return tuple(part if type(part) is str else _part_text(part) for part in path)
 
 
 def _escaped(part: Any) -> str:
-    text = part if type(part) is str else _spelled(part)
+    text = part if type(part) is str else _part_text(part)
     return text.replace("~", "~0").replace("/", "~1") if "~" in text or "/" in text else text
 
 
-def _spelled(part: Any) -> str:
+def _part_text(part: Any) -> str:
     try:
         return str(part)
     except ValueError:  # an int of more decimal digits than Python spells, or a tuple that holds one
-        return hex(part) if isinstance(part, int) else f"({', '.join(map(_spelled, part))})"
+        return hex(part) if isinstance(part, int) else f"({', '.join(map(_part_text, part))})"
 
 
 def split_key(key: str) -> tuple[str, ...]:

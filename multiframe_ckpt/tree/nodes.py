@@ -88,7 +88,7 @@ _CONTAINERS = (dict, list, tuple, Unknown, Mapping)
 
 @dataclass(frozen=True, slots=True)
 class TensorRef:
-    """Stands in a skeleton where a tensor was; ``key`` finds it in the table."""
+    """Stands in a tree where a tensor was; ``key`` finds it in the table."""
 
     key: str
 
@@ -227,7 +227,7 @@ def _stepped(step: Callable[[Path, Tree, Visit], _Made], path: Path, node: Tree)
 
 
 def partition(tree: Tree) -> tuple[Tree, dict[str, LazyTensor]]:
-    """Split a tree into its skeleton, which holds a TensorRef for each tensor, and a table of the tensors by key."""
+    """Split a tree into one that holds a TensorRef for each tensor, and a table of the tensors by key."""
     table: dict[str, LazyTensor] = {}
 
     def move(path: Path, leaf: Tree) -> Tree:
@@ -247,13 +247,13 @@ def _free_key(taken: Container[str], path: Path) -> str:
     return key
 
 
-def combine(skeleton: Tree, table: Mapping[str, Tree]) -> Tree:
-    """Undo :func:`partition`: puts ``table[ref.key]`` where the skeleton has a TensorRef; KeyError where none is."""
-    return map_leaves(skeleton, lambda _, leaf: table[leaf.key] if isinstance(leaf, TensorRef) else leaf)
+def combine(tree: Tree, table: Mapping[str, Tree]) -> Tree:
+    """Undo :func:`partition`: puts ``table[ref.key]`` where the tree has a TensorRef; KeyError where none is."""
+    return map_leaves(tree, lambda _, leaf: table[leaf.key] if isinstance(leaf, TensorRef) else leaf)
 
 
 def tensors(tree: Tree) -> dict[str, LazyTensor]:
-    """Return every tensor of the tree by its key, in order: the table of :func:`partition`, without its skeleton."""
+    """Return every tensor of the tree by its key, in order: the table of :func:`partition` alone."""
     table = tensor_table(tree)
     return table.copy() if table is tree else table
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import multiframe_ckpt as mfc
 
 
-def skeletons() -> st.SearchStrategy[Any]:
+def any_trees() -> st.SearchStrategy[Any]:
     tags = st.sampled_from(["$int", "$float", "$complex", "$str", "$bytes", "$tuple", "$dict", "$tensor", "$", "a"])
     leaves = st.one_of(
         st.none(),
@@ -34,8 +34,8 @@ def skeletons() -> st.SearchStrategy[Any]:
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
-@given(container=st.sampled_from([in_safetensors, in_npz, in_json]), tree=skeletons())
-def test_a_random_skeleton_gives_a_tree_or_a_format_error(container: Callable[[str, Path], Path], tree: Any) -> None:
+@given(container=st.sampled_from([in_safetensors, in_npz, in_json]), tree=any_trees())
+def test_a_random_tree_gives_a_tree_or_a_format_error(container: Callable[[str, Path], Path], tree: Any) -> None:
     text = json.dumps(tree) if container is in_json else document(tree)
     with tempfile.TemporaryDirectory() as folder, suppress(mfc.FormatError):
         mfc.open(container(text, Path(folder) / "x")).tensors()

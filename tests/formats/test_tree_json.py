@@ -1,4 +1,4 @@
-"""The skeleton codec and the manifest: exact one way, strict the other."""
+"""The codec of trees and the manifest: exact one way, strict the other."""
 
 import json
 import math
@@ -22,9 +22,9 @@ def reread(tree):
 
 @settings(deadline=None, max_examples=200)
 @given(tree=trees())
-def test_any_skeleton_comes_back_exactly(tree):
-    skeleton = partition(tree)[0]
-    assert dump_json(encode(reread(skeleton))) == dump_json(encode(skeleton))
+def test_any_tree_of_references_comes_back_exactly(tree):
+    tree = partition(tree)[0]
+    assert dump_json(encode(reread(tree))) == dump_json(encode(tree))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_tree_of_the_greatest_depth_comes_back_and_a_deeper_one_is_refused(wra
         encode(wrap(tree))
 
 
-def test_a_deeper_skeleton_in_a_file_is_damage():
+def test_a_deeper_tree_in_a_file_is_damage():
     with pytest.raises(DamagedError, match="deeper"):
         decode(json.loads("[" * 300 + "]" * 300), "test")
 

@@ -98,9 +98,9 @@ OPTIMIZERS = {
 
 def facts(path):
     """Everything in a checkpoint but the time of day."""
-    skeleton, table = mfc.partition(mfc.open(path).tree)
+    tree, table = mfc.partition(mfc.open(path).tree)
     bits = {key: (tensor.dtype.name, tensor.shape, tensor.numpy().tobytes()) for key, tensor in table.items()}
-    return skeleton | {"timestamp": None}, bits, tied_groups(table)
+    return tree | {"timestamp": None}, bits, tied_groups(table)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -32,7 +32,7 @@ from ..manifest import (
     check_metadata,
     manifest_of,
     members_of,
-    named_tensors,
+    tensors_by_name,
 )
 from ..tree_json import is_utf8
 from .deferred_file import DeferredErrorFile
@@ -80,7 +80,7 @@ class Hdf5Format(WritableFormat):
 
         Metadata become root attributes of text, such as the ``backend`` that Keras looks for.
         """
-        table = named_tensors(tree)
+        table = tensors_by_name(tree)
         manifest, members = manifest_of(
             tree, fits=_fits_beside(table), stored_as=lambda dtype: dtype, versions=options.versions
         )

@@ -38,7 +38,7 @@ from ..manifest import (
     looks_like_manifest,
     manifest_of,
     members_of,
-    named_tensors,
+    tensors_by_name,
 )
 from ..tree_json import is_utf8
 from .npy import MAGIC, MAX_HEADER_NBYTES, ArrayHeader, header_bytes, read_header
@@ -81,7 +81,7 @@ class NpzFormat(WritableFormat):
         """Say which ties are written twice; this format holds every tree."""
         manifest, members = manifest_of(tree, fits=_fits, stored_as=_stored_as, versions=options.versions)
         manifest.text(members_of(members, _stored_as), {})  # raises for what it cannot hold
-        changes = Changes.of(Sharing(named_tensors(tree)), duplicates=True)
+        changes = Changes.of(Sharing(tensors_by_name(tree)), duplicates=True)
         return _Plan(manifest, members, options.digest, replace(changes, lost_metadata=tuple(options.metadata)))
 
 
