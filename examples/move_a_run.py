@@ -98,7 +98,7 @@ def move(here: str, there: str, pythons: dict[str, str], arguments: argparse.Nam
     print("$", shlex.join(["multiframe-ckpt", *map(str, command)]))
     run(Path(sysconfig.get_path("scripts"), "multiframe-ckpt"), *command)
     moved = mfc.open(train(there, "moved", end, "--resume", converted))
-    control = mfc.open(train(there, "control", end, "--resume", converted, "--weights_only"))
+    control = mfc.open(train(there, "control", end, "--resume", converted, "--model_only"))
     return Moved(
         here,
         there,

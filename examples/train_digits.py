@@ -33,7 +33,7 @@ def main() -> None:
 
     first = 0
     if arguments.resume:
-        rest = {} if arguments.weights_only else {"optimizer": optimizer, "scheduler": scheduler}
+        rest = {} if arguments.model_only else {"optimizer": optimizer, "scheduler": scheduler}
         report = mfc.open(arguments.resume).restore(model=model, **rest)
         print(f"{framework.__name__} {framework.__version__}, step {report.step}: {report}")
         first = report.step
@@ -57,7 +57,7 @@ def parse_arguments() -> argparse.Namespace:
         "--save", type=Path, required=True, help="the checkpoint to write; .pt, or a folder for OneFlow"
     )
     parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="go on from here")
-    parser.add_argument("--weights_only", action="store_true", help="take nothing but the weights from --resume")
+    parser.add_argument("--model_only", action="store_true", help="take nothing but the weights from --resume")
     return parser.parse_args()
 
 

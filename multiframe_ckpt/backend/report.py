@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from ..errors import MismatchError
+from ..terminal.text import printable
 from ..tree import LazyTensor, Missing, Tree
 
 __all__ = ["LoadReport", "Mismatch", "advice_for", "casts", "described", "mismatch", "suggested"]
@@ -31,7 +32,7 @@ class Mismatch:
         return f"{self.key}: found {self.found}, expected {self.expected}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LoadReport:
     """The keys that were loaded, and those that were not and why; ``suggestions`` say what may help."""
 
@@ -59,6 +60,9 @@ class LoadReport:
                 more = ", …" if len(keys) > _MAX_SHOWN else ""
                 parts.append(f"{len(keys)} {name} ({', '.join(map(str, keys[:_MAX_SHOWN]))}{more})")
         return ", ".join(parts)
+
+    def __repr__(self) -> str:
+        return f"<LoadReport: {printable(str(self))}>"
 
 
 def described(leaf: Tree | Missing) -> str:

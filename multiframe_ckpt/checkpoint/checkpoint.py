@@ -38,6 +38,7 @@ from ..progress import OnProgress, silent
 from ..storage.atomic import staged, target_exists
 from ..storage.consistency import retry_if_replaced
 from ..storage.free_space import require_free_space
+from ..storage.paths import path_of
 from ..storage.transfer import materialized
 from ..terminal.text import human_size, plural, printable
 from ..training import choose_weights
@@ -123,7 +124,7 @@ class Checkpoint:
         never finished.
         """
         options = ReadOptions(verify, allow_incomplete)
-        kind, opened = make_tree(open_path, Path(path), format, options)
+        kind, opened = make_tree(open_path, path_of(path), format, options)
         meta: dict[str, Any] = {"format": kind.name, "path": str(path), **opened.facts}
         if opened.metadata is not None:
             meta["metadata"] = opened.metadata
@@ -221,7 +222,7 @@ class Checkpoint:
         With ``ties="once"`` a tied tensor is written once and its other names beside it; raise ValueRefusedError where the
         readers of the format would miss those.
         """
-        path = Path(path)
+        path = path_of(path)
         kind = format_to_write(path, format)
         options = WriteOptions(
             digest=digest,
@@ -243,12 +244,10 @@ class Checkpoint:
         Without ``backend``: the one that MULTIFRAME_CKPT_BACKEND names, else the one framework that the program has
         imported; of several that it has, the file's own; else NumPy arrays. None is imported for the choice. Raise
         UnavailableError where the framework is not here, and UnsafeError for Unknown nodes, which ``allow_unknown=True``
-        leaves as they are.
+        gives as plain dicts of their parts.
         """
-        tree = self.tree
-        if not allow_unknown:
-            where = str(self.meta.get("path", "checkpoint"))
-            tree = known(tree, where, "Load the weights alone: load_into() a model", allow_unknown=False)
+        remedy = "Load the weights alone: load_into() a model"
+        tree = known(self.tree, self._where, remedy, allow_unknown=allow_unknown)
         owner = backend_named(backend) if backend else default_backend(self.meta.get("framework"))
         live = take_apart(lambda: owner.from_tree(materialized(tree), device=device))
         warn_of_tuples(tree)
@@ -400,7 +399,7 @@ def save_whole_model(
     Only :func:`load` with ``trusted=True`` builds it again; its weights are read by all. Raise ValueRefusedError for a
     path of another format, and for objects of a framework that pickles no models.
     """
-    path = Path(path)
+    path = path_of(path)
     pickles = _pickling(backend_of(model))
     format = format_for(path).name
     if format != "torch":
@@ -440,7 +439,7 @@ def load(
         checkpoint = Checkpoint.open(path, format=format, verify=verify, allow_incomplete=allow_incomplete)
         return checkpoint.to_backend(backend, device=device, allow_unknown=allow_unknown)
 
-    return retry_if_replaced(Path(path), read)
+    return retry_if_replaced(path_of(path), read)
 
 
 def _pickling(backend: Backend) -> SupportsWholeModels:

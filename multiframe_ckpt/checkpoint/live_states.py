@@ -151,10 +151,15 @@ class _Reader:
         by_name = {part.path[-1]: part for part in saved if part.path}
         if saved and all(isinstance(each, str) and each in by_name for each in names):
             return [by_name[each] for each in names]
+        listed = ", ".join(part.key for part in saved)
         if saved and len(saved) != len(slots):
             raise MismatchError(
-                f"{name}: found {len(saved)} in the checkpoint ({', '.join(part.key for part in saved)}), expected "
-                f"{len(slots)}; pass a list of as many"
+                f"{name}: found {len(saved)} in the checkpoint ({listed}), expected {len(slots)}; pass a list of as many"
+            )
+        if len(saved) > 1 and any(isinstance(each, str) for each in names):  # whose is whose is not guessed
+            raise MismatchError(
+                f"{name}: found {listed}, expected the names of the live ones ({', '.join(map(str, names))}); pass a dict "
+                "under these names, or a list in their order"
             )
         return saved
 

@@ -6,13 +6,14 @@ Everything is translated and compared before anything is touched: a strict resto
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..backend import Backend, LoadReport, backend_of, mismatch
 from ..backend.report import advice_for
 from ..errors import CheckpointWarning, MismatchError, ValueRefusedError
+from ..terminal.report import Report
 from ..training import Part, RunVerdict, find_parts, has_random_state, is_ours
 from ..tree import Path, Tree
 from ..tree.rules import parse_rename
@@ -27,8 +28,8 @@ from .verdict import judge_restore
 __all__ = ["RestoreReport", "restore", "resume_parts"]
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class RestoreReport(Report):
     """What was restored, and what was not and why; with the facts of the run that the checkpoint holds.
 
     ``changed`` are the hyper-parameters of live optimizers and schedulers that were other than the checkpoint's, each with
@@ -78,12 +79,19 @@ class RestoreReport:
         """Whether the restore is exact and, where there is a run, resumable."""
         return self.exact and self.resumable is not False
 
-    def __str__(self) -> str:
-        lines = [f"restored {', '.join(self.restored) or 'nothing'}"]
-        lines += [f"changed {entry}" for entry in self.changed]
-        lines += [f"left out {entry}" for entry in self.left_out]
-        lines += [f"not resumable: {self.resumable_because}"] if self.resumable is False else []
-        return "\n".join([*lines, *(f"warning: {entry}" for entry in self.warnings)])
+    @property
+    def headline(self) -> str:
+        """What was restored."""
+        return f"restored {', '.join(self.restored) or 'nothing'}"
+
+    def lines(self, *, columns: int | None = None, more: str = "") -> Iterator[str]:
+        """Yield what was restored, what that changed, what was left out, and a run that does not go on."""
+        yield self.headline
+        yield from (f"changed {entry}" for entry in self.changed)
+        yield from (f"left out {entry}" for entry in self.left_out)
+        if self.resumable is False:
+            yield f"not resumable: {self.resumable_because}"
+        yield from (f"warning: {entry}" for entry in self.warnings)
 
 
 def restore(

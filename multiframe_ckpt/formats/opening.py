@@ -67,7 +67,7 @@ def writable_format(name: str) -> WritableFormat:
 
 def format_for(path: Path) -> WritableFormat:
     """Return the format that a path to be written asks for by its suffix; without one, OneFlow's folder."""
-    if not path.suffix:
+    if not path.suffix or path.suffix[1].isdigit():  # lr_0.001 has none
         return writable_format(_WITHOUT_SUFFIX)
     for kind in FORMATS.available():
         if path.name.lower().endswith(kind.suffixes):

@@ -82,6 +82,11 @@ STRANGERS: tuple[Stranger, ...] = (
     ),
     Stranger("a model of TensorFlow Lite", _ITS_PROGRAM, at=((4, b"TFL3"),), suffixes=(".tflite",)),
     Stranger(
+        "a graph that TensorFlow saved",
+        "with TensorFlow: tf.saved_model.load of the folder that it lies in, and numpy.savez of its variables",
+        suffixes=(".pb",),
+    ),
+    Stranger(
         "a model of ONNX, a graph with its weights as constants",
         "read them with the package onnx (onnx.numpy_helper.to_array of each graph.initializer), and save a dict of them",
         begins=tuple(bytes([0x08, version, 0x12]) for version in range(1, 32)),

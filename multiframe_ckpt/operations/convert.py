@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from ..checkpoint import Checkpoint
 from ..errors import UnknownNameError
 from ..formats import EACH, ONCE, VERSIONS, Changes, format_for, writable_format
 from ..progress import OnProgress, silent
+from ..storage.paths import path_of
 from ..terminal.report import Report
 from ..terminal.text import bulleted, human_size, plural
 from ..training import Carried, PartVerdict, RunVerdict, dialect_named, dialects_to_write, judge_move
@@ -273,7 +273,7 @@ def convert(
     select = Select(tuple(include), tuple(exclude))
     rules = Rules(select, dtypes, tuple(map(parse_rename, rename)), model_only)
     opened = Checkpoint.open(source, verify=verify, allow_incomplete=allow_incomplete)
-    target = Path(target)
+    target = path_of(target)
     writer = writable_format(format) if format else format_for(target)
     laid_out, layout_report = lay_out(opened.tree, tuple(map(parse_move, layout)), model_only=model_only)
     edited, edits = rules.apply(laid_out)

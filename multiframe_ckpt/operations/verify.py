@@ -12,6 +12,7 @@ from ..formats import ReadOptions, Unread, format_at, open_path
 from ..storage.atomic import current_path
 from ..storage.consistency import retry_if_replaced
 from ..storage.parallel import in_parallel
+from ..storage.paths import path_of
 from ..storage.transfer import read_once
 from ..terminal.report import Report
 from ..terminal.text import bulleted, plural
@@ -106,7 +107,7 @@ def verify(path: str | os.PathLike[str]) -> VerifyReport:
 
     Raise FileNotFoundError, and the other FormatErrors for what cannot be looked at: unknown, or refused as unsafe.
     """
-    path = Path(path)
+    path = path_of(path)
     return retry_if_replaced(path, lambda: _verified(path))
 
 

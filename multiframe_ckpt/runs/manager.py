@@ -28,6 +28,7 @@ from ..checkpoint.versions import versions_of_run
 from ..errors import ValueRefusedError
 from ..formats import Versions, WritableFormat, WriteOptions, writable_format
 from ..storage.consistency import retry_if_replaced
+from ..storage.paths import path_of
 from ..tree import Tree
 from ..tree.gc_pause import make_tree
 from .background import Background, Now, Save, Writer
@@ -104,7 +105,7 @@ class CheckpointManager:
             raise ValueRefusedError(f"async_save: found {async_save!r}, expected False, True or 'gated'")
         write = WriteOptions(digest, durable=durable)
         self._options = SaveOptions(writable_format(format), save_freq, save_optimizer, rng, write)
-        self._folder = CheckpointFolder(Path(os.path.abspath(output_dir)))
+        self._folder = CheckpointFolder(Path(os.path.abspath(path_of(output_dir))))
         self._history = History(self._folder, Retention(max_to_keep, keep_best, keep_every, monitor, mode))
         #: The pointers that saves move.
         self._stems = (LATEST, BEST) if keep_best else (LATEST,)

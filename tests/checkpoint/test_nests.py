@@ -201,6 +201,23 @@ def test_models_of_another_program_are_told_apart_by_name_or_shape(names: tuple[
             assert torch.equal(one.weight, other.weight) == (id(other) in filled)
 
 
+def test_optimizers_of_another_program_go_by_name_or_in_order_and_are_never_guessed() -> None:
+    nets = pair()
+    saved = dict(zip(["opt_d", "opt_g"], optimizers(nets), strict=True))
+    for rate, optimizer in zip((0.3, 0.4), saved.values(), strict=True):
+        optimizer.param_groups[0]["lr"] = rate
+    checkpoint = mfc.Checkpoint.from_objects({"g": nets[0], "d": nets[1], **saved})
+    rates = lambda live: [optimizer.param_groups[0]["lr"] for _, optimizer in leaves(live)]  # noqa: E731
+    in_order, named = optimizers(nets), dict(zip(["opt_d", "opt_g"], optimizers(nets), strict=True))
+    checkpoint.restore(optimizer=in_order)
+    checkpoint.restore(optimizer=named)
+    assert rates(in_order) == rates(named) == [0.3, 0.4]
+    with pytest.raises(
+        mfc.MismatchError, match=r"^optimizer: found opt_d, opt_g, expected the names of the live ones \(d, g\)"
+    ):
+        checkpoint.restore(optimizer=dict(zip(["d", "g"], optimizers(nets), strict=True)))
+
+
 def test_like_models_of_another_program_are_never_guessed() -> None:
     nets = {"student": nn.Linear(3, 2), "teacher": nn.Linear(3, 2)}
     checkpoint = mfc.Checkpoint.from_objects(nets)

@@ -10,7 +10,7 @@ def test_formats_lists_every_format_with_its_suffixes(run):
     result = run("formats", "--json")
     records = {record["name"]: record for record in json.loads(result.stdout)["formats"]}
     assert list(records) == FORMATS.names()
-    assert records["torch"]["suffixes"] == [".pt", ".pth", ".bin", ".ckpt"]
+    assert records["torch"]["suffixes"] == [".pt", ".pth", ".bin", ".ckpt", ".pth.tar", ".pt.tar", ".ckpt.tar"]
 
 
 def test_formats_reads_as_a_table(run):

@@ -63,10 +63,14 @@ def test_a_report_of_twenty_thousand_tensors_is_one_short_line_where_nobody_prin
         mfc.diff(tmp_path / "many.safetensors", tmp_path / "other.safetensors"),
         mfc.verify(tmp_path / "many.safetensors"),
         mfc.convert(tmp_path / "many.safetensors", tmp_path / "x.pth", rename=["layers.*=*"], dry_run=True),
+        mfc.open(tmp_path / "many.safetensors").load_into(dict(MANY)),
+        mfc.open(tmp_path / "many.safetensors").restore(model=dict(MANY), rng=False),
     ]
     assert all(len(repr(report).splitlines()) == 1 and len(repr(report)) < 400 for report in reports)
     where = tmp_path / "many.safetensors"
     assert repr(reports[0]) == f"<InspectReport: {where}: safetensors, 20,000 tensors, 480.0 kB>"
     assert repr(reports[1]).startswith("<DiffReport: different: 20,000 changed, 0 the same")
     assert repr(reports[2]) == f"<VerifyReport: {where} (safetensors): whole>"
+    assert repr(reports[4]) == "<LoadReport: 20000 loaded>"
+    assert repr(reports[5]) == "<RestoreReport: restored model>"
     assert repr(reports[0].tensors) == "<20,000 rows>"

@@ -1,5 +1,6 @@
 """How a place is opened: what may lie there, whose digests are compared, and what may be replaced."""
 
+import io
 import os
 
 import numpy as np
@@ -171,3 +172,41 @@ def test_a_name_that_is_another_formats_is_warned_of_and_the_name_that_is_advise
 def test_a_name_that_is_no_formats_is_written_in_any_without_a_word(tmp_path, name):
     for format in ("torch", "safetensors", "oneflow", "json"):
         mfc.save({"w": np.ones(3, np.float32)}, tmp_path / name, format=format, overwrite=format != "torch")
+
+
+TARGETS = {
+    "x.pth.tar": "torch",
+    "model_best.PTH.TAR": "torch",
+    "lr_0.001": "oneflow",
+    "epoch=3-val_loss=0.12": "oneflow",
+    "v1.2": "oneflow",
+}
+
+
+@pytest.mark.parametrize(("name", "format"), TARGETS.items(), ids=TARGETS)
+def test_a_name_that_people_give_is_a_target(name, format, tmp_path):
+    mfc.save({"w": np.ones(2)}, tmp_path / name)
+    assert mfc.open(tmp_path / name).meta["format"] == format
+
+
+def test_a_home_directory_is_spelled_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    mfc.save({"w": np.ones(2)}, "~/x.pth")
+    assert (tmp_path / "x.pth").is_file()
+    mfc.convert("~/x.pth", "~/y.safetensors")
+    assert list(mfc.open("~/y.safetensors").tensors()) == ["w"]
+    assert mfc.verify("~/y.safetensors").whole
+    assert mfc.load("~/x.pth", backend="numpy")["w"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("ask", [mfc.open, mfc.load, mfc.verify, mfc.inspect, lambda file: mfc.save({}, file)])
+def test_an_open_file_is_no_path_and_the_error_says_what_is(ask, tmp_path):
+    (tmp_path / "x.pth").write_bytes(b"")
+    with (
+        (tmp_path / "x.pth").open("rb") as file,
+        pytest.raises(TypeError, match=r"BufferedReader.*give its path, .*x\.pth"),
+    ):
+        ask(file)
+    with pytest.raises(TypeError, match=r"a BytesIO where a path stands.*write it to a file"):
+        ask(io.BytesIO(b"x"))

@@ -72,6 +72,7 @@ FILES: dict[str, tuple[str, bytes, str]] = {
     "GGUF": ("model.gguf", b"GGUF\x03\0\0\0" + bytes(16), "llama.cpp.*gguf"),
     "ONNX": ("model.onnx", b"\x08\x09\x12\x07pytorch\x1a\x05", "ONNX"),
     "ONNX under any name": ("model", b"\x08\x07\x12\x07pytorch\x1a\x03", "ONNX"),
+    "a graph of TensorFlow": ("saved_model.pb", b"\x08\x01\x12\xf1\x0a", "tf.saved_model.load"),
     "TensorFlow Lite": ("model.tflite", b"\x1c\0\0\0TFL3" + bytes(20), "TensorFlow Lite"),
     "one array": ("w.npy", npy(), "numpy.savez"),
     "Keras 3": ("m.keras", zipped(**{"config.json": b"{}", "model.weights.h5": b""}), "open model.weights.h5"),

@@ -20,7 +20,7 @@ class TorchFormat(WritableFormat):
     """PyTorch's own files."""
 
     name = "torch"
-    suffixes = (".pt", ".pth", ".bin", ".ckpt")
+    suffixes = (".pt", ".pth", ".bin", ".ckpt", ".pth.tar", ".pt.tar", ".ckpt.tar")
     dialect = "torch"
     leaves_out_digests = True
     holds_versions = True
