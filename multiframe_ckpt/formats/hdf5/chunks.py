@@ -19,6 +19,7 @@ import numpy as np
 
 from ...errors import UnsafeError
 from ...tree.boxes import Box
+from ...tree.digests import PIECE
 
 __all__ = ["SAFE_FILTERS", "Chunks"]
 
@@ -50,7 +51,7 @@ class Chunks:
         self._dataset, self._where = dataset, where
         self._shape: tuple[int, ...] = dataset.chunks or ()
         self.nbytes = prod(self._shape) * dataset.dtype.itemsize if self._shape else 0
-        self._seen: set[tuple[int, ...]] = set()
+        self._unseen: list[tuple[int, ...]] | None = None  # chunks that were not looked into yet
 
     def obstacle(self) -> str | None:
         """Return why it is not read: filters that only plugins undo, or whose order nobody can look through."""
@@ -67,10 +68,18 @@ class Chunks:
         """Raise UnsafeError for a chunk, of those that a box crosses or of all, that holds more than its shape says."""
         if not any(one.code in {*_ENDS, _DEFLATE} for one in self.filters):
             return
-        for offset in self._offsets():
-            if offset not in self._seen and (box is None or self._crosses(offset, box)):
-                self._require_sound(offset)
-                self._seen.add(offset)
+        if self._unseen is None:
+            self._unseen = self._offsets()
+        wanted = [offset for offset in self._unseen if box is None or self._crosses(offset, box)]
+        for offset in wanted:
+            self._require_sound(offset)
+        if wanted:
+            self._unseen = [] if box is None else sorted({*self._unseen}.difference(wanted))
+
+    def rows(self, row_nbytes: int) -> int:
+        """Return how many rows of a dataset to read at a time: whole chunks of about a piece."""
+        height = self._shape[0] if self._shape else 1
+        return height * max(1, PIECE // max(1, height * row_nbytes))
 
     def _offsets(self) -> list[tuple[int, ...]]:
         """Return where the chunks begin that are stored."""

@@ -21,7 +21,7 @@ from ...storage.zip_reader import FREE_INFLATED, MAX_TIMES_INFLATED
 from ...tree import MAX_DEPTH, MISSING, Computed, File, LazyTensor, Missing, Source, Tree, Unknown, leaves
 from ...tree.boxes import Box, as_slices, shape_of
 from ...tree.shapes import require_shape
-from ...tree.sources import native
+from ...tree.sources import native, pieces_of
 from .chunks import Chunks
 from .heaps import require_sound_heaps
 
@@ -191,7 +191,8 @@ class Hdf5Reader:
         if nbytes + chunks.nbytes <= stored_nbytes or (nbytes <= stored_nbytes and not chunks.filters):
             return None
         unpacked_nbytes = self._unpacked_nbytes + nbytes + chunks.nbytes
-        if unpacked_nbytes > max(FREE_INFLATED, MAX_TIMES_INFLATED * self._file.size):
+        # Half of what an archive may inflate to: the library unpacks into memory of its own, which it keeps for a while.
+        if unpacked_nbytes > max(FREE_INFLATED, MAX_TIMES_INFLATED * self._file.size) // 2:
             return f"an HDF5 dataset of {nbytes:,} bytes, of which {stored_nbytes:,} are stored (h5repack unpacks it)"
         self._unpacked_nbytes = unpacked_nbytes
         return None
@@ -250,6 +251,11 @@ class Hdf5Reader:
             return None
         return LazyTensor.in_file(self._file, dtype, dataset.shape, offset, what=where)
 
+    def look_into(self, chunks: Chunks, where: str) -> None:
+        """Raise UnsafeError for a chunk of a dataset that holds more than its shape says."""
+        with self._errors(where):
+            chunks.require_sound()
+
     def read(self, dataset: Any, chunks: Chunks, box: Box, where: str) -> np.ndarray:
         """Return a part of a dataset, read and unpacked by the library; what it unpacks was looked into before."""
         with self._errors(where):
@@ -292,6 +298,17 @@ class _Dataset(Source):
     def array(self) -> np.ndarray:
         """Read the whole dataset."""
         return native(self._read(tuple(map(range, self.shape))), self.dtype)
+
+    def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
+        """Read some rows at a time."""
+        if not self.shape:
+            yield from super().pieces(buffer)
+            return
+        self._reader.look_into(self._chunks, self._where)
+        step = self._chunks.rows(prod(self.shape[1:]) * self.dtype.itemsize)
+        for start in range(0, self.shape[0], step):
+            rows = range(start, min(start + step, self.shape[0]))
+            yield from pieces_of(self._read((rows, *map(range, self.shape[1:]))), self.dtype, buffer)
 
     def _read(self, box: Box) -> np.ndarray:
         return self._reader.read(self._dataset, self._chunks, box, self._where)
