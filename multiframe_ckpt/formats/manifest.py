@@ -46,10 +46,10 @@ __all__ = [
     "manifest_of",
     "member_names",
     "members_of",
-    "tensors_by_name",
     "own_manifest",
     "read_manifest",
     "require_named",
+    "tensors_by_name",
 ]
 
 FORMAT_VERSION = 2

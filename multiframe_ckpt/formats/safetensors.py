@@ -43,8 +43,8 @@ from .manifest import (
     check_metadata,
     manifest_of,
     members_of,
-    tensors_by_name,
     own_manifest,
+    tensors_by_name,
 )
 from .tree_json import Json, decode_text, dump_json, is_utf8, load_json
 
