@@ -179,10 +179,20 @@ def pieces_of(array: np.ndarray, dtype: DType, buffer: memoryview) -> Iterator[m
 class Source(ABC):
     """Where the elements of a tensor come from. Nothing is read until it is asked for."""
 
-    __slots__ = ()
+    __slots__ = ("_digest_seen",)
 
     dtype: DType
     shape: tuple[int, ...]
+
+    @property
+    def digest_seen(self) -> str | None:
+        """The digest that all its bytes were seen to have, if they were read whole and compared."""
+        digest: str | None = getattr(self, "_digest_seen", None)
+        return digest
+
+    def note_digest(self, digest: str) -> None:
+        """Remember that all its bytes were read, and have this digest: who reads parts of them need not compare again."""
+        self._digest_seen = digest
 
     @property
     def extent(self) -> Extent | None:

@@ -34,7 +34,6 @@ class LazyTensor:
     source: Source
     alias: Hashable | None = field(default=None)
     digest: str | None = field(default=None)
-    compared: bool = field(default=False, init=False)  # all its bytes were seen to be those that the digest promises
 
     @classmethod
     def from_array(cls, array: np.ndarray, *, name: str = "array", alias: Hashable | None = None) -> LazyTensor:
@@ -135,7 +134,7 @@ class LazyTensor:
         array = np.asarray(array, order="C")
         if self.digest is not None:
             require_digest(self.place(), digest_of(array, scheme_of(self.digest)), self.digest)
-            self.compared = True
+            self.source.note_digest(self.digest)
         return array
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
@@ -181,7 +180,7 @@ class LazyTensor:
             hashing.update(piece)
             yield piece
         require_digest(self.place(), hashing.digests()[scheme], self.digest)
-        self.compared = True
+        self.source.note_digest(self.digest)
 
     def compare(self, buffer: memoryview) -> None:
         """Read what digests cover and keep nothing; raise DamagedError for bytes of another digest.
@@ -207,7 +206,7 @@ class LazyTensor:
     @property
     def was_compared(self) -> bool:
         """Whether no digest that covers it is left to be compared for a reader of a part."""
-        return all(tensor.compared and tensor._is_as_it_was for tensor in self.covering())
+        return all(tensor.source.digest_seen == tensor.digest and tensor._is_as_it_was for tensor in self.covering())
 
     @property
     def _is_as_it_was(self) -> bool:
