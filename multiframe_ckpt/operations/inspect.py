@@ -99,6 +99,11 @@ class InspectReport(Report):
         return not (self.left_behind or self.unknown)
 
     @property
+    def ok(self) -> bool:
+        """Whether all of the file is here and, where it holds a run, the run goes on."""
+        return self.exact and self.run.resumable is not False
+
+    @property
     def exact_because(self) -> str:
         """The verdict on exactness as a sentence."""
         if self.exact:

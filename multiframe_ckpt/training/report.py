@@ -17,6 +17,11 @@ class TranslateReport:
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was left out."""
+        return not self.left_out
+
     def __str__(self) -> str:
         lines = [f"converted {entry}" for entry in self.converted]
         lines += [f"left out {entry}" for entry in self.left_out]

@@ -65,7 +65,7 @@ def test_the_keys_of_inspect_as_json_are_these(run, model):
     summary = json.loads(run("inspect", "model.pth", "--json").stdout)
     assert set(summary) == {
         *("path", "format", "framework", "tensors", "parameters", "nbytes", "dtypes", "values", "meta", "resume"),
-        *("resumable", "resumable_because", "parts", "left_behind", "exact", "exact_because", "unknown"),
+        *("resumable", "resumable_because", "parts", "left_behind", "exact", "exact_because", "unknown", "ok"),
     }
     assert summary["tensors"][0] == {
         "key": "module.l1.weight",

@@ -74,3 +74,10 @@ def test_a_report_of_twenty_thousand_tensors_is_one_short_line_where_nobody_prin
     assert repr(reports[4]) == "<LoadReport: 20000 loaded>"
     assert repr(reports[5]) == "<RestoreReport: restored model>"
     assert repr(reports[0].tensors) == "<20,000 rows>"
+
+
+def test_every_report_answers_one_question_with_a_bool(folder):
+    reports = [name for name in mfc.__all__ if name.endswith(("Report", "Check"))]
+    assert len(reports) >= 8 and [name for name in reports if not hasattr(getattr(mfc, name), "ok")] == []
+    assert mfc.inspect(mfc.Checkpoint.from_objects({"w": W})).ok
+    assert not mfc.inspect(mfc.Checkpoint({"w": W, "odd": mfc.Unknown("a.B")})).ok
