@@ -180,14 +180,14 @@ def check_all(table: Mapping[str, LazyTensor]) -> dict[str, FormatError | OSErro
 
 
 def stored(tensor: LazyTensor) -> LazyTensor:
-    """Return what there is to read of a tensor: of an expanded one, its storage, and not the same bytes over and over.
-
-    What is made of another tensor's elements is read as that.
-    """
+    """Return what there is to read of a tensor: of an expanded one, its storage, and not the same bytes over and over."""
     source = tensor.source
     if isinstance(source, Strided) and source.is_expanded:
         return stored(source.storage)
-    return stored(source.base) if isinstance(source, Elementwise) and tensor.digest is None else tensor
+    if isinstance(source, Elementwise) and tensor.digest is None:
+        base = stored(source.base)
+        return tensor if base is source.base else base
+    return tensor
 
 
 def _place(tensor: LazyTensor) -> object:

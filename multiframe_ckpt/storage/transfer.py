@@ -316,13 +316,18 @@ def read_once(key: str, tensor: LazyTensor) -> None:
 
     Where nothing is promised, holes are passed over: nothing lies there that could be read or not.
     """
-    if tensor.digest is not None or tensor.extent is None:
+    changed = tensor.source if isinstance(tensor.source, Elementwise) and tensor.digest is None else None
+    base = tensor if changed is None else changed.base
+    if base.digest is not None or base.extent is None:
         for _ in HashingReader(key, tensor):
             pass
         return
-    for span in data_spans(tensor):
-        for _ in read_span(tensor, span, _buffer()):
-            pass
+    size = base.dtype.itemsize
+    for span in data_spans(base):
+        whole = range(span.start // size * size, -(-span.stop // size) * size)
+        for piece in read_span(base, whole, _buffer()):
+            if changed is not None:
+                changed.change(as_elements(piece, base.dtype))
 
 
 def data_spans(tensor: LazyTensor) -> list[range]:

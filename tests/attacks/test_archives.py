@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,8 +88,16 @@ def test_a_file_that_holds_the_signature_of_another_format_is_still_its_own(form
         assert mfc.open(tmp_path / "x").meta["format"] == format
 
 
-def test_an_npz_of_a_pickle_is_refused(tmp_path: Path) -> None:
+class _Runs:
+    def __reduce__(self) -> Any:
+        return os.system, ("true",)
+
+
+def test_an_npz_of_a_pickle_is_read_as_data_and_one_that_would_run_something_is_refused(tmp_path: Path) -> None:
     objects = np.empty(1, object)
     np.savez(tmp_path / "x.npz", a=objects)
-    with pytest.raises(mfc.UnsafeError, match="pickle"):
-        mfc.open(tmp_path / "x.npz")
+    assert mfc.open(tmp_path / "x.npz")["a"] == [None]
+    objects[0] = _Runs()
+    np.savez(tmp_path / "y.npz", a=objects)
+    with pytest.raises(mfc.UnsafeError, match="system"):
+        mfc.open(tmp_path / "y.npz")
