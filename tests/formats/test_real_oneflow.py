@@ -95,7 +95,7 @@ def test_flow_load_reads_widened_values(tmp_path: Path, format: str, row: Any) -
     mfc.Checkpoint({"w": LazyTensor.from_array(array)}).save(tmp_path / "c", format=format)
     found = flow_load(tmp_path / "c")["w"].numpy()
     assert found.dtype == row.oneflow_wider
-    assert found.tolist() == array.astype(np.float64).tolist()
+    np.testing.assert_array_equal(found, array.astype(np.float64))
 
 
 def test_any_key_loads_from_the_pickled_format(tmp_path: Path) -> None:
