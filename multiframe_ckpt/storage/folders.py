@@ -150,7 +150,7 @@ class LocalFolder(Folder):
 
     def file_seen(self, name: str, status: os.stat_result) -> FolderFile:
         """Return a file whose status was just seen."""
-        return FolderFile(self.top, f"{self.where}/{name}", identity_of(status))
+        return FolderFile(self._top or self, f"{self.where}/{name}", identity_of(status))
 
     def folder(self, name: str) -> LocalFolder:
         """Return a folder below."""
@@ -175,7 +175,9 @@ class LocalFolder(Folder):
     def read_fast(self, name: str, small: str, other: str) -> tuple[bytes, os.stat_result] | None:
         """Return the bytes of a small file in a folder below, and the status of another there, in the fewest calls.
 
-        Nothing is followed and nothing said: None where any of them is not there, or not what it usually is.
+        Nothing is followed and nothing said: None where any of them is not there, or not what it usually is. Whether the
+        small one is a file is not asked for: of a pipe or folder nothing can be read at an offset, and a device gives no
+        bytes or too many.
         """
         try:
             folder = _walk(self._descriptor.number, name, _FOLDER)
@@ -183,15 +185,14 @@ class LocalFolder(Folder):
                 status = os.stat(other, dir_fd=folder, follow_symlinks=False)
                 file = os.open(small, _FILE, dir_fd=folder)
                 try:
-                    plain = stat.S_ISREG(os.fstat(file).st_mode) and stat.S_ISREG(status.st_mode)
-                    raw = os.pread(file, _SMALL, 0) if plain else b""
+                    raw = os.pread(file, _SMALL, 0)
                 finally:
                     os.close(file)
             finally:
                 os.close(folder)
         except (OSError, ValueError):
             return None
-        return (raw, status) if plain and len(raw) < _SMALL else None
+        return (raw, status) if stat.S_ISREG(status.st_mode) and 0 < len(raw) < _SMALL else None
 
     def reopened(self, where: str, identity: Identity) -> LocalFile:
         """Open a file below that was seen before; raise ReplacedError where it is another one now."""

@@ -37,7 +37,11 @@ def read_folder(folder: Folder, options: ReadOptions) -> tuple[Tree, Mapping[str
         raise _incomplete(folder)
     if folder.has(PICKLE):
         return read_folder_pickle(folder, PICKLE)
-    variables = {name: _variable_or_none(folder, name) for name in folder.names() if name != MARKER}
+    variables = {
+        name: _variable_or_none(folder, name, is_folder=is_folder)
+        for name, is_folder in folder.names().items()
+        if name != MARKER
+    }
     skipped = [name for name, variable in variables.items() if variable is None]
     present = {name: variable for name, variable in variables.items() if variable is not None}
     if not options.allow_incomplete:
@@ -66,9 +70,9 @@ def _incomplete(folder: Folder) -> IncompleteError:
     )
 
 
-def _variable_or_none(snapshot: Folder, name: str) -> tuple[LazyTensor, Comment | None] | None:
+def _variable_or_none(snapshot: Folder, name: str, *, is_folder: bool) -> tuple[LazyTensor, Comment | None] | None:
     """Return a variable, or None for what is none: a folder of something else, which one may not even enter."""
-    if not snapshot.names()[name] and not snapshot.has(f"{name}/{OUT}"):
+    if not is_folder and not snapshot.has(f"{name}/{OUT}"):
         return None
     try:
         return read_variable(snapshot, name)
