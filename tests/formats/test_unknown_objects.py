@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,10 @@ def odd_tensors() -> dict[str, Callable[[], Any]]:
 
 @pytest.mark.parametrize("make", odd_tensors().values(), ids=odd_tensors())
 def test_one_odd_tensor_keeps_nobody_from_the_others(make: Callable[[], Any], opened: Any) -> None:
+    try:
+        torch.save(make(), io.BytesIO())
+    except (KeyError, RuntimeError):  # torch 2.0: complex32, nested
+        pytest.skip("this torch saves no such tensor")
     tree = opened(make()).tree["value"]
     assert isinstance(tree, Unknown)
     with pytest.raises(mfc.UnsafeError, match=r"value: .*as plain dicts of their parts: allow_unknown=True"):
