@@ -13,8 +13,7 @@ from typing import Any
 from ..backend import Backend, LoadReport, backend_of, mismatch
 from ..backend.report import advice_for
 from ..errors import CheckpointWarning, MismatchError, ValueRefusedError
-from ..terminal.report import Report
-from ..training import Part, RunVerdict, find_parts, has_random_state, is_ours
+from ..training import Part, RunVerdict, VerdictReport, find_parts, has_random_state, is_ours
 from ..tree import Path, Tree
 from ..tree.rules import parse_rename
 from .facts import extra_of, facts_of
@@ -29,7 +28,7 @@ __all__ = ["RestoreReport", "restore", "resume_parts"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RestoreReport(Report):
+class RestoreReport(VerdictReport):
     """What was restored, and what was not and why; with the facts of the run that the checkpoint holds.
 
     ``changed`` are the hyper-parameters of live optimizers and schedulers that were other than the checkpoint's, each with
@@ -63,21 +62,6 @@ class RestoreReport(Report):
             return "all that was asked for was loaded, every tensor and value of it"
         load = () if self.load.complete else (str(self.load),)
         return "; ".join((*(f"{name} was not restored" for name in self.fresh), *load))
-
-    @property
-    def resumable(self) -> bool | None:
-        """Whether the run goes on where the checkpoint stood; None where there is no run in it."""
-        return self.run.resumable
-
-    @property
-    def resumable_because(self) -> str:
-        """The verdict on the run as a sentence, with each part by name."""
-        return self.run.because
-
-    @property
-    def ok(self) -> bool:
-        """Whether the restore is exact and, where there is a run, resumable."""
-        return self.exact and self.resumable is not False
 
     @property
     def headline(self) -> str:

@@ -117,7 +117,10 @@ def document_of(report: Any) -> dict[str, object]:
     """Return a report as a document: its fields and properties, but no part of it that these show, nor its headline."""
     shown = [field for field in fields(report) if field.repr]
     names = [field.name for field in shown if not is_dataclass(getattr(report, field.name))]
-    names += [name for name, value in vars(type(report)).items() if isinstance(value, property) and name != "headline"]
+    properties = {
+        name: None for kind in type(report).__mro__ for name in vars(kind) if isinstance(vars(kind)[name], property)
+    }
+    names += [name for name in properties if name != "headline"]
     return {name: getattr(report, name) for name in names}
 
 

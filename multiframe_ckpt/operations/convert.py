@@ -11,9 +11,8 @@ from ..errors import UnknownNameError
 from ..formats import EACH, ONCE, VERSIONS, Changes, format_for, writable_format
 from ..progress import OnProgress, silent
 from ..storage.paths import path_of
-from ..terminal.report import Report
 from ..terminal.text import bulleted, human_size, plural
-from ..training import Carried, PartVerdict, RunVerdict, dialect_named, dialects_to_write, judge_move
+from ..training import Carried, PartVerdict, RunVerdict, VerdictReport, dialect_named, dialects_to_write, judge_move
 from ..tree import TOP, unknown_refused
 from ..tree.moves import parse_move
 from ..tree.rules import Select, parse_rename
@@ -28,7 +27,7 @@ _MOST_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ConvertReport(Report):
+class ConvertReport(VerdictReport):
     """What a conversion did. Keys are the source's."""
 
     source: str
@@ -141,21 +140,6 @@ class ConvertReport(Report):
             return "converting back gives every tensor and value again, bit for bit"
         losses = ", ".join(f"{count:,} {loss}" for loss, count in _losses(self).items())
         return f"{losses}, which converting back does not give again"
-
-    @property
-    def resumable(self) -> bool | None:
-        """Whether the run goes on in the framework in whose dialect the target is; None where there is no run."""
-        return self.run.resumable
-
-    @property
-    def resumable_because(self) -> str:
-        """The verdict on the run as a sentence, with each part by name."""
-        return self.run.because
-
-    @property
-    def ok(self) -> bool:
-        """Whether the conversion is exact and, where there is a run, resumable."""
-        return self.exact and self.resumable is not False
 
     @property
     def parts(self) -> tuple[PartVerdict, ...]:

@@ -11,10 +11,9 @@ from typing import overload
 from ..checkpoint import Checkpoint
 from ..checkpoint.restore import resume_parts
 from ..formats import VERSIONS
-from ..terminal.report import Report
 from ..terminal.table import table
 from ..terminal.text import bulleted, human_size, plural, printable, safe_repr
-from ..training import PartVerdict, RunVerdict, count_parameters, find_parts, judge_checkpoint
+from ..training import PartVerdict, RunVerdict, VerdictReport, count_parameters, find_parts, judge_checkpoint
 from ..training.dialects import title_of
 from ..tree import (
     TOP,
@@ -75,7 +74,7 @@ class TensorRows(Sequence[TensorRow]):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class InspectReport(Report):
+class InspectReport(VerdictReport):
     """What a checkpoint holds. ``nbytes`` counts tied tensors once, and so does ``parameters``, which is of the models."""
 
     path: str
@@ -99,27 +98,12 @@ class InspectReport(Report):
         return not (self.left_behind or self.unknown)
 
     @property
-    def ok(self) -> bool:
-        """Whether all of the file is here and, where it holds a run, the run goes on."""
-        return self.exact and self.run.resumable is not False
-
-    @property
     def exact_because(self) -> str:
         """The verdict on exactness as a sentence."""
         if self.exact:
             return "every tensor and value of the file is here"
         counts = {"of whole models left behind": self.left_behind, "of unknown type": self.unknown}
         return ", ".join(f"{len(items):,} {what}" for what, items in counts.items() if items)
-
-    @property
-    def resumable(self) -> bool | None:
-        """Whether the run goes on from it as it is, in the framework it is of; None where there is no run."""
-        return self.run.resumable
-
-    @property
-    def resumable_because(self) -> str:
-        """The verdict on the run as a sentence, with each part by name, also those that are not there."""
-        return self.run.because
 
     @property
     def parts(self) -> tuple[PartVerdict, ...]:

@@ -14,16 +14,15 @@ from ..storage.consistency import retry_if_replaced
 from ..storage.parallel import in_parallel
 from ..storage.paths import path_of
 from ..storage.transfer import read_once
-from ..terminal.report import Report
 from ..terminal.text import bulleted, plural
-from ..training import Carried, RunVerdict, judge_move
+from ..training import Carried, RunVerdict, VerdictReport, judge_move
 from ..tree import TOP, Elementwise, LazyTensor, Strided, Tree, tensors
 
 __all__ = ["VerifyReport", "verify"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class VerifyReport(Report):
+class VerifyReport(VerdictReport):
     """Whether a checkpoint's bytes are whole, and what of it is not, or cannot be told to be.
 
     ``checked`` tensors were read and match their digest. ``unchecked`` are the keys of those without one: they were read
@@ -56,16 +55,6 @@ class VerifyReport(Report):
         problems = f"{plural(len(self.problems), 'problem')} found" if self.problems else ""
         without = f"{len(self.unchecked):,} without a digest to compare with" if self.unchecked else ""
         return ", ".join(filter(None, (problems, without)))
-
-    @property
-    def resumable(self) -> bool | None:
-        """Whether the run goes on from what is whole; None where there is no run, or nothing of it can be read."""
-        return self.run.resumable
-
-    @property
-    def resumable_because(self) -> str:
-        """The verdict on the run as a sentence, with each part by name."""
-        return self.run.because
 
     @property
     def whole(self) -> bool:

@@ -25,7 +25,16 @@ from .report import TranslateReport
 from .schedulers import SCHEDULERS
 from .search import find_parts, is_ours
 from .translate import frameworks_of, translate
-from .verdict import Carried, PartVerdict, RunVerdict, has_random_state, judge_checkpoint, judge_move, keys_below
+from .verdict import (
+    Carried,
+    PartVerdict,
+    RunVerdict,
+    VerdictReport,
+    has_random_state,
+    judge_checkpoint,
+    judge_move,
+    keys_below,
+)
 from .weights import choose_weights, count_parameters, size_of
 
 __all__ = [
@@ -41,6 +50,7 @@ __all__ = [
     "RunVerdict",
     "TrainingParts",
     "TranslateReport",
+    "VerdictReport",
     "choose_weights",
     "count_parameters",
     "dialect_named",

@@ -7,10 +7,12 @@ and does not decide: the run goes on, with other batches and other dropout.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import MultiframeError
+from ..terminal.report import Report
 from ..tree import Tree, join_key, leaves
 from .dialects import DIALECTS, Dialect, optimizer_dialect, scheduler_dialect, title_of
 from .parts import Part, TrainingParts
@@ -18,7 +20,16 @@ from .report import Notes, TranslateReport
 from .search import find_parts
 from .translate import foreign_random_states, frameworks_of_parts
 
-__all__ = ["Carried", "PartVerdict", "RunVerdict", "has_random_state", "judge_checkpoint", "judge_move", "keys_below"]
+__all__ = [
+    "Carried",
+    "PartVerdict",
+    "RunVerdict",
+    "VerdictReport",
+    "has_random_state",
+    "judge_checkpoint",
+    "judge_move",
+    "keys_below",
+]
 
 #: The names under which this library keeps the states of random generators, besides those of the frameworks.
 _GENERATORS = {"python", "numpy"}
@@ -65,6 +76,39 @@ class RunVerdict:
         if self.resumable:
             return f"the run goes on{place} with {kept}{told}"
         return f"the run does not go on{place}: {lost}" + (f"; what goes on: {kept}" if kept else "") + told
+
+
+class VerdictReport(Report):
+    """A report with both verdicts: *exact*, which each kind decides for itself, and *resumable*, which ``run`` says."""
+
+    __slots__ = ()
+
+    run: RunVerdict
+
+    @property
+    @abstractmethod
+    def exact(self) -> bool:
+        """Whether every tensor and value is there."""
+
+    @property
+    @abstractmethod
+    def exact_because(self) -> str:
+        """The verdict on exactness as a sentence."""
+
+    @property
+    def resumable(self) -> bool | None:
+        """Whether the run goes on; None where there is no run."""
+        return self.run.resumable
+
+    @property
+    def resumable_because(self) -> str:
+        """The verdict on the run as a sentence, with each part by name."""
+        return self.run.because
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is exact and, where there is a run, resumable."""
+        return self.exact and self.resumable is not False
 
 
 @dataclass(frozen=True, slots=True)
